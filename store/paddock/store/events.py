@@ -50,7 +50,7 @@ class Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-# --- what messages are made of --------------------------------------------------------------------
+# --- what messages are made of ---
 
 
 class TextPart(Value):
@@ -157,7 +157,7 @@ class SessionConfig(Value):
     """Folders from which a function agent's module is imported."""
 
 
-# --- the events -------------------------------------------------------------------------------------
+# --- the events ---
 
 
 class EventBase(BaseModel):
