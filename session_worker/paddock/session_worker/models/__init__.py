@@ -1,0 +1,1 @@
+"""Those who answer: a script, or a provider on the network."""
