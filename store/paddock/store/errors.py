@@ -86,6 +86,18 @@ class DiskFull(StoreError):
     code = "disk_full"
 
 
+class NeedsFold(StoreError):
+    """A file has a write-ahead log whose last commits nobody vouches for until an owner folds it."""
+
+    code = "needs_fold"
+
+
+class TooLarge(Refused):
+    """An event or a blob is larger than its limit: ``size_bytes``, ``limit_bytes``."""
+
+    code = "too_large"
+
+
 class SqlRefused(Refused):
     """The query is not one SELECT or EXPLAIN, or it failed; the text is the database's own."""
 

@@ -1,0 +1,190 @@
+"""The SQLite file itself: how it is made and opened, and what its errors mean."""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from urllib.parse import quote
+
+from paddock.store.errors import (
+    Damaged,
+    DiskFull,
+    NewerFormat,
+    PaddockError,
+    StoreError,
+    TooLarge,
+)
+from paddock.store.events import FORMAT_VERSION
+from paddock.store.ids import SessionId
+from paddock.store.session_file.place import FILE_MODE, Place, sync_folder
+
+APPLICATION_ID = 0x5041444B
+"""``PADK``: what ``file`` and ``PRAGMA application_id`` tell of a session's file."""
+
+# A part of a blob stands at ``number << PART_BITS | part``, so that it needs no index of its own.
+PART_BITS = 24
+
+SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE events (
+    sequence INTEGER PRIMARY KEY,
+    generation INTEGER NOT NULL,
+    occurred_at INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    operation_id TEXT,
+    message_id TEXT,
+    tool_call_id TEXT,
+    command_id TEXT,
+    payload TEXT NOT NULL,
+    hash BLOB NOT NULL
+) STRICT;
+CREATE TABLE blobs (
+    number INTEGER PRIMARY KEY,
+    digest TEXT UNIQUE,
+    size_bytes INTEGER NOT NULL,
+    stored_bytes INTEGER NOT NULL,
+    parts INTEGER NOT NULL
+) STRICT;
+CREATE TABLE blob_parts (position INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT;
+CREATE TABLE snapshot (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    sequence INTEGER NOT NULL,
+    fold_version INTEGER NOT NULL,
+    log_hash BLOB NOT NULL,
+    digest BLOB NOT NULL,
+    state BLOB NOT NULL
+) STRICT;
+"""
+
+BUSY_SECONDS = 5.0
+"""How long SQLite waits for a lock of its own: only a recovery or a fold holds one that blocks."""
+
+PAGE_BYTES = 4096
+CACHE_KIB = 1024
+FOLD_PAGES = 1000
+
+_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
+_NO_ROOM = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}
+
+
+def build(place: Place, session_id: SessionId, *, at_us: int) -> None:
+    """Make an empty session's file, whole or not at all, and durable with its name.
+
+    Called under the lock. It is built beside its place without syncing, synced once and renamed.
+    """
+    new = place.folder / (place.database_name + ".new")
+    with translated(place):
+        new.unlink(missing_ok=True)
+        os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
+        with closing(sqlite3.connect(new, isolation_level=None)) as connection:
+            connection.execute("PRAGMA synchronous = OFF")
+            connection.execute("PRAGMA journal_mode = MEMORY")
+            connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+            connection.executescript(f"BEGIN; {SCHEMA} COMMIT")
+            meta = [("session_id", session_id), ("created_at", str(at_us))]
+            connection.executemany("INSERT INTO meta VALUES (?, ?)", meta)
+            connection.execute("PRAGMA journal_mode = WAL")
+        descriptor = os.open(new, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        new.rename(place.database)
+        sync_folder(place.folder)
+
+
+def connect(place: Place, *, writable: bool) -> sqlite3.Connection:
+    """Open the file; it must be there.
+
+    No connection folds the WAL in when it is closed: a WAL with damage in its middle would be cut
+    there and thrown away. Folding is a decision of the owner.
+
+    Raises:
+        StoreError: It cannot be opened, for a reason that the message gives.
+    """
+    mode = "rw" if writable else "ro"
+    uri = f"file:{quote(str(place.database.absolute()))}?mode={mode}"
+    with translated(place):
+        connection = sqlite3.connect(
+            uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        try:
+            connection.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)  # noqa: FBT003 - no keyword
+            connection.execute("PRAGMA mmap_size = 0")
+            connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+            if writable:
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute(f"PRAGMA wal_autocheckpoint = {FOLD_PAGES}")
+            else:
+                connection.execute("PRAGMA query_only = ON")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def check_form(place: Place, connection: sqlite3.Connection, session_id: SessionId) -> None:
+    """Check that the file is one of ours, of a version known here, and of that session.
+
+    Raises:
+        NewerFormat: A newer Paddock wrote it.
+        Damaged: It is no session's file, or another session's.
+    """
+    with translated(place):
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        if application != APPLICATION_ID:
+            message = f"{str(place.database)!r} is no session's file; restore it from a backup"
+            raise Damaged(message, path=str(place.database), sequence=1)
+        if version > FORMAT_VERSION:
+            message = f"{str(place.database)!r} is of format {version}, newer than this Paddock's"
+            raise NewerFormat(f"{message} ({FORMAT_VERSION}); upgrade", path=str(place.database))
+        found = connection.execute("SELECT value FROM meta WHERE key = 'session_id'").fetchone()
+    if found != (session_id,):
+        message = f"{str(place.database)!r} says it is of session {found and found[0]!r}"
+        raise Damaged(f"{message}, not {session_id!r}", path=str(place.database), sequence=1)
+
+
+@contextmanager
+def translated(place: Place, sequence: int | None = None) -> Iterator[None]:
+    """Turn the errors of SQLite and of the system into ours, with the file's name.
+
+    ``sequence`` is the first event in doubt, where the caller knows it.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise meaning_of(error, place, sequence) from error
+    except OSError as error:
+        message = (
+            f"{str(place.database)!r}: {error.strerror}; check the disk and the folder's rights"
+        )
+        raise StoreError(message, path=str(place.database)) from error
+
+
+def meaning_of(error: sqlite3.Error, place: Place, sequence: int | None) -> PaddockError:
+    """Return what an error of SQLite's means for a session's file."""
+    path = str(place.database)
+    code = getattr(error, "sqlite_errorcode", None)
+    primary = None if code is None else code & 0xFF
+    if primary in _DAMAGE or code == sqlite3.SQLITE_IOERR_CORRUPTFS or _is_undecodable(error):
+        at = "" if sequence is None else f" from event {sequence} on"
+        message = f"{path!r} is damaged{at} ({error}); `paddock store verify` tells what is left"
+        return Damaged(message, path=path, sequence=sequence)
+    if primary in _NO_ROOM:
+        message = f"cannot write {path!r} ({error}); make room or give the right to write"
+        return DiskFull(message, path=path)
+    if primary == sqlite3.SQLITE_TOOBIG:
+        return TooLarge(
+            f"too large for {path!r}: {error}; put large contents into a blob", path=path
+        )
+    name = getattr(error, "sqlite_errorname", "no SQLite error code")
+    return StoreError(f"{path!r} failed: {error} ({name}); check the disk", path=path)
+
+
+def _is_undecodable(error: sqlite3.Error) -> bool:
+    # Python's own: bytes in a TEXT column that are no UTF-8, so never written by us.
+    # A schema that lost a table or a column says so with a plain SQLITE_ERROR.
+    return str(error).startswith(("Could not decode to UTF-8", "no such table", "no such column"))

@@ -1,0 +1,355 @@
+"""The owner's view of a session's file: one read-write connection under the exclusive lock."""
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from paddock.store.errors import AlreadyExists, Bug, Damaged, SessionNotFound, StoreError, TooLarge
+from paddock.store.events import EventBase, Row, payload_of
+from paddock.store.ids import SessionId
+from paddock.store.session_file import database, log
+from paddock.store.session_file.chain import hash_of
+from paddock.store.session_file.lock import OwnerLock, Witness
+from paddock.store.session_file.place import Place, make_folder, place_of
+
+EVENT_LIMIT_BYTES = 64 * 1024 * 1024
+"""The largest payload; what is larger belongs into a blob. (A message may well be 10 MB.)"""
+
+# How many of the last events are checked against their hashes at every opening.
+TAIL_EVENTS = 2000
+
+type Values = tuple[int, int, int, str, str | None, str | None, str | None, str | None, str, bytes]
+"""A row of ``events``, its columns in order."""
+
+_INSERT = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+class SessionFile:
+    """A session's file, owned: no other process, and nobody else in this one, can write it.
+
+    Every method may be called from any thread; they take turns. Not usable in a forked child.
+    """
+
+    def __init__(self, place: Place, session_id: SessionId, lock: OwnerLock) -> None:
+        """For :meth:`create` and :meth:`own`, which are the ways to get one."""
+        self.session_id = session_id
+        self.head = 0
+        self.head_hash = b""
+        self.last_generation = 0
+        self._place = place
+        self._lock = lock
+        self._connection: sqlite3.Connection | None = None
+        self._believed: Witness | None = None
+        self._witness_is_late = False
+        self._turn = threading.RLock()
+        self._process = os.getpid()
+
+    @classmethod
+    def create(cls, folder: Path | Place, session_id: SessionId, *, at_us: int) -> Self:
+        """Make a session's file, with its folder, and own it.
+
+        A file without a single event is what a creation that died left behind, and is taken over.
+
+        Raises:
+            AlreadyExists: There is one with events in it.
+            AlreadyOwned: Another process owns it, or makes it at this moment.
+            Damaged: There is one, and it is damaged.
+            DiskFull, StoreError: It cannot be made; nothing of it is left that counts.
+        """
+        place = place_of(folder)
+        with database.translated(place):
+            make_folder(place.folder)
+        lock = OwnerLock.take(place)
+        with _closing_on_error(lock):
+            if not _has_history(place, lock):
+                database.build(place, session_id, at_us=at_us)
+            made = cls(place, session_id, lock)
+            made._open()
+            if made.head > 0:
+                message = f"session {session_id!r} exists already, with {made.head} events"
+                raise AlreadyExists(message, session_id=session_id)
+            return made
+
+    @classmethod
+    def own(cls, folder: Path | Place, session_id: SessionId, *, wait_seconds: float = 0.0) -> Self:
+        """Own the file of a session that exists.
+
+        After an unclean end the write-ahead log is folded in before anything in it counts. The last
+        events are checked against their hashes, and the head against the witness.
+
+        Raises:
+            AlreadyOwned: Another process owns it, still after ``wait_seconds``.
+            SessionNotFound: There is none.
+            Damaged: It is not what was written; names file and event. It is left as it is.
+            NewerFormat: A newer Paddock wrote it.
+            StoreError: It cannot be read.
+        """
+        place = place_of(folder)
+        if not place.folder.is_dir():
+            raise _not_found(place, session_id)
+        lock = OwnerLock.take(place, wait_seconds=wait_seconds)
+        with _closing_on_error(lock):
+            if not _has_history(place, lock):
+                raise _not_found(place, session_id)
+            owned = cls(place, session_id, lock)
+            owned._open()
+            return owned
+
+    def __enter__(self) -> Self:
+        """Return itself; leaving the block closes it."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the file, folded if nothing went wrong."""
+        self.close(clean=error is None)
+
+    @property
+    def place(self) -> Place:
+        """Where the file stands."""
+        return self._place
+
+    def append(self, events: Sequence[EventBase], *, generation: int, at_us: int) -> int:
+        """Append events in one durable transaction; return the sequence of the first.
+
+        They get consecutive sequences from ``head + 1``. When this returns they are on the disk.
+
+        Raises:
+            DiskFull, StoreError: Nothing of the batch is stored, and the next call opens the file
+                anew before it believes anything.
+            TooLarge: A payload is over ``EVENT_LIMIT_BYTES``. Nothing is stored.
+        """
+        with self._using() as connection:
+            first = self.head + 1
+            if not events:
+                return first
+            rows = self._rows_for(events, generation, at_us)
+            self._lock.say(generation)
+            self._commit(connection, rows)
+            last = rows[-1]
+            self.head, self.head_hash, self.last_generation = last[0], last[9], generation
+            self._believed = Witness(self.head, self.head_hash)
+            # The events are durable now, whatever becomes of the witness: a late one is written
+            # before the next commit, which fails if it still cannot be.
+            self._witness_is_late = True
+            with suppress(StoreError):
+                self._testify()
+            return first
+
+    def rows(self, after: int, limit: int = 1000) -> list[Row]:
+        """Return the events numbered above ``after``, oldest first, each checked.
+
+        At most ``limit`` come, or fewer when they are long; none means the end was reached.
+
+        Raises:
+            Damaged: The chain breaks above ``after``; names the event.
+        """
+        with self._using() as connection:
+            if after >= self.head:
+                return []
+            start = Witness(after, log.hash_at(self._place, connection, after))
+            return log.read(
+                self._place, connection, self.session_id, start, last=self.head, limit=limit
+            )
+
+    def reopen(self) -> None:
+        """Close the connection and open the file anew, as after a failed write.
+
+        What was not acknowledged is taken out again; what was must be there.
+
+        Raises:
+            Damaged, StoreError: It is not, or the file cannot be read or written.
+        """
+        with self._turn:
+            self._drop_connection()
+            self._open()
+
+    def close(self, *, clean: bool) -> None:
+        """Give the file up. ``clean``: fold the write-ahead log to nothing first.
+
+        The lock is given up in any case, last. Closing twice does nothing.
+
+        Raises:
+            StoreError: It could not be folded; the next owner will do it.
+        """
+        if os.getpid() != self._process:
+            self._lock.abandon()  # a forked child owns nothing, and leaves its connection alone
+            return
+        with self._turn:
+            try:
+                if clean and self._connection is not None:
+                    self._fold(self._connection)
+                    # Closed by the last connection, an empty WAL is removed with its index.
+                    self._connection.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, False)  # noqa: FBT003
+            finally:
+                self._drop_connection()
+                self._lock.close()
+
+    # --- below: how -------------------------------------------------------------------------------
+
+    @contextmanager
+    def _using(self) -> Iterator[sqlite3.Connection]:
+        """Give the connection for one call, opened anew if the last one failed."""
+        if os.getpid() != self._process:
+            message = "a session's file was used in a forked child; open it there instead"
+            raise Bug(message, path=str(self._place.database))
+        with self._turn:
+            if self._lock.descriptor < 0:
+                message = f"{str(self._place.database)!r} was used after its close"
+                raise Bug(message, path=str(self._place.database))
+            if self._connection is None:
+                self._open()
+            if self._witness_is_late:
+                self._testify()
+            assert self._connection is not None
+            try:
+                yield self._connection
+            except StoreError:
+                self._drop_connection()
+                raise
+
+    def _rows_for(self, events: Sequence[EventBase], generation: int, at_us: int) -> list[Values]:
+        session_id, sequence, previous = self.session_id, self.head, self.head_hash
+        rows: list[Values] = []
+        for event in events:
+            sequence += 1
+            payload = payload_of(event)
+            if len(payload) > EVENT_LIMIT_BYTES:
+                message = f"a {event.kind!r} of {len(payload)} bytes is over {EVENT_LIMIT_BYTES}"
+                raise TooLarge(f"{message}; put large contents into a blob", kind=event.kind)
+            columns = (
+                sequence,
+                generation,
+                at_us,
+                event.kind,
+                event.operation_id,
+                event.message_id,
+                event.tool_call_id,
+                event.command_id,
+                payload,
+            )
+            previous = hash_of(previous, session_id, *columns)
+            rows.append((*columns, previous))
+        return rows
+
+    def _commit(self, connection: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> None:
+        try:
+            if len(rows) == 1:
+                connection.execute(_INSERT, rows[0])  # a transaction by itself
+                return
+            connection.execute("BEGIN IMMEDIATE")
+            connection.executemany(_INSERT, rows)
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._drop_connection()
+            raise database.meaning_of(error, self._place, None) from error
+
+    def _testify(self) -> None:
+        self._lock.testify(Witness(self.head, self.head_hash))
+        self._witness_is_late = False
+
+    def _open(self) -> None:
+        """Open the file, check it, and only then fold it; sets all that is known of it."""
+        connection = database.connect(self._place, writable=True)
+        try:
+            database.check_form(self._place, connection, self.session_id)
+            head = self._check_tail(connection)
+            self._fold(connection)
+            if self._believed is not None and head.sequence > self._believed.sequence:
+                # Its commit was reported as failed and nobody was shown it: the cap of every reader
+                # is the witness. It must not appear now.
+                head = self._believed
+                self._take_out_above(connection, head.sequence)
+            self.head, self.head_hash = head.sequence, head.hash
+            self.last_generation = _last_generation(self._place, connection)
+            self._believed = head
+            self._testify()
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+
+    def _check_tail(self, connection: sqlite3.Connection) -> Witness:
+        head = log.head_of(self._place, connection)
+        witness = self._believed or self._lock.inherited
+        if witness is not None:
+            log.check_witness(self._place, connection, witness, head)
+        start = max(0, head.sequence - TAIL_EVENTS)
+        after = Witness(start, log.hash_at(self._place, connection, start))
+        while after.sequence < head.sequence:
+            rows = log.read(
+                self._place, connection, self.session_id, after, last=head.sequence, limit=1000
+            )
+            after = Witness(rows[-1].sequence, rows[-1].hash)
+        return head
+
+    def _fold(self, connection: sqlite3.Connection) -> None:
+        """Copy the write-ahead log into the database, synced, and empty it."""
+        with database.translated(self._place):
+            _, pages, folded = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        # A reader in the middle of a read keeps the file from being cut, which is only tidiness;
+        # what counts is that every page was copied and synced.
+        if pages != folded:
+            message = f"{str(self._place.wal)!r} could not be folded in: {folded} of {pages} pages"
+            raise StoreError(f"{message}; a reader holds it, try again", path=str(self._place.wal))
+
+    def _take_out_above(self, connection: sqlite3.Connection, sequence: int) -> None:
+        with database.translated(self._place):
+            connection.execute("DELETE FROM events WHERE sequence > ?", (sequence,))
+
+    def _drop_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(sqlite3.Error):  # it failed already, or nothing is left to be done by it
+                connection.close()
+
+
+def _has_history(place: Place, lock: OwnerLock) -> bool:
+    """Return whether there is a file; called under the lock.
+
+    Raises:
+        Damaged: There is none, or an empty one, though the witness says that there were events.
+    """
+    try:
+        size = place.database.stat().st_size
+    except FileNotFoundError:
+        size = -1
+    if size > 0:
+        return True
+    if size == 0 or (lock.inherited is not None and lock.inherited.sequence > 0):
+        gone = "is gone" if size < 0 else "is empty"
+        message = f"{str(place.database)!r} {gone}, though it had events; restore it from a backup"
+        raise Damaged(message, path=str(place.database), sequence=1)
+    return False
+
+
+def _last_generation(place: Place, connection: sqlite3.Connection) -> int:
+    query = "SELECT generation FROM events ORDER BY sequence DESC LIMIT 1"
+    with database.translated(place):
+        found = connection.execute(query).fetchone()
+    return 0 if found is None else int(found[0])
+
+
+def _not_found(place: Place, session_id: SessionId) -> SessionNotFound:
+    message = (
+        f"there is no session {session_id!r} in {str(place.folder)!r}; `paddock ls` shows them"
+    )
+    return SessionNotFound(message, session_id=session_id)
+
+
+@contextmanager
+def _closing_on_error(lock: OwnerLock) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        lock.close()
+        raise

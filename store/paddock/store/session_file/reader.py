@@ -1,0 +1,167 @@
+"""Everybody else's view of a session's file: read-only, and nothing that is not durable."""
+
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from paddock.store.errors import NeedsFold, SessionNotFound
+from paddock.store.events import Row
+from paddock.store.ids import SessionId
+from paddock.store.session_file import database, log
+from paddock.store.session_file.lock import Witness, is_owned, read_witness
+from paddock.store.session_file.place import Place, place_of
+
+
+class SessionReader:
+    """A session's file, read while its owner writes and after it died, without disturbing it.
+
+    What is shown ends at the witness: an event whose commit its owner has not seen succeed is not
+    there yet. No transaction is held between calls. One thread at a time; not across a fork.
+    """
+
+    def __init__(self, folder: Path | Place, session_id: SessionId) -> None:
+        """Open the file of a session.
+
+        Raises:
+            SessionNotFound: There is none.
+            Damaged: It is no session's file, or another session's.
+            NewerFormat: A newer Paddock wrote it.
+            StoreError: It cannot be opened.
+        """
+        self.session_id = session_id
+        self._place = place_of(folder)
+        self._lock = -1
+        self._last: Witness | None = None
+        if not self._place.database.exists():
+            message = f"there is no session {session_id!r}; `paddock ls` shows them"
+            raise SessionNotFound(message, session_id=session_id)
+        self._connection = database.connect(self._place, writable=False)
+        try:
+            database.check_form(self._place, self._connection, session_id)
+            self._lock = _open_lock(self._place)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def __enter__(self) -> Self:
+        """Return itself; leaving the block closes it."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the file."""
+        self.close()
+
+    def head(self) -> tuple[int, bytes]:
+        """Return the last durable event's sequence and hash; (0, sixteen zero bytes) if none.
+
+        Raises:
+            Damaged: The file ends before its witness, or has another event there.
+            NeedsFold: Nobody owns it, and its write-ahead log has commits that nobody vouches for:
+                an owner has to fold them in first (:func:`fold`).
+        """
+        head = self._head()
+        return head.sequence, head.hash
+
+    def rows(self, after: int, limit: int = 1000) -> list[Row]:
+        """Return the events numbered above ``after``, oldest first, each checked.
+
+        At most ``limit`` come, or fewer when they are long; none means the end was reached. Cost
+        grows with what is returned, not with the length of the session.
+
+        Raises:
+            Damaged: The chain breaks above ``after``; names the event. What stands before it can
+                still be read, with a smaller ``limit``.
+            NeedsFold: As :meth:`head`.
+        """
+        head = self._head()
+        if after >= head.sequence:
+            return []
+        if self._last is None or self._last.sequence != after:
+            self._last = Witness(after, log.hash_at(self._place, self._connection, after))
+        rows = log.read(
+            self._place,
+            self._connection,
+            self.session_id,
+            self._last,
+            last=head.sequence,
+            limit=limit,
+        )
+        if rows:
+            self._last = Witness(rows[-1].sequence, rows[-1].hash)
+        return rows
+
+    def matching(
+        self,
+        after: int = 0,
+        *,
+        kinds: Collection[str] | None = None,
+        operation_id: str | None = None,
+        tool_call_id: str | None = None,
+    ) -> Iterator[Row]:
+        """Yield the events above ``after`` that have all that is named, oldest first.
+
+        Reads every event above ``after``: a log has no index. Ask the store across sessions.
+        """
+        while rows := self.rows(after):
+            for row in rows:
+                if (
+                    (kinds is None or row.kind in kinds)
+                    and (operation_id is None or row.operation_id == operation_id)
+                    and (tool_call_id is None or row.tool_call_id == tool_call_id)
+                ):
+                    yield row
+            after = rows[-1].sequence
+
+    def close(self) -> None:
+        """Close the file. Closing twice does nothing."""
+        self._connection.close()
+        descriptor, self._lock = self._lock, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def _head(self) -> Witness:
+        # The witness is read first: it follows the commit, so the file can only be ahead of it.
+        witness = self._witness()
+        while True:
+            head = log.head_of(self._place, self._connection)
+            if witness is not None:
+                log.check_witness(self._place, self._connection, witness, head)
+                if head == witness:
+                    return head
+            if is_owned(self._place):
+                return head if witness is None else witness
+            again = self._witness()
+            if again == witness:  # else its owner was there still, and has just moved on
+                break
+            witness = again
+        if _has_content(self._place.wal):
+            message = f"{str(self._place.wal)!r} was left by an owner that died; fold it in first"
+            raise NeedsFold(message, path=str(self._place.wal), session_id=self.session_id)
+        return head
+
+    def _witness(self) -> Witness | None:
+        if self._lock < 0:
+            self._lock = _open_lock(self._place)
+        return None if self._lock < 0 else read_witness(self._lock)
+
+
+def _open_lock(place: Place) -> int:
+    """Open the lock file for its witness; -1 where there is none (a file that was moved)."""
+    try:
+        return os.open(place.lock, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return -1
+
+
+def _has_content(wal: Path) -> bool:
+    try:
+        return wal.stat().st_size > 0
+    except FileNotFoundError:
+        return False
