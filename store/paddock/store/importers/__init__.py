@@ -1,0 +1,1 @@
+"""Readers of what other agents recorded; formats are told by content, never by a file's name."""

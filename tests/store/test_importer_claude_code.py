@@ -1,0 +1,443 @@
+"""A recorded Claude Code session is read whole, and becomes a script that runs its calls again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import JsonValue
+
+from paddock.store.events import Usage
+from paddock.store.importers.claude_code import read_transcript
+from paddock.store.importers.transcript import (
+    NO_RESULT,
+    NotATranscript,
+    RecordedTurn,
+    Transcript,
+    to_script,
+)
+from tests.house import shared
+
+COLLECTION = "claude_code"
+CWD = "/recorded"
+
+
+# --- a transcript by hand -------------------------------------------------------------------------
+
+
+class Recording:
+    """A transcript in the making; each record is the child of the one before unless told."""
+
+    def __init__(self) -> None:
+        self.records: list[dict[str, Any]] = []
+        self.last: str | None = None
+
+    def add(self, kind: str, *, parent: str | None = "", **fields: Any) -> str:
+        uuid = f"u{len(self.records)}"
+        self.records.append(
+            {
+                "type": kind,
+                "uuid": uuid,
+                "parentUuid": self.last if parent == "" else parent,
+                "sessionId": "s1",
+                "cwd": CWD,
+                "timestamp": f"2026-01-02T03:04:{len(self.records):02}.500Z",
+                **fields,
+            }
+        )
+        self.last = uuid
+        return uuid
+
+    def user(self, content: JsonValue, **fields: Any) -> str:
+        return self.add("user", message={"role": "user", "content": content}, **fields)
+
+    def result(self, call_id: str, text: JsonValue = "fine", **fields: Any) -> str:
+        is_error = fields.pop("is_error", None)
+        block = {"type": "tool_result", "tool_use_id": call_id, "content": text}
+        return self.user([block | ({"is_error": is_error} if is_error else {})], **fields)
+
+    def assistant(self, message_id: str, *blocks: JsonValue, **fields: Any) -> str:
+        usage = {"input_tokens": 1, "cache_read_input_tokens": 10, "output_tokens": 5}
+        message = {"id": message_id, "model": "claude-x", "content": list(blocks), "usage": usage}
+        return self.add("assistant", message=message | fields.pop("message", {}), **fields)
+
+    def says(self, message_id: str, text: str, **fields: Any) -> str:
+        return self.assistant(message_id, {"type": "text", "text": text}, **fields)
+
+    def calls(self, message_id: str, call_id: str, tool: str = "Bash", **fields: Any) -> str:
+        arguments: JsonValue = {"of": call_id}
+        block = {"type": "tool_use", "id": call_id, "name": tool, "input": arguments}
+        return self.assistant(message_id, block, **fields)
+
+    def read(self) -> Transcript:
+        return read_transcript("\n".join(json.dumps(record) for record in self.records))
+
+
+@pytest.fixture
+def recording() -> Recording:
+    return Recording()
+
+
+def script(transcript: Transcript) -> tuple[list[str], list[dict[str, Any]]]:
+    def ours(
+        tool: str, arguments: dict[str, JsonValue], recorded_cwd: str, cwd: str
+    ) -> tuple[str, dict[str, JsonValue]] | None:
+        where: dict[str, JsonValue] = {"from": recorded_cwd, "to": cwd}
+        return (tool.lower(), arguments | where) if tool in ("Bash", "Edit") else None
+
+    return to_script(transcript, recorded_cwd=CWD, cwd="/here", map_call=ours)
+
+
+def told(turn: RecordedTurn) -> tuple[str, list[str]]:
+    return turn.text, [call.call_id for call in turn.calls]
+
+
+# --- the chain ------------------------------------------------------------------------------------
+
+
+def test_blocks_of_one_message_are_one_turn_with_the_results_of_its_calls(
+    recording: Recording,
+) -> None:
+    recording.user("do it")
+    recording.assistant("m1", {"type": "thinking", "thinking": "hm", "signature": "s"})
+    recording.says("m1", "I look.")
+    recording.calls("m1", "c1")
+    recording.result("c1", [{"type": "text", "text": "a"}, {"type": "image", "source": {}}])
+    recording.says("m2", "Done.")
+    (prompt,) = recording.read().prompts
+    first, last = prompt.turns
+    assert (first.thinking, *told(first)) == ("hm", "I look.", ["c1"])
+    assert first.usage == Usage(input_tokens=11, cache_read_tokens=10, output_tokens=5)
+    assert first.calls[0].outcome is not None
+    assert first.calls[0].outcome.text == "a\n[image]"
+    assert told(last) == ("Done.", [])
+
+
+def test_calls_and_results_beside_the_chain_belong_to_their_message(recording: Recording) -> None:
+    prompt = recording.user("do it")
+    first = recording.calls("m1", "c1")
+    recording.calls("m1", "c2", parent=prompt)
+    recording.result("c2")
+    recording.result("c1", parent=first)  # the chain goes on from here, past c2
+    recording.says("m2", "Done.")
+    transcript = recording.read()
+    turn, _ = transcript.turns
+    assert sorted(call.call_id for call in turn.calls) == ["c1", "c2"]
+    assert all(call.outcome for call in turn.calls)
+
+
+def test_the_chain_goes_through_records_of_other_types_and_over_a_compaction(
+    recording: Recording,
+) -> None:
+    recording.user("do it")
+    recording.calls("m1", "c1")
+    recording.add("progress", data={})
+    recording.result("c1")
+    before = recording.add("attachment", attachment={})
+    recording.add("system", parent=None, logicalParentUuid=before, subtype="compact_boundary")
+    recording.user("This session is being continued from …", isCompactSummary=True)
+    recording.calls("m2", "c2")
+    recording.result("c2")
+    recording.says("m3", "Done.")
+    (prompt,) = recording.read().prompts
+    assert [told(turn)[1] for turn in prompt.turns] == [["c1"], ["c2"], []]
+
+
+def test_a_branch_that_was_left_is_no_part_of_the_chain(recording: Recording) -> None:
+    root = recording.user("first try")
+    recording.says("m1", "no")
+    recording.user("second try", parent=root)
+    recording.says("m2", "yes")
+    transcript = recording.read()
+    assert [prompt.text for prompt in transcript.prompts] == ["first try", "second try"]
+    assert [told(turn)[0] for turn in transcript.turns] == ["yes"]
+    assert transcript.counts.messages == {"user": 2, "assistant": 2}
+
+
+def test_a_missing_parent_is_taken_to_be_the_record_before_and_told_of(
+    recording: Recording,
+) -> None:
+    recording.user("do it")
+    recording.says("m1", "one", parent="gone-1")
+    recording.says("m2", "two", parent="gone-2")
+    transcript = recording.read()
+    assert [told(turn)[0] for turn in transcript.turns] == ["one", "two"]
+    assert [problem.what for problem in transcript.problems] == [
+        "record gone-2 is not in the file, but a child of it is",
+        "record gone-1 is not in the file, but a child of it is",
+    ]
+
+
+def test_side_chains_are_left_out_unless_the_file_is_one(recording: Recording) -> None:
+    recording.user("do it")
+    recording.says("m1", "Done.")
+    recording.user("of a sub-agent", isSidechain=True)
+    recording.says("m2", "sub", isSidechain=True)
+    assert [turn.text for turn in recording.read().turns] == ["Done."]
+    recording.records = recording.records[2:]
+    assert [turn.text for turn in recording.read().turns] == ["sub"]
+
+
+# --- prompts --------------------------------------------------------------------------------------
+
+
+def test_a_hooks_feedback_that_was_answered_is_a_prompt_of_its_own(recording: Recording) -> None:
+    recording.user("do it")
+    recording.says("m1", "Done.")
+    recording.user("Stop hook feedback: commit", isMeta=True)
+    recording.says("m2", "Committed.")
+    recording.user("Stop hook feedback: again", isMeta=True)
+    prompts = recording.read().prompts
+    assert [(prompt.text, prompt.is_meta, len(prompt.turns)) for prompt in prompts] == [
+        ("do it", False, 1),
+        ("Stop hook feedback: commit", True, 1),
+    ]
+
+
+def test_the_clients_own_bookkeeping_is_no_prompt(recording: Recording) -> None:
+    recording.user("<local-command-caveat>Caveat: …", isMeta=True)
+    recording.user("<command-name>/clear</command-name>")
+    recording.user("<local-command-stdout></local-command-stdout>")
+    recording.user("do it")
+    recording.calls("m1", "c1")
+    recording.result("c1")
+    recording.user([{"type": "text", "text": "[Request interrupted by user]"}])
+    recording.user("do this instead")
+    recording.says("m2", "Done.")
+    recording.user("<bash-input>ls</bash-input>")
+    prompts = recording.read().prompts
+    assert [prompt.text for prompt in prompts] == ["do it", "do this instead"]
+
+
+def test_a_slash_command_and_the_text_it_stands_for_are_one_prompt(recording: Recording) -> None:
+    recording.user("<command-message>ship</command-message>\n<command-name>/ship</command-name>")
+    recording.user([{"type": "text", "text": "Ship the changes."}], isMeta=True)
+    recording.calls("m1", "c1", "Skill")
+    recording.result("c1")
+    recording.user("Base directory for this skill: …", isMeta=True, sourceToolUseID="c1")
+    recording.says("m2", "Shipped.")
+    (prompt,) = recording.read().prompts
+    assert prompt.text.endswith("/ship</command-name>\n\nShip the changes.")
+    assert len(prompt.turns) == 2
+
+
+def test_a_slice_that_begins_with_an_answer_gets_a_prompt_that_says_so(
+    recording: Recording,
+) -> None:
+    recording.says("m1", "Done.", parent="gone")
+    (prompt,) = recording.read().prompts
+    assert prompt.text == "(the recording begins here; its first prompt is not in it)"
+
+
+# --- files that are not as they should be ---------------------------------------------------------
+
+
+def test_a_result_before_its_call_an_orphan_and_an_unanswered_call_are_told_apart(
+    recording: Recording,
+) -> None:
+    recording.user("do it")
+    recording.result("c1")
+    recording.calls("m1", "c1", parent="u0")
+    recording.result("nobodys", parent="u0")
+    recording.calls("m2", "c2", parent="u1")
+    transcript = recording.read()
+    by_id = {call.call_id: call for call in transcript.counts.calls}
+    assert by_id["c1"].outcome is not None
+    assert by_id["c2"].outcome is None
+    assert transcript.counts.orphan_results == 1
+    assert {problem.what for problem in transcript.problems} == {
+        "the result of nobodys has no call in the file",
+        "call c2 (Bash) was never answered",
+    }
+
+
+def test_lines_with_two_records_and_lines_that_are_no_json_are_read_around(
+    recording: Recording,
+) -> None:
+    recording.user("do it")
+    recording.says("m1", "Done.")
+    two = "".join(json.dumps(record) for record in recording.records)
+    transcript = read_transcript(f'{two}\n\n{{"type": "user", "mess')
+    assert [turn.text for turn in transcript.turns] == ["Done."]
+    assert (transcript.counts.recovered_lines, transcript.counts.unparseable_lines) == (1, 1)
+    assert [problem.line for problem in transcript.problems] == [1, 3]
+
+
+def test_f16_half_a_character_is_replaced_visibly(recording: Recording) -> None:
+    recording.user("cut \ud83d here")
+    recording.says("m1", "Done.")
+    assert recording.read().prompts[0].text == "cut \N{REPLACEMENT CHARACTER} here"
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", "the file is empty"),
+        (b"\n \n", "the file is empty"),
+        (b"hello\nworld\n", "it holds no JSON records"),
+        (b'{"type": "session_meta", "payload": {}}\n', "it holds records of type session_meta"),
+        (b'{"type": ["user"]}\n[1]\n', "it holds records of type"),
+        (b"\x89PNG\r\n\x1a\n\xff\xfe", "it holds no JSON records"),
+    ],
+)
+def test_what_is_no_transcript_is_refused_in_one_line(content: bytes, what: str) -> None:
+    with pytest.raises(NotATranscript, match=what) as hit:
+        read_transcript(content)
+    assert "\n" not in hit.value.message
+
+
+# --- as a script ----------------------------------------------------------------------------------
+
+
+def test_calls_of_ours_are_run_and_all_others_carry_their_recorded_result(
+    recording: Recording,
+) -> None:
+    rejected = "The user doesn't want to proceed with this tool use. The tool use was rejected"
+    unread = "<tool_use_error>File has not been read yet. Read it first before writing to it."
+    recording.user("do it")
+    recording.calls("m1", "run")
+    recording.calls("m1", "failed")
+    recording.calls("m1", "foreign", "Task")
+    recording.calls("m1", "rejected")
+    recording.calls("m1", "unread", "Edit")
+    recording.calls("m1", "unanswered")
+    recording.result("run")
+    recording.result("failed", "Exit code 1", is_error=True)
+    recording.result("foreign", "found")
+    recording.result("rejected", rejected, is_error=True)
+    recording.result("unread", unread, is_error=True)
+    prompts, turns = script(recording.read())
+    assert prompts == ["do it"]
+    first, last = turns
+    assert first["prompt"] == last["prompt"] == 0
+    assert "tool_calls" not in last  # added: an operation ends with an answer that asks for nothing
+    calls = first["tool_calls"]
+    assert calls[0] == {
+        "name": "bash",
+        "arguments": {"of": "run", "from": CWD, "to": "/here"},
+    }
+    assert [(call["name"], call.get("observed")) for call in calls[1:]] == [
+        ("bash", None),
+        ("Task", {"text": "found", "is_error": False}),
+        ("bash", {"text": rejected, "is_error": True}),
+        ("edit", {"text": unread, "is_error": True}),
+        ("bash", {"text": NO_RESULT, "is_error": True}),
+    ]
+
+
+def test_each_operation_ends_with_its_only_turn_that_asks_for_nothing(
+    recording: Recording,
+) -> None:
+    recording.user("first")
+    recording.says("m1", "Wait.")
+    recording.add("system", subtype="api_error")
+    recording.says("m2", "I go on.")
+    recording.calls("m3", "c1")
+    recording.result("c1")
+    recording.user("never answered")
+    recording.user("last")
+    recording.says("m4", "Done.")
+    recording.says("m5", "No response requested.", message={"model": "<synthetic>"})
+    prompts, turns = script(recording.read())
+    assert prompts == ["first", "never answered", "last"]
+    assert [
+        (turn["prompt"], turn.get("text", ""), len(turn.get("tool_calls", ()))) for turn in turns
+    ] == [(0, "Wait.\n\nI go on.", 1), (0, "", 0), (1, "", 0), (2, "Done.", 0)]
+    assert turns[0]["usage"] == {"input_tokens": 33, "cache_read_tokens": 30, "output_tokens": 15}
+
+
+# --- sessions that nobody here wrote --------------------------------------------------------------
+
+
+def reference() -> list[dict[str, Any]]:
+    if not shared.DATA.is_dir():
+        return []
+    answers = json.loads((shared.DATA / "reference_answers.json").read_text())
+    sessions: list[dict[str, Any]] = answers["collections"][COLLECTION]["per_session"]
+    return sessions
+
+
+def counted(transcript: Transcript) -> dict[str, Any]:
+    counts = transcript.counts
+    names = [call.tool for call in counts.calls]
+    usages = counts.usage.values()
+    read = sum(usage.cache_read_tokens or 0 for usage in usages)
+    written = sum(usage.cache_write_tokens or 0 for usage in usages)
+    return {
+        "session_id": transcript.session_id,
+        "messages": dict(counts.messages),
+        "tool_calls_by_name": {name: names.count(name) for name in names},
+        "failing": sum(call.outcome.is_error for call in counts.calls if call.outcome),
+        "unanswered": sum(call.outcome is None for call in counts.calls),
+        "orphan_results": counts.orphan_results,
+        "recovered_lines": counts.recovered_lines,
+        "unparseable_lines": counts.unparseable_lines,
+        "models": dict(counts.models),
+        "api_messages": len(counts.usage),
+        "tokens": {
+            "input_tokens": sum(usage.input_tokens or 0 for usage in usages) - read - written,
+            "cache_creation_input_tokens": written,
+            "cache_read_input_tokens": read,
+            "output_tokens": sum(usage.output_tokens or 0 for usage in usages),
+        },
+    }
+
+
+@pytest.mark.real_data
+@shared.NEEDS_DATA
+def test_recorded_sessions_are_counted_as_an_independent_reading_counts_them() -> None:
+    for answer in reference():
+        transcript = read_transcript((shared.DATA / answer["file"]).read_bytes())
+        found = counted(transcript)
+        wanted = {key: answer.get(key, 0) for key in found}
+        wanted["tokens"] = {key: wanted["tokens"].get(key, 0) for key in found["tokens"]}
+        assert found == wanted, answer["file"]
+
+
+@pytest.mark.real_data
+@shared.NEEDS_DATA
+def test_latencies_of_recorded_calls_are_those_of_an_independent_reading() -> None:
+    for answer in reference():
+        calls = read_transcript((shared.DATA / answer["file"]).read_bytes()).counts.calls
+        latencies = [
+            (call.outcome.at - call.at) / 1000
+            for call in calls
+            if call.at is not None and call.outcome is not None and call.outcome.at is not None
+        ]
+        wanted = answer["latency_ms"] or {"n": 0}
+        assert len(latencies) == wanted["n"], answer["file"]
+        if latencies:
+            assert (min(latencies), max(latencies)) == (wanted["min"], wanted["max"])
+
+
+@pytest.mark.real_data
+@shared.NEEDS_DATA
+def test_every_call_of_every_recorded_session_is_in_its_script_once_and_each_prompt_ends() -> None:
+    for answer in reference():
+        transcript = read_transcript((shared.DATA / answer["file"]).read_bytes())
+        prompts, turns = script(transcript)
+        assert sum(len(turn.get("tool_calls", ())) for turn in turns) == answer["tool_calls"]
+        for number in range(len(prompts)):
+            *working, last = [turn for turn in turns if turn["prompt"] == number]
+            assert all(turn["tool_calls"] for turn in working), answer["file"]
+            assert "tool_calls" not in last, answer["file"]
+
+
+@pytest.mark.real_data
+@shared.NEEDS_DATA
+def test_the_recorded_folder_of_sessions_that_can_be_replayed_is_found() -> None:
+    sessions = json.loads((shared.DATA / "replay.json").read_text())["sessions"]
+    ours = [session for session in sessions if session["file"].startswith(f"{COLLECTION}/")]
+    assert ours
+    for session in ours:
+        path: Path = shared.DATA / session["file"]
+        assert read_transcript(path.read_bytes()).cwd == session["recorded_cwd"]
+
+
+@pytest.mark.real_data
+@shared.NEEDS_DATA
+def test_a_recorded_session_that_was_cut_anywhere_still_becomes_a_script() -> None:
+    content = (shared.DATA / COLLECTION / "cli__89-7eb280e769-14.jsonl").read_bytes()
+    for size in range(2000, len(content), 4999):
+        prompts, turns = script(read_transcript(content[:size]))
+        assert {turn["prompt"] for turn in turns} == set(range(len(prompts)))
