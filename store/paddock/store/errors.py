@@ -56,6 +56,12 @@ class AlreadyExists(Refused):
     code = "already_exists"
 
 
+class BlobNotFound(Refused):
+    """The session has no blob of that digest."""
+
+    code = "blob_not_found"
+
+
 class Forgotten(Refused):
     """The command's id is older than all that is remembered; it may have run."""
 

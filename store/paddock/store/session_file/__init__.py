@@ -1,5 +1,7 @@
 """The file of a session: owned by one process, read by all, the only truth about the session."""
 
+from paddock.store.session_file.blobs import BLOB_LIMIT_BYTES, Blob
+from paddock.store.session_file.erase import erase
 from paddock.store.session_file.lock import (
     Holder,
     Witness,
@@ -9,18 +11,27 @@ from paddock.store.session_file.lock import (
     this_process,
 )
 from paddock.store.session_file.log import events_of
-from paddock.store.session_file.owner import EVENT_LIMIT_BYTES, SessionFile
+from paddock.store.session_file.owner import EVENT_LIMIT_BYTES, SessionFile, fold
 from paddock.store.session_file.place import Place, folder_of, host_place, sessions_in
 from paddock.store.session_file.reader import SessionReader
+from paddock.store.session_file.snapshots import Snapshot
+from paddock.store.session_file.verify import Problem, Report, verify
 
 __all__ = [
+    "BLOB_LIMIT_BYTES",
     "EVENT_LIMIT_BYTES",
+    "Blob",
     "Holder",
     "Place",
+    "Problem",
+    "Report",
     "SessionFile",
     "SessionReader",
+    "Snapshot",
     "Witness",
+    "erase",
     "events_of",
+    "fold",
     "folder_of",
     "holder_of",
     "host_place",
@@ -28,4 +39,5 @@ __all__ = [
     "sessions_in",
     "start_ticks_of",
     "this_process",
+    "verify",
 ]

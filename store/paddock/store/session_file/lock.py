@@ -117,6 +117,18 @@ def holder_of(folder: Path | Place) -> Holder | None:
         os.close(descriptor)
 
 
+def witness_of(folder: Path | Place) -> Witness | None:
+    """Return the witness in the lock file of ``folder``, or None if there is no whole one."""
+    try:
+        descriptor = os.open(place_of(folder).lock, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        return read_witness(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def is_owned(folder: Path | Place) -> bool:
     """Return whether some process holds the session in ``folder`` now.
 

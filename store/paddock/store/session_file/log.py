@@ -14,6 +14,9 @@ from paddock.store.session_file.place import Place
 ROWS_LIMIT_BYTES = 16 * 1024 * 1024
 """Payload after which :func:`read` ends a page early, so that memory stays bounded."""
 
+NO_EVENT = Witness(0, GENESIS)
+"""What stands before the first event."""
+
 _PAGE = """
 SELECT sequence, generation, occurred_at, kind, operation_id, message_id, tool_call_id, command_id,
        payload, hash
@@ -26,7 +29,7 @@ def head_of(place: Place, connection: sqlite3.Connection) -> Witness:
     query = "SELECT sequence, hash FROM events ORDER BY sequence DESC LIMIT 1"
     with translated(place):
         found = connection.execute(query).fetchone()
-    return Witness(0, GENESIS) if found is None else Witness(*found)
+    return NO_EVENT if found is None else Witness(*found)
 
 
 def hash_at(place: Place, connection: sqlite3.Connection, sequence: int) -> bytes:

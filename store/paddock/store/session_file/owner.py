@@ -5,6 +5,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,10 +13,12 @@ from typing import Self
 from paddock.store.errors import AlreadyExists, Bug, Damaged, SessionNotFound, StoreError, TooLarge
 from paddock.store.events import EventBase, Row, payload_of
 from paddock.store.ids import SessionId
-from paddock.store.session_file import database, log
+from paddock.store.session_file import blobs, database, log, snapshots
+from paddock.store.session_file.blobs import Blob, Draft
 from paddock.store.session_file.chain import hash_of
 from paddock.store.session_file.lock import OwnerLock, Witness
 from paddock.store.session_file.place import Place, make_folder, place_of
+from paddock.store.session_file.snapshots import Snapshot
 
 EVENT_LIMIT_BYTES = 64 * 1024 * 1024
 """The largest payload; what is larger belongs into a blob. (A message may well be 10 MB.)"""
@@ -161,6 +164,69 @@ class SessionFile:
                 self._place, connection, self.session_id, start, last=self.head, limit=limit
             )
 
+    def put_blob(
+        self,
+        source: Path | bytes,
+        *,
+        limit_bytes: int = blobs.BLOB_LIMIT_BYTES,
+        session_limit_bytes: int = blobs.SESSION_BLOBS_LIMIT_BYTES,
+    ) -> Blob:
+        """Store a content, durably, and return its name; one that is there already is not doubled.
+
+        It is read and stored part by part, and other threads' appends go in between.
+
+        Raises:
+            TooLarge: It, or with it all blobs of the session, would be over the limit.
+            DiskFull, StoreError: It could not be read or stored; nothing of it remains that counts.
+        """
+        name, draft = sha256(), blobs.Draft()
+        try:
+            groups = blobs.in_commits(blobs.parts_of(source))
+            group = next(groups)
+            while True:
+                following = next(groups, None)
+                for part in group:
+                    name.update(part)
+                    draft.size_bytes += len(part)
+                if draft.size_bytes > limit_bytes:
+                    raise blobs.too_large("the content", draft.size_bytes, limit_bytes)
+                stored = [blobs.compress(part) for part in group]
+                digest = name.hexdigest() if following is None else None
+                self._put_parts(draft, stored, digest, session_limit_bytes)
+                if following is None:
+                    return Blob(name.hexdigest(), draft.size_bytes)
+                group = following
+        except BaseException:
+            self._discard(draft)
+            raise
+
+    def blob(self, digest: str) -> Iterator[bytes]:
+        """Yield a blob's content in pieces. Raises ``BlobNotFound`` or ``Damaged``."""
+        with self._using() as connection:
+            pieces = blobs.read(self._place, connection, digest)
+        while True:
+            with self._using() as connection:
+                piece = next(pieces, None)
+            if piece is None:
+                return
+            yield piece
+
+    def save_snapshot(self, sequence: int, fold_version: int, state: bytes) -> None:
+        """Keep the folded state after the event ``sequence``, in place of the one before."""
+        with self._using() as connection:
+            log_hash = log.hash_at(self._place, connection, sequence)
+            snapshot = Snapshot(sequence, state)
+            with database.translated(self._place):
+                snapshots.save(connection, snapshot, fold_version=fold_version, log_hash=log_hash)
+
+    def snapshot(self, fold_version: int) -> Snapshot | None:
+        """Return the kept state, or None; one that disagrees with anything is thrown away."""
+        with self._using() as connection, database.translated(self._place):
+            found = snapshots.load(connection, fold_version=fold_version, head=self.head)
+            if found is None:
+                snapshots.drop(connection)
+            return found
+
     def reopen(self) -> None:
         """Close the connection and open the file anew, as after a failed write.
 
@@ -253,6 +319,43 @@ class SessionFile:
             self._drop_connection()
             raise database.meaning_of(error, self._place, None) from error
 
+    def _put_parts(
+        self, draft: Draft, parts: Sequence[bytes], digest: str | None, session_limit_bytes: int
+    ) -> None:
+        """Store the next parts of a blob in one transaction; with a digest, they are the last."""
+        with self._using() as connection, self._transaction(connection):
+            if draft.number == 0:
+                draft.number = blobs.begin(connection)
+            elif not blobs.is_draft(connection, draft.number):
+                message = "the blob in the making was lost when the file was opened anew; try again"
+                raise StoreError(message, path=str(self._place.database))
+            for part in parts:
+                blobs.add(connection, draft, part)
+            total = blobs.stored_bytes(connection) + draft.stored_bytes
+            if total > session_limit_bytes:
+                raise blobs.too_large("the session's blobs", total, session_limit_bytes)
+            if digest is not None:
+                blobs.finish(connection, draft, digest)
+
+    def _discard(self, draft: Draft) -> None:
+        if draft.number == 0:
+            return
+        # Without a name it counts for nobody, and every opening discards what has none.
+        with suppress(StoreError), self._using() as connection, self._transaction(connection):
+            blobs.discard(connection, draft.number)
+
+    @contextmanager
+    def _transaction(self, connection: sqlite3.Connection) -> Iterator[None]:
+        with database.translated(self._place):
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:  # SQLite itself rolls back after the worst errors
+                    connection.execute("ROLLBACK")
+                raise
+
     def _testify(self) -> None:
         self._lock.testify(Witness(self.head, self.head_hash))
         self._witness_is_late = False
@@ -271,6 +374,8 @@ class SessionFile:
                 self._take_out_above(connection, head.sequence)
             self.head, self.head_hash = head.sequence, head.hash
             self.last_generation = _last_generation(self._place, connection)
+            with database.translated(self._place):
+                blobs.discard_drafts(connection)
             self._believed = head
             self._testify()
         except BaseException:
@@ -344,6 +449,11 @@ def _not_found(place: Place, session_id: SessionId) -> SessionNotFound:
         f"there is no session {session_id!r} in {str(place.folder)!r}; `paddock ls` shows them"
     )
     return SessionNotFound(message, session_id=session_id)
+
+
+def fold(folder: Path | Place, session_id: SessionId, *, wait_seconds: float = 0.0) -> None:
+    """Fold in what an owner that died left behind, so that readers can go on. Raises as ``own``."""
+    SessionFile.own(folder, session_id, wait_seconds=wait_seconds).close(clean=True)
 
 
 @contextmanager

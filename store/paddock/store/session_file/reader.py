@@ -9,9 +9,10 @@ from typing import Self
 from paddock.store.errors import NeedsFold, SessionNotFound
 from paddock.store.events import Row
 from paddock.store.ids import SessionId
-from paddock.store.session_file import database, log
+from paddock.store.session_file import blobs, database, log, snapshots
 from paddock.store.session_file.lock import Witness, is_owned, read_witness
 from paddock.store.session_file.place import Place, place_of
+from paddock.store.session_file.snapshots import Snapshot
 
 
 class SessionReader:
@@ -118,6 +119,16 @@ class SessionReader:
                 ):
                     yield row
             after = rows[-1].sequence
+
+    def snapshot(self, fold_version: int) -> Snapshot | None:
+        """Return the kept state, if it is of that version and agrees with the log."""
+        head = self._head()
+        with database.translated(self._place):
+            return snapshots.load(self._connection, fold_version=fold_version, head=head.sequence)
+
+    def blob(self, digest: str) -> Iterator[bytes]:
+        """Yield a blob's content in pieces. Raises ``BlobNotFound`` or ``Damaged``."""
+        return blobs.read(self._place, self._connection, digest)
 
     def close(self) -> None:
         """Close the file. Closing twice does nothing."""
