@@ -41,11 +41,15 @@ def is_in(module: str, packages: tuple[str, ...]) -> bool:
 
 
 def touched(module: str) -> dict[str, list[str]]:
-    """Return what of the world importing a module brings in, by the module of ours that does."""
+    """Return what of the world a module imports, and what importing it brings in through ours.
+
+    In the module itself an import within a function counts too; in what it reaches it does not: there
+    may stand a door beside the words that belong to it.
+    """
     return {
         f"{name}, asked for by {asker}": sorted(world)
-        for name, asker in sources.reached(module, in_functions=True).items()
-        if (world := sources.foreign(name, in_functions=True) & THE_WORLD)
+        for name, asker in sources.reached(module, in_functions=False).items()
+        if (world := sources.foreign(name, in_functions=name == module) & THE_WORLD)
     }
 
 
