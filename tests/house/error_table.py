@@ -1,15 +1,15 @@
-"""The table of error codes in docs/OPERATIONS.md, made from the classes themselves.
+"""The tables of error and exit codes in docs/OPERATIONS.md, made from the sources themselves.
 
-``python -m tests.house.error_table`` in the root of the project writes it anew.
+``python -m tests.house.error_table`` in the root of the project writes them anew.
 """
 
 import ast
 from dataclasses import dataclass
 
+from paddock.supervisor.cli import exit_codes
 from tests.house import sources
 
 OPERATIONS = sources.ROOT / "docs" / "OPERATIONS.md"
-BEGIN, END = "<!-- errors: begin -->\n", "<!-- errors: end -->\n"
 FAULTS = {"Refused": "refused", "PeerBroke": "peer", "StoreError": "store", "Bug": "bug"}
 
 
@@ -59,27 +59,44 @@ def fault(error: Error, known: dict[str, Error]) -> str | None:
     return fault(known[base], known) if base in known else None
 
 
-def table() -> str:
-    """Return the table as Markdown, in the order of codes."""
+def error_codes() -> str:
+    """Return the table of errors, in the order of their codes."""
     known = errors()
     lines = [
-        f"| `{error.code}` | {fault(error, known)} | {error.meaning.replace('``', '`')} |"
+        f"| `{error.code}` | {fault(error, known)} | {exit_codes.exit_code_of(error.code)} "
+        f"| {error.meaning.replace('``', '`')} |"
         for error in sorted(known.values(), key=lambda error: error.code)
     ]
-    return "\n".join(["| code | whose fault | meaning |", "| --- | --- | --- |", *lines, ""])
+    return "\n".join(["| code | whose | exit | meaning |", "| --- | --- | --- | --- |", *lines, ""])
 
 
-def written() -> str:
-    """Return the table as it stands in the document."""
-    return OPERATIONS.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
+def exits() -> str:
+    """Return the table of exit codes, in their order."""
+    lines = [f"| {code} | {meaning} |" for code, meaning in sorted(exit_codes.MEANING.items())]
+    return "\n".join(["| exit code | meaning |", "| --- | --- |", *lines, ""])
+
+
+TABLES = {"errors": error_codes, "exits": exits}
+
+
+def written(name: str) -> str:
+    """Return a table as it stands in the document."""
+    return parts(name)[1]
+
+
+def parts(name: str) -> tuple[str, str, str]:
+    """Return what stands before, in and after a table, the marks going with what is around it."""
+    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
+    before, _, rest = OPERATIONS.read_text(encoding="utf-8").partition(begin)
+    inside, _, after = rest.partition(end)
+    return before + begin, inside, end + after
 
 
 def main() -> None:
-    """Write the table into the document."""
-    text = OPERATIONS.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    OPERATIONS.write_text(before + begin + table() + end + after, encoding="utf-8")
+    """Write the tables into the document."""
+    for name, table in TABLES.items():
+        before, _, after = parts(name)
+        OPERATIONS.write_text(before + table() + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from types import ModuleType
 
 import pytest
 
+from paddock.supervisor.cli.main import VERBS
 from tests.house import error_table, sources
 
 ROOT = sources.ROOT
@@ -119,6 +120,17 @@ def test_every_command_of_dev_that_a_document_names_exists() -> None:
     assert [(str(path), verb) for path, verb in named if verb not in known] == []
 
 
+def test_every_verb_of_paddock_that_a_document_names_exists() -> None:
+    named = verbs_of("paddock")
+    assert {"run", "sql", "replay"} <= {verb for _, verb in named}
+    assert [(str(path), verb) for path, verb in named if verb not in VERBS] == []
+
+
+def test_the_readme_tells_of_every_verb_of_paddock() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [verb for verb in VERBS if not re.search(rf"\b(paddock|run) {verb}\b", text)] == []
+
+
 def test_every_file_that_a_document_links_to_exists() -> None:
     missing = [
         (str(document.relative_to(ROOT)), target)
@@ -136,9 +148,10 @@ def test_every_python_example_is_python() -> None:
             ast.parse(block, filename=str(document))
 
 
-def test_the_table_of_errors_is_that_of_the_sources() -> None:
-    assert error_table.written() == error_table.table(), (
-        "write it anew: .venv/bin/python -m tests.house.error_table"
+@pytest.mark.parametrize("name", list(error_table.TABLES))
+def test_the_tables_of_errors_and_exits_are_those_of_the_sources(name: str) -> None:
+    assert error_table.written(name) == error_table.TABLES[name](), (
+        "write them anew: .venv/bin/python -m tests.house.error_table"
     )
 
 

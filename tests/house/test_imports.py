@@ -43,8 +43,8 @@ def is_in(module: str, packages: tuple[str, ...]) -> bool:
 def touched(module: str) -> dict[str, list[str]]:
     """Return what of the world a module imports, and what importing it brings in through ours.
 
-    In the module itself an import within a function counts too; in what it reaches it does not: there
-    may stand a door beside the words that belong to it.
+    In the module itself an import within a function counts too; in what it reaches it does not:
+    there may stand a door beside the words that belong to it.
     """
     return {
         f"{name}, asked for by {asker}": sorted(world)
