@@ -1,0 +1,96 @@
+"""Secrets do not reach what is written."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paddock.session_worker.redact import redact, redact_json
+
+# Put together here, so that nothing in this file has the form of a key.
+KEYS = {
+    "anthropic-key": "sk-ant-" + "api03-" + "a1B2" * 10,
+    "api-key": "sk-" + "proj-" + "a1B2" * 10,
+    "stripe-key": "sk_" + "live_" + "a1B2" * 6,
+    "github-token": "ghp" + "_" + "a1B2" * 9,
+    "gitlab-token": "glpat" + "-" + "a1B2" * 5,
+    "aws-key": "AKIA" + "ABCDEFGH12345678",
+    "google-key": "AIza" + "a1B2_" * 7,
+    "slack-token": "xoxb" + "-123456789-" + "a1B2" * 4,
+    "hugging-face-token": "hf" + "_" + "a1B2" * 9,
+    "npm-token": "npm" + "_" + "a1B2" * 9,
+    "jwt": ".".join(("eyJ" + "hbGciOiJI", "eyJ" + "zdWIiOiIx", "s5Zc_x-4mNeb")),
+    "private-key": "-----BEGIN {0}-----\nMIIE\nabc=\n-----END {0}-----".format("RSA PRIVATE KEY"),
+}
+SURROUNDINGS = ("{}", "key={}", '"{}"', "KEY={}\nnext", "({}), and more", "https://x:{}@host/")
+
+
+@pytest.mark.parametrize("kind", KEYS)
+@pytest.mark.parametrize("around", SURROUNDINGS)
+def test_a_known_form_of_key_is_taken_out(kind: str, around: str) -> None:
+    clean = redact(around.format(KEYS[kind]))
+    assert clean == around.format(f"[redacted:{kind}]")
+
+
+def test_a_fine_grained_github_token_is_taken_out() -> None:
+    assert redact("github" + "_pat_" + "a1B2_" * 8) == "[redacted:github-token]"
+
+
+@pytest.mark.parametrize("word", ["Bearer", "bearer"])
+def test_a_bearer_token_is_taken_out_and_the_word_stays(word: str) -> None:
+    text = f"Authorization: {word} abcdef.123456/789+0=="
+    assert redact(text) == f"Authorization: {word} [redacted:bearer-token]"
+
+
+def test_a_private_key_in_json_or_cut_short_is_taken_out() -> None:
+    begin = "-----BEGIN " + "PRIVATE KEY-----"
+    assert redact(f'{{"k": "{begin}\\nMIIE\\nab="}}') == '{"k": "[redacted:private-key]"}'
+    assert redact(f"{begin}\nMIIEabc") == "[redacted:private-key]"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "task-management-of-the-whole-department",
+        "a disk-usage-of-forty-two-percent-is-fine",
+        "The bearer of this letter is a friend.",
+        "eyJust a word",
+        "AKIAtoo-short",
+        "class Sk_Live: pass",
+        "",
+    ],
+)
+def test_ordinary_text_stays(text: str) -> None:
+    assert redact(text) == text
+
+
+def test_given_secrets_are_taken_out_the_longest_first() -> None:
+    secrets = ["correct horse", "correct horse battery"]
+    assert redact("a correct horse battery b", secrets) == "a [redacted:secret] b"
+
+
+def test_a_short_secret_is_left_alone() -> None:
+    assert redact("a password is a word", ["a", "word", ""]) == "a password is a word"
+
+
+def test_json_is_redacted_in_its_depth_and_signatures_are_left_alone() -> None:
+    key = KEYS["anthropic-key"]
+    value = {"a": [key, 1, None, {"b": key}], key: True, "signature": key}
+    assert redact_json(value, untouched=["signature"]) == {
+        "a": ["[redacted:anthropic-key]", 1, None, {"b": "[redacted:anthropic-key]"}],
+        "[redacted:anthropic-key]": True,
+        "signature": key,
+    }
+
+
+pieces = st.one_of(st.sampled_from(sorted(KEYS.values())), st.text(), st.sampled_from("-_.=: \n\\"))
+
+
+@given(st.lists(pieces).map("".join), st.lists(st.text(min_size=8, max_size=12), max_size=3))
+def test_redacting_twice_changes_nothing_more(text: str, secrets: list[str]) -> None:
+    once = redact(text, secrets)
+    assert redact(once, secrets) == once
+
+
+@given(st.lists(pieces).map("".join), st.text(min_size=8))
+def test_no_given_secret_is_left(text: str, secret: str) -> None:
+    assert secret not in redact(f"{text} {secret} {text}", [secret])
