@@ -1,0 +1,1 @@
+"""What the tools are made of: child processes, files, searches, Python functions."""

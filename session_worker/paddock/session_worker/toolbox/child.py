@@ -1,0 +1,240 @@
+"""Run a command under a keeper of its own and await its end.
+
+The keeper (``keeper.py``) bounds the command and ends whatever it leaves; here its frames are read,
+the call's cancellation is passed on, and a keeper that stalls or is killed is dealt with.
+"""
+
+import asyncio
+import codecs
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from paddock.session_worker.toolbox import processes
+from paddock.session_worker.toolbox.contract import Limits, Progress, Room
+from paddock.session_worker.toolbox.output import join, safe
+from paddock.session_worker.toolbox.threads import in_thread, to_its_end
+
+KEEPER: Final = str(Path(__file__).with_name("keeper.py"))
+GRACE_SECONDS = 0.5  # between SIGTERM and SIGKILL: git removes its lock files in it
+OVERDUE_SECONDS = 2.0  # how late a keeper may notice its own deadline on a busy machine
+STALL_SECONDS = 8.0  # the keeper's time to end a tree (it gives the kernel 5), then it is killed
+FORCE_SECONDS = 5.0
+READ_BYTES = 256 * 1024
+HEADER_BYTES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to run: ``arguments`` in ``folder`` with nothing but ``environment``."""
+
+    arguments: Sequence[str]
+    folder: Path
+    environment: Mapping[str, str]
+    spool: Path
+    seconds: float
+    limits: Limits
+    pass_fds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a command ended and what it wrote.
+
+    ``verdict`` is ``exited`` (by itself), ``timed_out``, ``limit:output``, ``limit:processes``,
+    ``limit:memory``, ``limit:cpu`` or ``lost`` (its keeper was killed). ``exit_code`` is negative
+    for a signal and None when unknown. ``left`` counts processes that the kernel would not let die.
+    """
+
+    verdict: str
+    exit_code: int | None
+    text: str
+    total: int
+    spool: Path | None
+    left: int = 0
+    processes: int = 0
+    memory_bytes: int = 0
+    cpu_seconds: float = 0.0
+
+
+def child_environment(room: Room, call: str) -> dict[str, str]:
+    """Return the environment of a call's children: the room's, marked, without the host's home."""
+    environment = {
+        name: value for name, value in room.environment.items() if name != "PADDOCK_HOME"
+    }
+    environment[processes.OWNER_VARIABLE] = room.owner
+    environment[processes.CALL_VARIABLE] = call
+    return environment
+
+
+async def keep(command: Command, progress: Progress) -> Ended:
+    """Run a command to its end, which is also the end of everything it started.
+
+    On cancellation the tree is ended first (SIGTERM, half a second, SIGKILL; at most about fifteen
+    seconds if the kernel holds a process) and CancelledError raised then.
+
+    Raises:
+        OSError: The keeper could not be started.
+    """
+    kept = _Kept(command, progress)
+    try:
+        async with asyncio.timeout(command.seconds + GRACE_SECONDS + OVERDUE_SECONDS):
+            await kept.wait_gone()
+    except TimeoutError:
+        kept.is_overdue = True
+        await to_its_end(kept.end())
+    except asyncio.CancelledError:
+        await to_its_end(kept.end())
+        raise
+    if not kept.has_reported:
+        await to_its_end(kept.end_by_force())
+    return kept.ended()
+
+
+class _Kept:
+    """A running keeper, seen from the worker."""
+
+    def __init__(self, command: Command, progress: Progress) -> None:
+        self.is_overdue = False  # the keeper did not notice its own deadline
+        self._command = command
+        self._progress = progress
+        self._frames = bytearray()
+        self._head = self._tail = b""
+        self._report: dict[str, str] = {}
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._loop = asyncio.get_running_loop()
+        self._gone = asyncio.Event()
+        self._keeper = subprocess.Popen(
+            [sys.executable, "-I", "-S", KEEPER, *_options(command), "--", *command.arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=command.folder,
+            env=dict(command.environment),
+            pass_fds=command.pass_fds,
+            start_new_session=True,
+        )
+        assert self._keeper.stdout is not None
+        self._pipe = self._keeper.stdout.fileno()
+        os.set_blocking(self._pipe, False)
+        self._loop.add_reader(self._pipe, self._read)
+
+    @property
+    def has_reported(self) -> bool:
+        return bool(self._report)
+
+    async def wait_gone(self) -> None:
+        """Wait until the keeper has left and is reaped; its pipe tells."""
+        await self._gone.wait()
+        await in_thread(self._keeper.wait)
+        self._let_go()
+
+    async def end(self) -> None:
+        """Have the keeper end everything, by force if it does not within its time."""
+        self._let_go()
+        self._keeper.send_signal(signal.SIGCONT)  # what it keeps may have stopped it
+        try:
+            async with asyncio.timeout(GRACE_SECONDS + STALL_SECONDS):
+                await self.wait_gone()
+        except TimeoutError:
+            await self.end_by_force()
+        if not self.has_reported:
+            await self.end_by_force()
+
+    async def end_by_force(self) -> None:
+        """Kill every process that carries the call's mark, the keeper too, and reap that."""
+        self._let_go()
+        environment = self._command.environment
+        owner, call = (
+            environment[name] for name in (processes.OWNER_VARIABLE, processes.CALL_VARIABLE)
+        )
+        await in_thread(lambda: processes.kill_owned(owner, call, FORCE_SECONDS))
+        with contextlib.suppress(ProcessLookupError):
+            self._keeper.kill()
+        await in_thread(self._keeper.wait)
+        self._close()
+
+    def ended(self) -> Ended:
+        report = self._report
+        total = int(report.get("total", "0"))
+        spool = self._command.spool if self._command.spool.exists() else None
+        return Ended(
+            verdict="timed_out" if self.is_overdue else report.get("verdict", "lost"),
+            exit_code=int(report["exit"]) if report.get("exit") else None,
+            text=join(self._head, self._tail, total),
+            total=total,
+            spool=spool,
+            left=int(report.get("left", "0")),
+            processes=int(report.get("processes", "0")),
+            memory_bytes=int(report.get("memory", "0")),
+            cpu_seconds=float(report.get("cpu", "0")),
+        )
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self._pipe, READ_BYTES)
+        except BlockingIOError:
+            return
+        if not data:
+            self._close()
+            return
+        self._frames += data
+        while len(self._frames) >= HEADER_BYTES:
+            end = HEADER_BYTES + int.from_bytes(self._frames[1:HEADER_BYTES], "big")
+            if len(self._frames) < end:
+                return
+            letter, body = chr(self._frames[0]), bytes(self._frames[HEADER_BYTES:end])
+            del self._frames[:end]
+            self._take(letter, body)
+
+    def _take(self, letter: str, body: bytes) -> None:
+        match letter:
+            case "o":
+                self._progress(safe(self._decoder.decode(body)))
+            case "d":
+                self._progress(f"\n[... {int(body):,} bytes not shown live ...]\n")
+            case "h":
+                self._head = body
+            case "t":
+                self._tail = body
+            case "r":
+                lines = body.decode("utf-8", "replace").splitlines()
+                self._report = dict(line.split("=", 1) for line in lines)
+            case _:
+                return  # a keeper never sends another
+
+    def _let_go(self) -> None:
+        """Break the leash: the keeper ends what it keeps and leaves."""
+        leash = self._keeper.stdin
+        if leash is not None and not leash.closed:
+            with contextlib.suppress(BrokenPipeError):
+                leash.close()
+
+    def _close(self) -> None:
+        pipe = self._keeper.stdout
+        if pipe is not None and not pipe.closed:
+            self._loop.remove_reader(self._pipe)
+            pipe.close()
+        self._gone.set()
+
+
+def _options(command: Command) -> list[str]:
+    limits = command.limits
+    options = {
+        "wall": command.seconds,
+        "grace": GRACE_SECONDS,
+        "cpu": limits.cpu_seconds,
+        "processes": limits.processes,
+        "memory": limits.memory_bytes or 0,
+        "keep": limits.output_bytes,
+        "spool": command.spool,
+        "spool_limit": limits.spool_bytes,
+        "pass": ",".join(map(str, command.pass_fds)),
+    }
+    return [f"{key}={value}" for key, value in options.items()]

@@ -1,0 +1,91 @@
+"""Recorded calls of Claude Code become calls of ours."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from paddock.session_worker.toolbox.claude_code import (
+    CLAUDE_CODE_TOOLS,
+    map_claude_code_call,
+    turn_paths,
+)
+from paddock.session_worker.tools import builtin_tools
+from tests.session_worker.toolbench import room
+
+RECORDED = Path(__file__).resolve().parents[3] / "shared" / "data" / "claude_code"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("/tmp/rec", "/new"),
+        ("/tmp/rec/a.py", "/new/a.py"),
+        ("/private/tmp/rec/a.py", "/new/a.py"),
+        ("chmod +x /tmp/rec/a.sh && /tmp/rec/a.sh", "chmod +x /new/a.sh && /new/a.sh"),
+        ("cd '/tmp/rec' && ls \"/tmp/rec/x\"", "cd '/new' && ls \"/new/x\""),
+        ("PATH=/bin:/tmp/rec/bin x", "PATH=/bin:/new/bin x"),
+        ("cc -I/tmp/rec/include a.c", "cc -I/new/include a.c"),
+        ("git clone file:///tmp/rec b", "git clone file:///new b"),
+        ("in /tmp/rec.", "in /new."),
+        ("/tmp/recorded/a /tmp/rec-2 /tmp/rec.bak", "/tmp/recorded/a /tmp/rec-2 /tmp/rec.bak"),
+        ("/home/tmp/rec ~/tmp/rec", "/home/tmp/rec ~/tmp/rec"),
+    ],
+)
+def test_the_recorded_folder_is_turned_where_it_is_meant(text: str, expected: str) -> None:
+    assert turn_paths("/tmp/rec", "/new")(text) == expected
+    assert turn_paths("/private/tmp/rec/", "/new/")(text) == expected
+
+
+def test_a_space_in_a_folder_is_found_escaped_or_not() -> None:
+    turn = turn_paths("/Users/a/My Work", "/new folder")
+    assert turn("cd /Users/a/My\\ Work/x") == "cd /new\\ folder/x"
+    assert turn("cd '/Users/a/My Work/x'") == "cd '/new folder/x'"
+
+
+def test_arguments_become_ours_and_contents_stay_as_recorded() -> None:
+    given = {"file_path": "/tmp/rec/a", "content": "in /tmp/rec", "extra": 1}
+    assert map_claude_code_call("Write", given, "/tmp/rec", "/new") == (
+        "write_file",
+        {"path": "/new/a", "content": "in /tmp/rec"},
+    )
+
+
+def test_what_makes_a_new_file_by_an_edit_is_a_write() -> None:
+    given = {"file_path": "/tmp/rec/a", "old_string": "", "new_string": "x"}
+    mapped = map_claude_code_call("Edit", given, "/tmp/rec", "/new")
+    assert mapped == ("write_file", {"path": "/new/a", "content": "x"})
+
+
+@pytest.mark.parametrize("name", ["TodoWrite", "Task", "WebFetch", "mcp__x__Bash", "bash", ""])
+def test_a_tool_that_is_not_ours_is_none(name: str) -> None:
+    assert map_claude_code_call(name, {}, "/a", "/b") is None
+
+
+def recorded_calls() -> Iterator[tuple[str, dict[str, object], str]]:
+    for path in sorted(RECORDED.rglob("*.jsonl")):
+        for line in path.read_text().splitlines():
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:  # two values on one line: not what is tested here
+                continue
+            message = record.get("message") or {}
+            content = message.get("content") if message.get("role") == "assistant" else None
+            for block in content if isinstance(content, list) else []:
+                if block.get("type") == "tool_use":
+                    yield block["name"], block["input"], record.get("cwd") or "/nowhere"
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not RECORDED.exists(), reason="the recorded sessions are not here")
+def test_every_recorded_call_of_a_tool_of_ours_is_well_formed(tmp_path: Path) -> None:
+    tools, where, seen = builtin_tools(), room(tmp_path), 0
+    for name, arguments, recorded_cwd in recorded_calls():
+        mapped = map_claude_code_call(name, arguments, recorded_cwd, str(where.workspace))
+        assert (mapped is None) == (name not in CLAUDE_CODE_TOOLS)
+        if mapped is not None and mapped[0] in tools:
+            assert recorded_cwd not in str(mapped[1].get("path", ""))
+            tools[mapped[0]].prepare(mapped[1], where)
+            seen += 1
+    assert seen > 500
