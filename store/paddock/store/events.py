@@ -1,12 +1,11 @@
 """All that can have happened in a session: one frozen model a kind, told apart by ``kind``.
 
-An event's ids (operation, message, tool call, command) are columns of the log and are therefore left
-out of its JSON payload; :func:`encode` and :func:`decode` are the only way in and out. A kind is for
-ever: a field is added with a default, anything else takes an upcast (``upcast.py``).
+An event's ids (operation, message, tool call, command) are columns of the log and are therefore
+left out of its JSON payload; :func:`payload_of` and :func:`decode` are the only way in and out. A
+kind is for ever: a field is added with a default, anything else takes an upcast (``upcast.py``).
 """
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Annotated, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -174,7 +173,7 @@ class EventBase(BaseModel):
 
 
 class SessionCreated(EventBase):
-    """The first event of every session, written by the supervisor. Its command is its session's id."""
+    """The first event of a session, written by the supervisor. Its command is its session's id."""
 
     kind: Annotated[Literal["session_created"], Field(exclude=True)] = "session_created"
     format_version: int = FORMAT_VERSION
@@ -268,7 +267,7 @@ class SessionSuspended(EventBase):
 
 
 class SessionResumed(EventBase):
-    """The session is wanted again after a rest or a failure; ``reset`` clears its restart budget."""
+    """The session is wanted again after a rest or failure; ``reset`` clears its restart budget."""
 
     kind: Annotated[Literal["session_resumed"], Field(exclude=True)] = "session_resumed"
     reason: str
@@ -564,7 +563,7 @@ class ToolCallStarted(EventBase):
 
 
 class ToolCallFinished(EventBase):
-    """The one result of a call: also the tool message of the conversation, whose id is the call's."""
+    """The one result of a call: also the conversation's tool message, whose id is the call's."""
 
     kind: Annotated[Literal["tool_call_finished"], Field(exclude=True)] = "tool_call_finished"
     operation_id: _Operation
@@ -750,15 +749,10 @@ class Row(NamedTuple):
     hash: bytes
 
 
-@cache
-def _serializer(model: type[EventBase]):  # type: ignore[no-untyped-def]  # noqa: ANN202 - pydantic's own
-    return model.__pydantic_serializer__.to_json
-
-
 def payload_of(event: EventBase) -> str:
     """Return the event's JSON payload: what its columns do not hold; None fields are left out."""
-    text: bytes = _serializer(type(event))(event, exclude_none=True)
-    return text.decode()
+    # ``model_dump_json`` does the same and takes half as long again (3.2 µs against 2.1).
+    return event.__pydantic_serializer__.to_json(event, exclude_none=True).decode()
 
 
 def decode(

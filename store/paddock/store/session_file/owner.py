@@ -15,7 +15,7 @@ from paddock.store.events import EventBase, Row, payload_of
 from paddock.store.ids import SessionId
 from paddock.store.session_file import blobs, database, log, snapshots
 from paddock.store.session_file.blobs import Blob, Draft
-from paddock.store.session_file.chain import hash_of
+from paddock.store.session_file.chain import hash_of, stamp_of
 from paddock.store.session_file.lock import OwnerLock, Witness
 from paddock.store.session_file.place import Place, make_folder, place_of
 from paddock.store.session_file.snapshots import Snapshot
@@ -284,7 +284,8 @@ class SessionFile:
                 raise
 
     def _rows_for(self, events: Sequence[EventBase], generation: int, at_us: int) -> list[Values]:
-        session_id, sequence, previous = self.session_id, self.head, self.head_hash
+        sequence, previous = self.head, self.head_hash
+        stamp = stamp_of(self.session_id, generation, at_us)
         rows: list[Values] = []
         for event in events:
             sequence += 1
@@ -292,19 +293,15 @@ class SessionFile:
             if len(payload) > EVENT_LIMIT_BYTES:
                 message = f"a {event.kind!r} of {len(payload)} bytes is over {EVENT_LIMIT_BYTES}"
                 raise TooLarge(f"{message}; put large contents into a blob", kind=event.kind)
-            columns = (
-                sequence,
-                generation,
-                at_us,
+            texts = (
                 event.kind,
                 event.operation_id,
                 event.message_id,
                 event.tool_call_id,
                 event.command_id,
-                payload,
             )
-            previous = hash_of(previous, session_id, *columns)
-            rows.append((*columns, previous))
+            previous = hash_of(previous, stamp, sequence, texts, payload)
+            rows.append((sequence, generation, at_us, *texts, payload, previous))
         return rows
 
     def _commit(self, connection: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> None:
