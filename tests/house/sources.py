@@ -3,7 +3,10 @@
 import ast
 from collections.abc import Iterator
 from functools import cache
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ROOMS = ("store", "session_worker", "supervisor")
@@ -84,3 +87,13 @@ def foreign(module: str, *, in_functions: bool) -> set[str]:
     """Return the top-level names of what a module imports from elsewhere."""
     names = imports(module, in_functions=in_functions)
     return {name.partition(".")[0] for name in names} - {"paddock", ""}
+
+
+def load_dev() -> ModuleType:
+    """Load ./dev, which has no .py at its end."""
+    loader = SourceFileLoader("dev", str(ROOT / "dev"))
+    spec = spec_from_loader("dev", loader)
+    assert spec is not None
+    module = module_from_spec(spec)
+    loader.exec_module(module)
+    return module

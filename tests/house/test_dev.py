@@ -4,12 +4,12 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.house.sources import ROOT
-from tests.house.test_documents import load_dev
+from tests.house.sources import ROOT, load_dev
 
 
 def dev(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -130,3 +130,89 @@ def test_the_scripts_are_executable() -> None:
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 def test_the_scripts_parse() -> None:
     subprocess.run(["bash", "-n", ROOT / ".ci" / "run"], check=True)
+
+
+FAKE_UV = """\
+#!/bin/sh
+echo "$1 $2" >> "$ROOT_OF_FAKE/calls"
+case "$1" in
+  --version) echo "uv 0.13.9" ;;
+  venv) for last; do :; done; mkdir -p "$last/bin" && ln -s "$PYTHON_OF_FAKE" "$last/bin/python" ;;
+esac
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Clone:
+    """A clone with nothing in it, whose uv only writes down what it was asked for."""
+
+    root: Path
+
+    def start(self) -> subprocess.Popen[bytes]:
+        environment = {
+            "PATH": f"{self.root.parent}/fake:/usr/bin:/bin",
+            "PADDOCK_PYTHON": sys.executable,
+            "PYTHON_OF_FAKE": sys.executable,
+            "ROOT_OF_FAKE": str(self.root.parent),
+        }
+        command = [sys.executable, "-I", str(self.root / "dev"), "setup"]
+        return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+
+    def set_up(self) -> list[str]:
+        """Run ``./dev setup`` and return what it had uv do, less the question for its version."""
+        (self.root.parent / "calls").unlink(missing_ok=True)
+        with self.start() as running:
+            _, said = running.communicate(timeout=60)
+        assert running.returncode == 0, said.decode()
+        return self.calls()
+
+    def calls(self) -> list[str]:
+        try:
+            lines = (self.root.parent / "calls").read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        return [line for line in lines if not line.startswith("--version")]
+
+
+@pytest.fixture
+def clone(ground: Path) -> Clone:
+    root = ground / "clone"
+    root.mkdir()
+    (ground / "fake").mkdir()
+    shutil.copy(ROOT / "dev", root / "dev")
+    (root / "pyproject.toml").write_text("[project]\n")
+    (root / "requirements.lock").write_text("a==1\n")
+    uv = ground / "fake" / "uv"
+    uv.write_text(FAKE_UV)
+    uv.chmod(0o755)
+    return Clone(root)
+
+
+def test_a_second_set_up_does_nothing(clone: Clone) -> None:
+    assert clone.set_up() == ["venv --quiet", "pip sync", "pip install"]
+    assert clone.set_up() == []
+
+
+def test_a_change_of_the_project_installs_nothing_but_the_project(clone: Clone) -> None:
+    clone.set_up()
+    (clone.root / "pyproject.toml").write_text("[project]\nversion = '2'\n")
+    assert clone.set_up() == ["pip install"]
+    (clone.root / "requirements.lock").write_text("a==2\n")
+    assert clone.set_up() == ["pip sync", "pip install"]
+    assert clone.set_up() == []
+
+
+def test_a_clone_that_was_moved_or_lost_its_interpreter_is_made_anew(clone: Clone) -> None:
+    whole = clone.set_up()
+    moved = Clone(clone.root.rename(clone.root.with_name("elsewhere")))
+    assert moved.set_up() == whole
+    (moved.root / ".venv" / "bin" / "python").unlink()
+    (moved.root / ".venv" / "bin" / "python").symlink_to("/nowhere/python")
+    assert moved.set_up() == whole
+
+
+def test_two_set_ups_at_once_are_one(clone: Clone) -> None:
+    running = [clone.start() for _ in range(3)]
+    ended = [(r.communicate(timeout=60), r.returncode) for r in running]
+    assert [code for _, code in ended] == [0, 0, 0]
+    assert clone.calls() == ["venv --quiet", "pip sync", "pip install"]

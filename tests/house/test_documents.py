@@ -6,10 +6,7 @@ import pwd
 import re
 import shlex
 import subprocess
-from importlib.machinery import SourceFileLoader
-from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -48,16 +45,6 @@ def texts() -> dict[Path, str]:
         except (UnicodeDecodeError, IsADirectoryError, FileNotFoundError):
             continue  # recorded traffic may be bytes; a file may have gone since it was listed
     return found
-
-
-def load_dev() -> ModuleType:
-    """Load ./dev, which has no .py at its end."""
-    loader = SourceFileLoader("dev", str(ROOT / "dev"))
-    spec = spec_from_loader("dev", loader)
-    assert spec is not None
-    module = module_from_spec(spec)
-    loader.exec_module(module)
-    return module
 
 
 def shell_lines(text: str) -> list[list[str]]:
@@ -114,7 +101,7 @@ def test_every_room_has_a_readme(room: str) -> None:
 
 
 def test_every_command_of_dev_that_a_document_names_exists() -> None:
-    known = load_dev().VERBS
+    known = sources.load_dev().VERBS
     named = verbs_of("./dev")
     assert {"demo", "test", "check"} <= {verb for _, verb in named}
     assert [(str(path), verb) for path, verb in named if verb not in known] == []
