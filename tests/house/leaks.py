@@ -46,7 +46,7 @@ def processes_left(before: Before, mark: str, folders: Iterable[Path]) -> list[p
     places = [str(folder) for folder in folders]
     deadline = time.monotonic() + GOING_SECONDS
     while True:
-        found = [p for p in new_processes(before) if belongs(p, mark, places)]
+        found = [p for p in new_processes(before) if belongs(p, before, mark, places)]
         if not found or time.monotonic() > deadline:
             return found
         time.sleep(0.01)
@@ -61,7 +61,7 @@ def new_processes(before: Before) -> Iterator[psutil.Process]:
             continue
 
 
-def belongs(process: psutil.Process, mark: str, places: list[str]) -> bool:
+def belongs(process: psutil.Process, before: Before, mark: str, places: list[str]) -> bool:
     """Tell whether a process is this test's; one that is gone, or somebody else's, is not."""
     try:
         if process.status() == psutil.STATUS_ZOMBIE:
@@ -74,9 +74,19 @@ def belongs(process: psutil.Process, mark: str, places: list[str]) -> bool:
             return True
         if is_inside(process.cwd(), places):
             return True
-        return any(parent.pid == os.getpid() for parent in process.parents())
+        return descends(process, before)
     except (psutil.AccessDenied, psutil.NoSuchProcess):
         return False
+
+
+def descends(process: psutil.Process, before: Before) -> bool:
+    """Tell whether a process came from this one since; that of a wider fixture's host did not."""
+    for parent in process.parents():
+        if parent.pid == os.getpid():
+            return True
+        if parent.pid in before.pids:
+            return False
+    return False
 
 
 def is_inside(path: str, places: list[str]) -> bool:

@@ -61,9 +61,22 @@ def test_a_process_of_this_home_is_found_whoever_started_it(home: Path) -> None:
     before = leaks.look()
     with forever(env={"PADDOCK_HOME": str(home / "x")}, cwd="/") as child:
         process = psutil.Process(child.pid)
-        assert leaks.belongs(process, "no mark", [str(home)])
         assert leaks.processes_left(before, "no mark", [home]) == [process]
         child.communicate()
+
+
+def test_what_the_host_of_a_wider_fixture_starts_is_its_own_affair(ground: Path) -> None:
+    script = "read line; sleep 60 & echo $!; wait"
+    pipe = subprocess.PIPE
+    with subprocess.Popen(["sh", "-c", script], stdin=pipe, stdout=pipe, cwd="/") as host:
+        before = leaks.look()
+        assert host.stdin is not None
+        assert host.stdout is not None
+        host.stdin.write(b"go\n")
+        host.stdin.flush()
+        child = psutil.Process(int(host.stdout.readline()))
+        assert leaks.processes_left(before, "no mark", []) == []
+        leaks.end([child])
 
 
 def test_an_open_descriptor_is_found_and_a_closed_one_is_not(ground: Path) -> None:
