@@ -1,0 +1,25 @@
+"""Logs to DuckDB: the fold of rows into views, the file, and the projector that keeps them up."""
+
+from paddock.store.projection.database import (
+    FILE_NAME,
+    Database,
+    Settings,
+    Untrusted,
+    is_damage,
+    move_aside,
+)
+from paddock.store.projection.fold import HOST
+from paddock.store.projection.projector import Damage, Progress, Projector
+
+__all__ = [
+    "FILE_NAME",
+    "HOST",
+    "Damage",
+    "Database",
+    "Progress",
+    "Projector",
+    "Settings",
+    "Untrusted",
+    "is_damage",
+    "move_aside",
+]

@@ -1,0 +1,175 @@
+"""The DuckDB file: opened locked down, checked, and moved aside when it cannot be trusted.
+
+It holds nothing that the logs do not, so there is only one cure for whatever is wrong with it:
+another name for the old file, and a new one filled from the logs (P15).
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from paddock.store.errors import StoreError
+from paddock.store.projection import schema
+
+FILE_NAME = "projection.duckdb"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How much of the machine DuckDB may take; global to the process, so fixed when it opens."""
+
+    memory_limit_mb: int = 1024
+    temporary_limit_mb: int = 4096
+    threads: int = 2
+    # A checkpoint stalls the writer for 100-260 ms (DESIGN §5), so it comes seldom, and at rest.
+    checkpoint_threshold_mb: int = 512
+
+    def as_config(self, path: Path) -> Mapping[str, str]:
+        """Return DuckDB's options for a file."""
+        return {
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "allow_community_extensions": "false",
+            "allow_persistent_secrets": "false",
+            "enable_external_file_cache": "false",
+            "memory_limit": f"{self.memory_limit_mb}MB",
+            "threads": str(self.threads),
+            "async_threads": "1",
+            "temp_directory": f"{path}.tmp",
+            "max_temp_directory_size": f"{self.temporary_limit_mb}MB",
+            "checkpoint_threshold": f"{self.checkpoint_threshold_mb}MB",
+        }
+
+
+class Untrusted(StoreError):
+    """The DuckDB file cannot be used as it is: corrupt, of another version, not ours."""
+
+    code = "projection_untrusted"
+
+
+class Database:
+    """An open DuckDB file of this version, its configuration locked."""
+
+    def __init__(self, path: Path, settings: Settings | None = None) -> None:
+        """Open the file, or make it where there is none.
+
+        Raises:
+            Untrusted: It is corrupt, or of another version. :func:`move_aside` and open anew.
+            StoreError: Another process has it open, or the disk fails.
+        """
+        self.path = path
+        self.settings = settings or Settings()
+        is_new = not path.exists()
+        if is_new:
+            # A log without its database would be replayed into the new one.
+            wal_of(path).unlink(missing_ok=True)
+        try:
+            self._root = duckdb.connect(str(path), config=dict(self.settings.as_config(path)))
+        except (duckdb.Error, RuntimeError, UnicodeDecodeError, ValueError) as error:
+            raise _cannot_open(path, error) from error
+        try:
+            self._prepare(is_new=is_new)
+        except BaseException:
+            self._root.close()
+            raise
+
+    def _prepare(self, *, is_new: bool) -> None:
+        try:
+            self._root.execute("SET GLOBAL TimeZone = 'UTC'")
+            # Only now, since it forbids to name a temporary directory. From here on nothing but
+            # the file itself can be reached.
+            self._root.execute("SET enable_external_access = false")
+            # A query must never see a Python variable of ours as a table.
+            self._root.execute("SET python_enable_replacements = false")
+            if is_new:
+                self._root.execute("BEGIN")
+                self._root.execute(schema.ddl())
+                self._root.execute("COMMIT")
+                self.path.chmod(0o600)
+            else:
+                _check_version(self.path, self._root)
+            self._root.execute("SET lock_configuration = true")
+        except duckdb.Error as error:
+            raise _cannot_open(self.path, error) from error
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """Return a connection of its own, for one thread at a time; the caller closes it."""
+        return self._root.cursor()
+
+    def size_bytes(self) -> int:
+        """Return how much the file and its log take on disk."""
+        total = 0
+        for path in (self.path, wal_of(self.path)):
+            with suppress(FileNotFoundError):
+                total += path.stat().st_size
+        return total
+
+    def close(self) -> None:
+        """Close it; all cursors must be closed before. What is committed stays in its log."""
+        with suppress(duckdb.Error):  # a database that failed fatally can only be let go of
+            self._root.close()
+
+
+def wal_of(path: Path) -> Path:
+    """Return the path of a DuckDB file's write-ahead log."""
+    return path.with_name(path.name + ".wal")
+
+
+def move_aside(path: Path) -> Path:
+    """Give the file and its log another name, taking the place of the one before; return it."""
+    aside = path.with_name(path.name + ".broken")
+    for source, target in ((path, aside), (wal_of(path), wal_of(aside))):
+        target.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            source.rename(target)
+    return aside
+
+
+def is_damage(error: BaseException) -> bool:
+    """Return whether an error of a query means that the file itself cannot be trusted."""
+    if isinstance(error, duckdb.FatalException | duckdb.InternalException):
+        return True
+    text = str(error).lower()
+    if isinstance(error, duckdb.IOException | duckdb.SerializationException):
+        return not any(word in text for word in ("no space", "disk quota", "read-only file"))
+    return "corrupt" in text or "checksum" in text
+
+
+def _check_version(path: Path, connection: duckdb.DuckDBPyConnection) -> None:
+    found = connection.execute(
+        "SELECT value FROM internal.meta WHERE key = 'schema_version'"
+    ).fetchone()
+    version = None if found is None else found[0]
+    if version != str(schema.SCHEMA_VERSION):
+        message = f"{str(path)!r} has version {version}, not {schema.SCHEMA_VERSION}"
+        raise Untrusted(message, path=str(path), version=version)
+
+
+def _cannot_open(path: Path, error: BaseException) -> StoreError:
+    text = str(error)
+    if "lock" in text.lower() and isinstance(error, duckdb.IOException):
+        message = f"{str(path)!r} is open in another process; close it there ({_first(text)})"
+        return StoreError(message, path=str(path))
+    if isinstance(error, duckdb.IOException) and (
+        "permission denied" in text.lower() or "no space" in text.lower()
+    ):
+        return StoreError(f"{str(path)!r} cannot be opened: {_first(text)}", path=str(path))
+    return Untrusted(f"{str(path)!r} cannot be used: {_first(text)}", path=str(path))
+
+
+def _first(text: str) -> str:
+    return text.strip().splitlines()[0][:300] if text.strip() else "no reason given"
+
+
+__all__ = [
+    "FILE_NAME",
+    "Database",
+    "Settings",
+    "Untrusted",
+    "is_damage",
+    "move_aside",
+    "wal_of",
+]
