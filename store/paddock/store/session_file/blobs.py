@@ -10,7 +10,8 @@ from pathlib import Path
 import zstandard
 
 from paddock.store.errors import BlobNotFound, Damaged, StoreError, TooLarge
-from paddock.store.session_file.database import PART_BITS, translated
+from paddock.store.session_file.database import PART_BITS
+from paddock.store.session_file.faults import translated
 from paddock.store.session_file.place import Place
 
 BLOB_LIMIT_BYTES = 2 * 1024**3
@@ -54,12 +55,18 @@ def parts_of(source: Path | bytes) -> Iterator[bytes]:
             yield source[start : start + PART_BYTES]
         return
     try:
-        with source.open("rb") as file:
-            while part := file.read(PART_BYTES):
-                yield part
+        file = source.open("rb")
     except OSError as error:
-        message = f"cannot read {str(source)!r}: {error.strerror}"
-        raise StoreError(message, path=str(source)) from error
+        raise _unreadable(source, error) from error
+    with file:
+        while True:
+            try:
+                part = file.read(PART_BYTES)
+            except OSError as error:
+                raise _unreadable(source, error) from error
+            if not part:
+                return
+            yield part
 
 
 def begin(connection: sqlite3.Connection) -> int:
@@ -129,7 +136,7 @@ def read(place: Place, connection: sqlite3.Connection, digest: str) -> Iterator[
         Damaged: A part is missing or not what was written. Raised at that part, or at the end if
             only the whole does not fit its digest.
     """
-    with translated(place):
+    with translated(place.database):
         found = find(connection, digest)
     if found is None:
         message = f"there is no blob {digest!r} in {str(place.database)!r}"
@@ -148,7 +155,7 @@ def read(place: Place, connection: sqlite3.Connection, digest: str) -> Iterator[
 
 def _read_part(place: Place, connection: sqlite3.Connection, digest: str, position: int) -> bytes:
     query = "SELECT data FROM blob_parts WHERE position = ?"
-    with translated(place):
+    with translated(place.database):
         found = connection.execute(query, (position,)).fetchone()
     if found is None:
         raise _damaged(place, digest, "a part of it is missing")
@@ -174,6 +181,10 @@ def in_commits(parts: Iterator[bytes]) -> Iterator[tuple[bytes, ...]]:
     groups = batched(parts, PARTS_PER_COMMIT)
     yield next(groups, ())
     yield from groups
+
+
+def _unreadable(source: Path, error: OSError) -> StoreError:
+    return StoreError(f"cannot read {str(source)!r}: {error.strerror}", path=str(source))
 
 
 def _damaged(place: Place, digest: str, why: str) -> Damaged:

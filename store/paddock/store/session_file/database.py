@@ -2,20 +2,13 @@
 
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from urllib.parse import quote
 
-from paddock.store.errors import (
-    Damaged,
-    DiskFull,
-    NewerFormat,
-    PaddockError,
-    StoreError,
-    TooLarge,
-)
+from paddock.store.errors import Damaged, NewerFormat
 from paddock.store.events import FORMAT_VERSION
 from paddock.store.ids import SessionId
+from paddock.store.session_file.faults import translated
 from paddock.store.session_file.place import FILE_MODE, Place, sync_folder
 
 APPLICATION_ID = 0x5041444B
@@ -59,12 +52,12 @@ CREATE TABLE snapshot (
 BUSY_SECONDS = 5.0
 """How long SQLite waits for a lock of its own: only a recovery or a fold holds one that blocks."""
 
+# Measured on 2 cores (batches of 100, then single events): 4096-byte pages and SQLite's own 1000
+# pages between folds were the best or equal in both; larger pages cost a single event up to half as
+# much again, and a longer log more memory and a slower next opening. A larger cache gains nothing.
 PAGE_BYTES = 4096
-CACHE_KIB = 1024
 FOLD_PAGES = 1000
-
-_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
-_NO_ROOM = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}
+CACHE_KIB = 1024
 
 
 def build(place: Place, session_id: SessionId, *, at_us: int) -> None:
@@ -73,7 +66,7 @@ def build(place: Place, session_id: SessionId, *, at_us: int) -> None:
     Called under the lock. It is built beside its place without syncing, synced once and renamed.
     """
     new = place.folder / (place.database_name + ".new")
-    with translated(place):
+    with translated(place.database):
         new.unlink(missing_ok=True)
         os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
         with closing(sqlite3.connect(new, isolation_level=None)) as connection:
@@ -91,6 +84,8 @@ def build(place: Place, session_id: SessionId, *, at_us: int) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+        for leftover in (place.wal, place.shm):  # an old log would be replayed into the new file
+            leftover.unlink(missing_ok=True)
         new.rename(place.database)
         sync_folder(place.folder)
 
@@ -106,7 +101,7 @@ def connect(place: Place, *, writable: bool) -> sqlite3.Connection:
     """
     mode = "rw" if writable else "ro"
     uri = f"file:{quote(str(place.database.absolute()))}?mode={mode}"
-    with translated(place):
+    with translated(place.database):
         connection = sqlite3.connect(
             uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
@@ -132,7 +127,7 @@ def check_form(place: Place, connection: sqlite3.Connection, session_id: Session
         NewerFormat: A newer Paddock wrote it.
         Damaged: It is no session's file, or another session's.
     """
-    with translated(place):
+    with translated(place.database):
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         if application != APPLICATION_ID:
@@ -145,46 +140,3 @@ def check_form(place: Place, connection: sqlite3.Connection, session_id: Session
     if found != (session_id,):
         message = f"{str(place.database)!r} says it is of session {found and found[0]!r}"
         raise Damaged(f"{message}, not {session_id!r}", path=str(place.database), sequence=1)
-
-
-@contextmanager
-def translated(place: Place, sequence: int | None = None) -> Iterator[None]:
-    """Turn the errors of SQLite and of the system into ours, with the file's name.
-
-    ``sequence`` is the first event in doubt, where the caller knows it.
-    """
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise meaning_of(error, place, sequence) from error
-    except OSError as error:
-        message = (
-            f"{str(place.database)!r}: {error.strerror}; check the disk and the folder's rights"
-        )
-        raise StoreError(message, path=str(place.database)) from error
-
-
-def meaning_of(error: sqlite3.Error, place: Place, sequence: int | None) -> PaddockError:
-    """Return what an error of SQLite's means for a session's file."""
-    path = str(place.database)
-    code = getattr(error, "sqlite_errorcode", None)
-    primary = None if code is None else code & 0xFF
-    if primary in _DAMAGE or code == sqlite3.SQLITE_IOERR_CORRUPTFS or _is_undecodable(error):
-        at = "" if sequence is None else f" from event {sequence} on"
-        message = f"{path!r} is damaged{at} ({error}); `paddock store verify` tells what is left"
-        return Damaged(message, path=path, sequence=sequence)
-    if primary in _NO_ROOM:
-        message = f"cannot write {path!r} ({error}); make room or give the right to write"
-        return DiskFull(message, path=path)
-    if primary == sqlite3.SQLITE_TOOBIG:
-        return TooLarge(
-            f"too large for {path!r}: {error}; put large contents into a blob", path=path
-        )
-    name = getattr(error, "sqlite_errorname", "no SQLite error code")
-    return StoreError(f"{path!r} failed: {error} ({name}); check the disk", path=path)
-
-
-def _is_undecodable(error: sqlite3.Error) -> bool:
-    # Python's own: bytes in a TEXT column that are no UTF-8, so never written by us.
-    # A schema that lost a table or a column says so with a plain SQLITE_ERROR.
-    return str(error).startswith(("Could not decode to UTF-8", "no such table", "no such column"))

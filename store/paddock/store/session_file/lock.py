@@ -1,8 +1,10 @@
 """Who owns a session's file: an exclusive flock on ``owner.lock``, with words and a witness in it.
 
-The file has two records of fixed place and width, each with a checksum, so that a reader sees a
+The file has three records of fixed place and width, each with a checksum, so that a reader sees a
 whole one or knows that it does not: the *witness*, the last event that its owner knows to be
-durable, and the *holder*, who the owner is (flock does not tell).
+durable; the *seal*, what the database was when it was last closed; and the *holder*, who the owner
+is (flock does not tell). Nothing here is synced: it outlives its process, and after a loss of power
+an older witness or seal only means that more is checked.
 
 The lock belongs to the open file description. It is therefore opened once, close-on-exec, never
 mapped (a mapping in a child would hold it), and never unlocked but by closing: an unlock by a
@@ -10,6 +12,7 @@ forked child would free its parent's lock. Nobody else's descriptor can disturb 
 process too, since each ``open`` is a description of its own.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -21,12 +24,15 @@ from zlib import crc32
 
 from paddock.store.errors import AlreadyOwned, StoreError
 from paddock.store.session_file.chain import GENESIS
+from paddock.store.session_file.faults import translated
 from paddock.store.session_file.place import FILE_MODE, Place, place_of
 
 WITNESS_AT = 0
 WITNESS_BYTES = 96
-HOLDER_AT = WITNESS_AT + WITNESS_BYTES
-HOLDER_BYTES = 416
+SEAL_AT = WITNESS_AT + WITNESS_BYTES
+SEAL_BYTES = 96
+HOLDER_AT = SEAL_AT + SEAL_BYTES
+HOLDER_BYTES = 320
 
 POLL_SECONDS = 0.002
 # A probe (is_owned) holds a shared lock for some 3 µs. Who finds the lock taken by probes alone
@@ -157,6 +163,8 @@ class OwnerLock:
     descriptor: int
     inherited: Witness | None
     """The witness that was found, or None if there was none that is whole."""
+    inherited_seal: str | None
+    """The seal that was found, or None if the last owner did not close the file."""
     _generation: int = field(default=-1, init=False)
 
     @classmethod
@@ -167,17 +175,13 @@ class OwnerLock:
             AlreadyOwned: Somebody else holds it still after ``wait_seconds``.
             StoreError: The lock file cannot be opened or written.
         """
-        try:
+        with translated(place.lock):
             descriptor = _take(place, wait_seconds)
-        except OSError as error:
-            message = (
-                f"cannot lock {str(place.lock)!r}: {error.strerror}; check the folder's rights"
-            )
-            raise StoreError(message, path=str(place.lock)) from error
-        lock = cls(place, descriptor, read_witness(descriptor))
+        lock = cls(place, descriptor, read_witness(descriptor), read_seal(descriptor))
         try:
             if lock.inherited is None:
                 lock.testify(NOTHING)
+            lock.seal("none")
             lock.say(0)
         except BaseException:
             lock.close()
@@ -185,9 +189,13 @@ class OwnerLock:
         return lock
 
     def testify(self, witness: Witness) -> None:
-        """Write the witness in place. Not synced: it is to survive its process, at most."""
+        """Write the witness in place."""
         body = f"witness {witness.sequence:020d} {witness.hash.hex():32}"
         self._write(body, WITNESS_AT, WITNESS_BYTES)
+
+    def seal(self, seal: str) -> None:
+        """Write what the database is now, one word; "none" while it is open."""
+        self._write(f"seal {seal}", SEAL_AT, SEAL_BYTES)
 
     def say(self, generation: int) -> None:
         """Write who holds the lock, if that is not what it says already."""
@@ -214,14 +222,9 @@ class OwnerLock:
     def _write(self, body: str, at: int, width: int) -> None:
         checksum = f" {crc32(body.encode()):08x}"
         record = (body + checksum).ljust(width - 1).encode() + b"\n"
-        try:
-            written = os.pwrite(self.descriptor, record, at)
-        except OSError as error:
-            message = f"cannot write {str(self.place.lock)!r}: {error.strerror}"
-            raise StoreError(message, path=str(self.place.lock)) from error
-        if written != width:
-            message = f"cannot write {str(self.place.lock)!r}: no room for {width} bytes"
-            raise StoreError(message, path=str(self.place.lock))
+        with translated(self.place.lock):
+            if os.pwrite(self.descriptor, record, at) != width:
+                raise OSError(errno.ENOSPC, "a part was written")
 
 
 def read_witness(descriptor: int) -> Witness | None:
@@ -231,6 +234,13 @@ def read_witness(descriptor: int) -> Witness | None:
         return None
     _, sequence, digest = fields.split(" ")
     return Witness(int(sequence), bytes.fromhex(digest))
+
+
+def read_seal(descriptor: int) -> str | None:
+    """Return the seal in an open lock file, or None if there is none."""
+    body = _read(descriptor, SEAL_AT, SEAL_BYTES)
+    seal = "none" if body is None else body.removeprefix("seal ")
+    return None if seal == "none" else seal
 
 
 def _read_holder(descriptor: int) -> Holder | None:

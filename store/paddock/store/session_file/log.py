@@ -7,7 +7,7 @@ from paddock.store.errors import Damaged
 from paddock.store.events import Row, Stored, stored_of
 from paddock.store.ids import SessionId
 from paddock.store.session_file.chain import GENESIS, check
-from paddock.store.session_file.database import translated
+from paddock.store.session_file.faults import meaning_of, translated
 from paddock.store.session_file.lock import Witness
 from paddock.store.session_file.place import Place
 
@@ -27,7 +27,7 @@ FROM events WHERE sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?
 def head_of(place: Place, connection: sqlite3.Connection) -> Witness:
     """Return the last event's sequence and hash; 0 and the genesis hash if there is none."""
     query = "SELECT sequence, hash FROM events ORDER BY sequence DESC LIMIT 1"
-    with translated(place):
+    with translated(place.database):
         found = connection.execute(query).fetchone()
     return NO_EVENT if found is None else Witness(*found)
 
@@ -41,7 +41,7 @@ def hash_at(place: Place, connection: sqlite3.Connection, sequence: int) -> byte
     if sequence == 0:
         return GENESIS
     query = "SELECT hash FROM events WHERE sequence = ?"
-    with translated(place, sequence):
+    with translated(place.database, sequence):
         found = connection.execute(query, (sequence,)).fetchone()
     if found is None:
         message = f"event {sequence} is missing in {str(place.database)!r}"
@@ -82,8 +82,7 @@ def read(
                 cursor.close()  # an open cursor is an open transaction
                 break
     except sqlite3.Error as error:
-        with translated(place, sequence + 1):
-            raise error from None
+        raise meaning_of(error, place.database, sequence + 1) from error
     except Damaged as error:
         message = f"{str(place.database)!r} is damaged: {error.message}"
         raise Damaged(message, path=str(place.database), sequence=sequence) from error

@@ -13,18 +13,16 @@ from typing import Self
 from paddock.store.errors import AlreadyExists, Bug, Damaged, SessionNotFound, StoreError, TooLarge
 from paddock.store.events import EventBase, Row, payload_of
 from paddock.store.ids import SessionId
-from paddock.store.session_file import blobs, database, log, snapshots
+from paddock.store.session_file import blobs, database, log, opening, snapshots
 from paddock.store.session_file.blobs import Blob, Draft
 from paddock.store.session_file.chain import hash_of, stamp_of
+from paddock.store.session_file.faults import meaning_of, translated
 from paddock.store.session_file.lock import OwnerLock, Witness
 from paddock.store.session_file.place import Place, make_folder, place_of
 from paddock.store.session_file.snapshots import Snapshot
 
 EVENT_LIMIT_BYTES = 64 * 1024 * 1024
 """The largest payload; what is larger belongs into a blob. (A message may well be 10 MB.)"""
-
-# How many of the last events are checked against their hashes at every opening.
-TAIL_EVENTS = 2000
 
 type Values = tuple[int, int, int, str, str | None, str | None, str | None, str | None, str, bytes]
 """A row of ``events``, its columns in order."""
@@ -65,7 +63,7 @@ class SessionFile:
             DiskFull, StoreError: It cannot be made; nothing of it is left that counts.
         """
         place = place_of(folder)
-        with database.translated(place):
+        with translated(place.database):
             make_folder(place.folder)
         lock = OwnerLock.take(place)
         with _closing_on_error(lock):
@@ -216,12 +214,12 @@ class SessionFile:
         with self._using() as connection:
             log_hash = log.hash_at(self._place, connection, sequence)
             snapshot = Snapshot(sequence, state)
-            with database.translated(self._place):
+            with translated(self._place.database):
                 snapshots.save(connection, snapshot, fold_version=fold_version, log_hash=log_hash)
 
     def snapshot(self, fold_version: int) -> Snapshot | None:
         """Return the kept state, or None; one that disagrees with anything is thrown away."""
-        with self._using() as connection, database.translated(self._place):
+        with self._using() as connection, translated(self._place.database):
             found = snapshots.load(connection, fold_version=fold_version, head=self.head)
             if found is None:
                 snapshots.drop(connection)
@@ -253,7 +251,8 @@ class SessionFile:
         with self._turn:
             try:
                 if clean and self._connection is not None:
-                    self._fold(self._connection)
+                    opening.fold(self._place, self._connection)
+                    self._lock.seal(opening.seal_of(self._place, self._connection) or "none")
                     # Closed by the last connection, an empty WAL is removed with its index.
                     self._connection.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, False)  # noqa: FBT003
             finally:
@@ -314,7 +313,7 @@ class SessionFile:
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._drop_connection()
-            raise database.meaning_of(error, self._place, None) from error
+            raise meaning_of(error, self._place.database) from error
 
     def _put_parts(
         self, draft: Draft, parts: Sequence[bytes], digest: str | None, session_limit_bytes: int
@@ -343,7 +342,7 @@ class SessionFile:
 
     @contextmanager
     def _transaction(self, connection: sqlite3.Connection) -> Iterator[None]:
-        with database.translated(self._place):
+        with translated(self._place.database):
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -361,9 +360,14 @@ class SessionFile:
         """Open the file, check it, and only then fold it; sets all that is known of it."""
         connection = database.connect(self._place, writable=True)
         try:
-            database.check_form(self._place, connection, self.session_id)
-            head = self._check_tail(connection)
-            self._fold(connection)
+            head = opening.check(
+                self._place,
+                connection,
+                self.session_id,
+                witness=self._believed or self._lock.inherited,
+                seal=None if self._believed else self._lock.inherited_seal,
+            )
+            opening.fold(self._place, connection)
             if self._believed is not None and head.sequence > self._believed.sequence:
                 # Its commit was reported as failed and nobody was shown it: the cap of every reader
                 # is the witness. It must not appear now.
@@ -371,7 +375,7 @@ class SessionFile:
                 self._take_out_above(connection, head.sequence)
             self.head, self.head_hash = head.sequence, head.hash
             self.last_generation = _last_generation(self._place, connection)
-            with database.translated(self._place):
+            with translated(self._place.database):
                 blobs.discard_drafts(connection)
             self._believed = head
             self._testify()
@@ -380,32 +384,8 @@ class SessionFile:
             raise
         self._connection = connection
 
-    def _check_tail(self, connection: sqlite3.Connection) -> Witness:
-        head = log.head_of(self._place, connection)
-        witness = self._believed or self._lock.inherited
-        if witness is not None:
-            log.check_witness(self._place, connection, witness, head)
-        start = max(0, head.sequence - TAIL_EVENTS)
-        after = Witness(start, log.hash_at(self._place, connection, start))
-        while after.sequence < head.sequence:
-            rows = log.read(
-                self._place, connection, self.session_id, after, last=head.sequence, limit=1000
-            )
-            after = Witness(rows[-1].sequence, rows[-1].hash)
-        return head
-
-    def _fold(self, connection: sqlite3.Connection) -> None:
-        """Copy the write-ahead log into the database, synced, and empty it."""
-        with database.translated(self._place):
-            _, pages, folded = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        # A reader in the middle of a read keeps the file from being cut, which is only tidiness;
-        # what counts is that every page was copied and synced.
-        if pages != folded:
-            message = f"{str(self._place.wal)!r} could not be folded in: {folded} of {pages} pages"
-            raise StoreError(f"{message}; a reader holds it, try again", path=str(self._place.wal))
-
     def _take_out_above(self, connection: sqlite3.Connection, sequence: int) -> None:
-        with database.translated(self._place):
+        with translated(self._place.database):
             connection.execute("DELETE FROM events WHERE sequence > ?", (sequence,))
 
     def _drop_connection(self) -> None:
@@ -427,7 +407,8 @@ def _has_history(place: Place, lock: OwnerLock) -> bool:
         size = -1
     if size > 0:
         return True
-    if size == 0 or (lock.inherited is not None and lock.inherited.sequence > 0):
+    had_events = lock.inherited is not None and lock.inherited.sequence > 0
+    if size == 0 or had_events or place.has_wal():
         gone = "is gone" if size < 0 else "is empty"
         message = f"{str(place.database)!r} {gone}, though it had events; restore it from a backup"
         raise Damaged(message, path=str(place.database), sequence=1)
@@ -436,7 +417,7 @@ def _has_history(place: Place, lock: OwnerLock) -> bool:
 
 def _last_generation(place: Place, connection: sqlite3.Connection) -> int:
     query = "SELECT generation FROM events ORDER BY sequence DESC LIMIT 1"
-    with database.translated(place):
+    with translated(place.database):
         found = connection.execute(query).fetchone()
     return 0 if found is None else int(found[0])
 

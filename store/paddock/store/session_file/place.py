@@ -30,15 +30,21 @@ class Place:
         return self.folder / (self.database_name + "-wal")
 
     @property
+    def shm(self) -> Path:
+        """SQLite's index of the write-ahead log, shared in memory."""
+        return self.folder / (self.database_name + "-shm")
+
+    @property
     def lock(self) -> Path:
         """The file whose lock makes an owner."""
         return self.folder / self.lock_name
 
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The database with all that may stand beside it, the lock file last."""
-        names = [self.database_name + suffix for suffix in ("", "-wal", "-shm", "-journal", ".new")]
-        return (*(self.folder / name for name in names), self.lock)
+    def has_wal(self) -> bool:
+        """Whether there is a write-ahead log that is not empty."""
+        try:
+            return self.wal.stat().st_size > 0
+        except FileNotFoundError:
+            return False
 
 
 def place_of(folder: Path | Place) -> Place:

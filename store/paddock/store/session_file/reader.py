@@ -10,6 +10,7 @@ from paddock.store.errors import NeedsFold, SessionNotFound
 from paddock.store.events import Row
 from paddock.store.ids import SessionId
 from paddock.store.session_file import blobs, database, log, snapshots
+from paddock.store.session_file.faults import translated
 from paddock.store.session_file.lock import Witness, is_owned, read_witness
 from paddock.store.session_file.place import Place, place_of
 from paddock.store.session_file.snapshots import Snapshot
@@ -123,7 +124,7 @@ class SessionReader:
     def snapshot(self, fold_version: int) -> Snapshot | None:
         """Return the kept state, if it is of that version and agrees with the log."""
         head = self._head()
-        with database.translated(self._place):
+        with translated(self._place.database):
             return snapshots.load(self._connection, fold_version=fold_version, head=head.sequence)
 
     def blob(self, digest: str) -> Iterator[bytes]:
@@ -152,7 +153,7 @@ class SessionReader:
             if again == witness:  # else its owner was there still, and has just moved on
                 break
             witness = again
-        if _has_content(self._place.wal):
+        if self._place.has_wal():
             message = f"{str(self._place.wal)!r} was left by an owner that died; fold it in first"
             raise NeedsFold(message, path=str(self._place.wal), session_id=self.session_id)
         return head
@@ -169,10 +170,3 @@ def _open_lock(place: Place) -> int:
         return os.open(place.lock, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return -1
-
-
-def _has_content(wal: Path) -> bool:
-    try:
-        return wal.stat().st_size > 0
-    except FileNotFoundError:
-        return False

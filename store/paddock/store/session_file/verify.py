@@ -1,7 +1,6 @@
 """Checking a session's file whole: its structure, events, blobs and witness."""
 
 import sqlite3
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from paddock.store.events import (
 )
 from paddock.store.ids import SessionId
 from paddock.store.session_file import blobs, database, log
+from paddock.store.session_file.faults import translated
 from paddock.store.session_file.lock import Witness, witness_of
 from paddock.store.session_file.place import Place, place_of
 
@@ -68,12 +68,16 @@ def verify(folder: Path | Place, session_id: SessionId) -> Report:
     except StoreError as error:
         return Report(place.database, 0, 0, (Problem(1, error.message),))
     try:
-        return _Check(place, connection, session_id, witness).run()
+        check = Check(place, connection, session_id, witness)
+        if witness is None and place.lock.exists():
+            what = f"{str(place.lock)!r} has no whole witness: events may be missing at the end"
+            check.problems.append(Problem(None, what))
+        return check.run()
     finally:
         connection.close()
 
 
-class _Check:
+class Check:
     """One run over one file."""
 
     def __init__(
@@ -91,6 +95,7 @@ class _Check:
         self.named_blobs: dict[str, int] = {}
 
     def run(self) -> Report:
+        """Check everything, as far as it can be read."""
         head = intact = 0
         try:
             database.check_form(self.place, self.connection, self.session_id)
@@ -121,6 +126,7 @@ class _Check:
         return head
 
     def page(self, after: Witness, last: int, limit: int) -> list[Row]:
+        """Return the next events. Raises ``Damaged`` at the first that is not what was written."""
         return log.read(self.place, self.connection, self.session_id, after, last=last, limit=limit)
 
     def look_into(self, rows: list[Row]) -> None:
@@ -138,10 +144,8 @@ class _Check:
                 self.named_blobs.setdefault(digest, row.sequence)
 
     def check_witness(self) -> None:
+        """Check that the last event that was acknowledged is there, and the same."""
         if self.witness is None:
-            if self.place.lock.exists():
-                what = f"{str(self.place.lock)!r} has no whole witness: events may be missing"
-                self.problems.append(Problem(None, f"{what} at the end"))
             return
         # The head is read again: an owner may have gone on since the witness was read.
         head = log.head_of(self.place, self.connection)
@@ -151,7 +155,8 @@ class _Check:
             self.problems.append(_problem_of(error))
 
     def check_blobs(self) -> None:
-        with database.translated(self.place):
+        """Check every blob against its digest, and that those which events name are there."""
+        with translated(self.place.database):
             found = self.connection.execute("SELECT digest FROM blobs WHERE digest NOT NULL")
             digests = [digest for (digest,) in found]
         for digest in digests:
@@ -166,16 +171,14 @@ class _Check:
             self.problems.append(Problem(sequence, f"blob {digest} of event {sequence} is missing"))
 
     def check_structure(self) -> None:
-        for line in self.structure():
+        """Check the database's own structure: what no row shows, an index or the free pages."""
+        with translated(self.place.database):
+            query = f"PRAGMA integrity_check({_PROBLEM_LIMIT})"
+            lines = [line for (line,) in self.connection.execute(query)]
+        for line in lines:
             if line != "ok":
                 what = f"{str(self.place.database)!r} is damaged: {line}"
                 self.problems.append(Problem(None, what))
-
-    def structure(self) -> Iterator[str]:
-        with database.translated(self.place):
-            cursor = self.connection.execute(f"PRAGMA integrity_check({_PROBLEM_LIMIT})")
-            for (line,) in cursor.fetchall():
-                yield str(line)
 
 
 def _blobs_of(event: Event) -> list[str]:
