@@ -24,7 +24,9 @@ def dev(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("words", [(), ("--help",), ("-h",), ("help",)])
+@pytest.mark.parametrize(
+    "words", [(), ("--help",), ("-h",), ("help",), ("check", "--help"), ("bench", "-h")]
+)
 def test_help_shows_every_verb_with_an_example(words: tuple[str, ...]) -> None:
     shown = dev(*words)
     assert shown.returncode == 0
