@@ -258,7 +258,6 @@ def _text_of(message: Message) -> str:
 
 def on_prepared(
     session: Session,
-    in_flight: InFlight,
     toolkit: Toolkit,
     tool_call_id: ToolCallId,
     error: str | None,

@@ -1,0 +1,261 @@
+"""What a function agent works with: turns, steps, calls, replies, and its state."""
+
+import asyncio
+import inspect
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, cast, get_type_hints
+
+from pydantic import JsonValue, TypeAdapter
+from pydantic_core import to_jsonable_python
+
+from paddock.agent.declare import TOOL_MARK, ToolDeclaration
+from paddock.session_worker.ledger import digest_of
+from paddock.session_worker.stimuli import (
+    CallWanted,
+    FromAgent,
+    Replied,
+    StateKept,
+    StepBegun,
+    StepEnded,
+)
+from paddock.store.errors import Refused
+from paddock.store.ids import OperationId
+from paddock.store.session import Call, Step
+
+
+class OperationEnded(Refused):
+    """The turn's operation was ended (cancelled, or diverged): nothing more is done for it."""
+
+    code = "operation_ended"
+
+
+class StepFailed(Refused):
+    """A step raised when it ran; its error was recorded and is raised again on re-entry."""
+
+    code = "step_failed"
+
+
+class StepInterrupted(Refused):
+    """A step that writes was cut off by a death: whether it took effect is not known."""
+
+    code = "step_interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class CallResult:
+    """How a tool call ended; an error or a denial is a result, not an exception."""
+
+    status: str
+    text: str
+    value: JsonValue
+    error: str | None
+
+    @property
+    def is_error(self) -> bool:
+        """Whether it ended otherwise than well."""
+        return self.status != "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class NextTurn:
+    """An operation that an agent is to work on."""
+
+    operation_id: OperationId
+    text: str
+
+
+class Desk(Protocol):
+    """Where an agent's questions to the ledger go; each is answered once it is durable."""
+
+    async def next_turn(self) -> NextTurn:
+        """Wait for the next operation."""
+
+    def post(self, question: FromAgent) -> None:
+        """Hand a question to the ledger."""
+
+
+class Turn:
+    """One operation: what was said, and the way to answer."""
+
+    def __init__(self, context: "Context", told: NextTurn) -> None:
+        self.operation_id = told.operation_id
+        self.text = told.text
+        self.is_answered = False
+        self._context = context
+
+    async def reply(self, text: str) -> None:
+        """Answer, and end the turn: message, state and the operation's end in one commit."""
+        await self._context._end_turn(self, text)  # noqa: SLF001 - its own turn
+
+
+class Context:
+    """A function agent's view of its session; ``state`` is JSON values, kept at each reply."""
+
+    def __init__(self, session_id: str, state: dict[str, JsonValue], desk: Desk) -> None:
+        self.session_id = session_id
+        self.state = state
+        self._desk = desk
+        self._turn: Turn | None = None
+        self._kept = digest_of(state)
+        self._places: dict[str, int] = {}
+
+    async def turns(self) -> AsyncIterator[Turn]:
+        """Give each turn: new, queued, or entered again after a death.
+
+        A turn that was left without a reply ends without a message.
+        """
+        while True:
+            told = await self._desk.next_turn()
+            self._turn = Turn(self, told)
+            self._places.clear()
+            yield self._turn
+            if not self._turn.is_answered:
+                await self._end_turn(self._turn, None)
+
+    async def step[T](
+        self,
+        key: str,
+        function: Callable[..., T | Awaitable[T]],
+        *args: object,
+        effects: Literal["none", "idempotent", "write"] = "write",
+        **kwargs: object,
+    ) -> T:
+        """Run a function once and record its value; on re-entry give the recorded value back.
+
+        ``key`` names the step within its turn; used again it counts on (``plan``, ``plan#2``). The
+        value must be JSON-able, or of the function's annotated return type.
+
+        Raises:
+            StepFailed: It raised, now or when it ran.
+            StepInterrupted: It writes, and was cut off by a death.
+            OperationEnded: The turn's operation was ended meanwhile.
+        """
+        place = self._place(key)
+        adapter = _returned_by(function)
+        operation_id = self._open_turn().operation_id
+        digest = digest_of(to_jsonable_python([args, kwargs], fallback=repr))
+        recorded = await self._ask(
+            lambda answer: StepBegun(operation_id, place, digest, effects, answer)
+        )
+        if isinstance(recorded, Step):
+            return cast("T", _value_of(recorded, adapter))
+        if recorded != "run":
+            raise _ended(operation_id)
+        began = time.monotonic()
+        value: JsonValue = None
+        error: str | None = None
+        result: T | None = None
+        try:
+            result = await _run(function, args, kwargs)
+            value = adapter.dump_python(result, mode="json")
+        except Exception as raised:  # noqa: BLE001 - the user's code; recorded and raised again
+            error = f"{type(raised).__name__}: {raised}"
+        elapsed = (time.monotonic() - began) * 1000
+        await self._ask(
+            lambda answer: StepEnded(operation_id, place, value, error, elapsed, answer)
+        )
+        if error is not None:
+            raise StepFailed(f"step {place!r}: {error}", step_key=place)
+        return result  # type: ignore[return-value]  # it ran without an error
+
+    async def call(self, tool: "Callable[..., Any] | str", **arguments: Any) -> CallResult:
+        """Have a tool called: decided, recorded, run in a process of its own.
+
+        ``tool`` is a function marked with :func:`~paddock.agent.tool`, or a built-in one's name.
+
+        Raises:
+            OperationEnded: The turn's operation was ended meanwhile.
+        """
+        name = tool if isinstance(tool, str) else _declared(tool).name
+        operation_id = self._open_turn().operation_id
+        place = self._place(f"call {name}")
+        plain: dict[str, JsonValue] = to_jsonable_python(arguments)
+        call = await self._ask(lambda answer: CallWanted(operation_id, place, name, plain, answer))
+        if not isinstance(call, Call) or call.status is None:
+            raise _ended(operation_id)
+        return CallResult(call.status, call.text, call.value, call.error)
+
+    async def save(self) -> None:
+        """Make the state durable now, in the middle of a turn."""
+        state = self._state()
+        self._kept = digest_of(state)
+        await self._ask(lambda answer: StateKept(state, answer))
+
+    async def _end_turn(self, turn: Turn, text: str | None) -> None:
+        if turn.is_answered:
+            message = "the turn was answered before: one reply each"
+            raise OperationEnded(message, operation_id=turn.operation_id)
+        turn.is_answered = True
+        state = self._state()
+        changed = digest_of(state) != self._kept
+        self._kept = digest_of(state)
+        await self._ask(
+            lambda answer: Replied(turn.operation_id, text, state if changed else None, answer)
+        )
+
+    def _state(self) -> dict[str, JsonValue]:
+        plain: dict[str, JsonValue] = to_jsonable_python(self.state)
+        return plain
+
+    def _open_turn(self) -> Turn:
+        if self._turn is None or self._turn.is_answered:
+            message = "steps and calls belong into a turn, before its reply"
+            raise OperationEnded(message)
+        return self._turn
+
+    def _place(self, key: str) -> str:
+        count = self._places[key] = self._places.get(key, 0) + 1
+        return key if count == 1 else f"{key}#{count}"
+
+    async def _ask(self, question: Callable[[Future[object]], FromAgent]) -> object:
+        answer: Future[object] = Future()
+        self._desk.post(question(answer))
+        return await asyncio.wrap_future(answer)
+
+
+async def _run[T](
+    function: Callable[..., T | Awaitable[T]], args: tuple[object, ...], kwargs: dict[str, object]
+) -> T:
+    if inspect.iscoroutinefunction(function):
+        return await function(*args, **kwargs)  # type: ignore[no-any-return]
+    result = await asyncio.to_thread(function, *args, **kwargs)
+    if inspect.isawaitable(result):
+        return await result
+    return result
+
+
+def _returned_by(function: Callable[..., object]) -> TypeAdapter[Any]:
+    """Return how the function's values are written and read: by its annotation, if it has one."""
+    try:
+        returned = get_type_hints(function).get("return", Any)
+    except (NameError, TypeError):
+        returned = Any  # annotations that cannot be resolved say nothing
+    return TypeAdapter(returned)
+
+
+def _value_of[T](step: Step, adapter: "TypeAdapter[T]") -> T:
+    if step.status == "ok":
+        return adapter.validate_python(step.value)
+    if step.status == "error":
+        raise StepFailed(f"step {step.step_key!r}: {step.error}", step_key=step.step_key)
+    message = (
+        f"step {step.step_key!r} writes and was cut off by a death: look whether it took effect,"
+        " and go on with a step of another key"
+    )
+    raise StepInterrupted(message, step_key=step.step_key)
+
+
+def _declared(function: Callable[..., Any]) -> ToolDeclaration:
+    declaration = getattr(function, TOOL_MARK, None)
+    if not isinstance(declaration, ToolDeclaration):
+        message = f"{function!r} is no tool: mark it with @tool(...)"
+        raise TypeError(message)
+    return declaration
+
+
+def _ended(operation_id: OperationId) -> OperationEnded:
+    message = f"operation {operation_id!r} was ended; leave the turn"
+    return OperationEnded(message, operation_id=operation_id)

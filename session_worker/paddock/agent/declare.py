@@ -1,0 +1,80 @@
+"""Saying that a function is an agent, or a tool: two decorators that only mark it."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from paddock.agent.context import Context
+
+AGENT_MARK = "__paddock_agent__"
+TOOL_MARK = "__paddock_tool__"
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSpec:
+    """An agent that is a function."""
+
+    name: str
+    version: str | None
+    function: "Callable[[Context], Awaitable[None]]"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolDeclaration:
+    """A function that is run as a tool: in a child process, recorded, perhaps after approval."""
+
+    name: str
+    reference: str
+    """``module:qualname``: how the child process finds it."""
+    description: str
+    effects: Literal["none", "idempotent", "write"]
+    approval: Literal["allow", "ask"]
+    timeout_seconds: float
+    exclusive: bool
+    function: Callable[..., Any]
+
+
+def agent[F: Callable[..., Awaitable[None]]](
+    name: str, *, version: str | None = None
+) -> Callable[[F], F]:
+    """Mark an async function of one :class:`Context` as an agent.
+
+    ``version`` stands in the log, so that outcomes can be compared between versions.
+    """
+
+    def mark(function: F) -> F:
+        setattr(function, AGENT_MARK, AgentSpec(name, version, function))
+        return function
+
+    return mark
+
+
+def tool[F: Callable[..., Any]](
+    *,
+    effects: Literal["none", "idempotent", "write"] = "write",
+    approval: Literal["allow", "ask"] = "ask",
+    timeout_seconds: float = 60.0,
+    exclusive: bool | None = None,
+    name: str | None = None,
+) -> Callable[[F], F]:
+    """Mark a function of an importable module as a tool; it stays callable as it is.
+
+    ``exclusive`` (by default what writes) means that no other call runs beside it.
+    """
+
+    def mark(function: F) -> F:
+        declaration = ToolDeclaration(
+            name or function.__name__,
+            f"{function.__module__}:{function.__qualname__}",
+            (function.__doc__ or "").strip(),
+            effects,
+            approval,
+            timeout_seconds,
+            effects == "write" if exclusive is None else exclusive,
+            function,
+        )
+        setattr(function, TOOL_MARK, declaration)
+        return function
+
+    return mark

@@ -1,0 +1,1 @@
+"""How an agent of a kind is run: each driver says what comes next for its agent."""

@@ -1,0 +1,218 @@
+"""The driver of function agents: the user's code in a loop and thread of its own.
+
+A function that blocks or loops delays only itself: the worker's own loop goes on beating, taking
+commands and committing. The two speak through stimuli, each answered once it is durable.
+"""
+
+import asyncio
+import contextlib
+import importlib
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from types import ModuleType
+
+from paddock.agent.context import Context, NextTurn
+from paddock.agent.declare import AGENT_MARK, TOOL_MARK, AgentSpec, ToolDeclaration
+from paddock.session_worker.approvals import Toolkit
+from paddock.session_worker.errors import AgentNotFound
+from paddock.session_worker.ledger import Moment, open_calls, take_from_queue
+from paddock.session_worker.stimuli import AgentEnded, FromAgent
+from paddock.session_worker.tools import Limits, Tool, ToolSpec
+from paddock.session_worker.turn import InFlight, RunAgent, Step, advance, advance_calls
+from paddock.store.events import OperationFailed, TextPart
+from paddock.store.ids import OperationId
+from paddock.store.session import Session, thread
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedAgent:
+    """An agent's function, and the tools that its module declares."""
+
+    spec: AgentSpec
+    tools: tuple[ToolDeclaration, ...]
+
+
+def load_agent(reference: str, python_path: Iterable[str]) -> LoadedAgent:
+    """Import ``module:function`` (or ``module``, if it holds one agent) and return the agent.
+
+    Raises:
+        AgentNotFound: There is no such module or agent in it; says which are. The user's fault.
+    """
+    module_name, _, attribute = reference.partition(":")
+    for folder in reversed(list(python_path)):
+        if folder not in sys.path:
+            # At the end: what a workspace holds never shadows a module of ours (DESIGN §3).
+            sys.path.append(folder)
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # any code of the user's may run here
+        message = f"agent {reference!r}: its module cannot be imported: {error!r}"
+        raise AgentNotFound(message, agent=reference) from error
+    agents = _marked(module, AGENT_MARK, AgentSpec)
+    tools = tuple(_marked(module, TOOL_MARK, ToolDeclaration).values())
+    if attribute:
+        found = agents.get(attribute) or next(
+            (spec for spec in agents.values() if spec.name == attribute), None
+        )
+    else:
+        found = next(iter(agents.values())) if len(agents) == 1 else None
+    if found is None:
+        known = ", ".join(f"{module_name}:{name}" for name in agents) or "none"
+        message = f"agent {reference!r} is not there; agents of that module: {known}"
+        raise AgentNotFound(message, agent=reference)
+    return LoadedAgent(found, tools)
+
+
+def _marked[T](module: ModuleType, mark: str, kind: type[T]) -> dict[str, T]:
+    return {
+        name: spec
+        for name, value in vars(module).items()
+        if isinstance(spec := getattr(value, mark, None), kind)
+    }
+
+
+def declared_tool(declared: ToolDeclaration, python_path: Iterable[str]) -> Tool:
+    """Return a marked function as a tool that runs in a child process."""
+    from paddock.session_worker.tools import python_tool, schema_of
+
+    spec = ToolSpec(
+        name=declared.name,
+        description=declared.description,
+        parameters=schema_of(declared.function),
+        effects=declared.effects,
+        approval=declared.approval,
+        timeout_seconds=declared.timeout_seconds,
+        output_limit_bytes=Limits().output_bytes,
+        exclusive=declared.exclusive,
+    )
+    return python_tool(declared.reference, spec, tuple(python_path))
+
+
+class FunctionDriver:
+    """Runs a function agent: feeds it its turns, and ends it when it is to stop."""
+
+    def __init__(self, agent: LoadedAgent) -> None:
+        self.agent = agent
+        self._desk: _Desk | None = None
+
+    def advance(self, session: Session, in_flight: InFlight, toolkit: Toolkit, now: Moment) -> Step:
+        """Return the next step: calls first, then the agent itself."""
+        operation = session.conversation.operation
+        if operation is None:
+            return Step() if in_flight.stopping else Step(take_from_queue(session, now))
+        if operation.operation == "shell":
+            return advance(session, in_flight, toolkit, now)
+        calls = advance_calls(session, in_flight, toolkit)
+        if calls.events or calls.effects:
+            return calls
+        if in_flight.agent is not None or in_flight.stopping:
+            return Step()
+        if not _has_words(session, operation.operation_id) and not open_calls(session):
+            return Step(
+                [
+                    OperationFailed(
+                        operation_id=operation.operation_id,
+                        error_kind="no_input",
+                        error="the operation has no words to work on",
+                    )
+                ]
+            )
+        return Step(effects=[RunAgent(operation.operation_id)])
+
+    def run(
+        self, session: Session, operation_id: OperationId, arrive: Callable[[FromAgent], None]
+    ) -> None:
+        """Give an operation to the agent, entering its function if it is not waiting for one."""
+        if self._desk is None or not self._desk.is_open:
+            self._desk = _Desk(arrive)
+            state = dict(session.conversation.state)
+            context = Context(session.session_id, state, self._desk)
+            self._desk.start(self.agent.spec, context)
+        self._desk.give(NextTurn(operation_id, _words_of(session, operation_id)))
+
+    def stop(self) -> None:
+        """Cancel the agent's function; what it waits for is not waited for any more."""
+        if self._desk is not None:
+            self._desk.stop()
+
+
+class _Desk:
+    """Between the agent's thread and the worker's loop."""
+
+    def __init__(self, arrive: Callable[[FromAgent], None]) -> None:
+        self.is_open = True
+        self._arrive = arrive
+        self._worker_loop = asyncio.get_running_loop()
+        self._agent_loop = asyncio.new_event_loop()
+        self._turns: asyncio.Queue[NextTurn] = asyncio.Queue()
+        self._task: asyncio.Task[None] | None = None
+        self._current: OperationId | None = None
+
+    def start(self, spec: AgentSpec, context: Context) -> None:
+        """Enter the agent's function in a thread of its own."""
+        thread_ = threading.Thread(
+            target=self._run, args=(spec, context), name="paddock-agent", daemon=True
+        )
+        thread_.start()
+
+    def give(self, turn: NextTurn) -> None:
+        """Give the agent its next turn."""
+        self._current = turn.operation_id
+        self._agent_loop.call_soon_threadsafe(self._turns.put_nowait, turn)
+
+    def stop(self) -> None:
+        """Cancel the agent."""
+        self.is_open = False
+        with contextlib.suppress(RuntimeError):  # its loop ended by itself
+            self._agent_loop.call_soon_threadsafe(self._cancel)
+
+    async def next_turn(self) -> NextTurn:
+        """Wait for the next turn; from the agent's thread."""
+        return await self._turns.get()
+
+    def post(self, question: FromAgent) -> None:
+        """Hand a question to the worker's loop; from the agent's thread."""
+        with contextlib.suppress(RuntimeError):  # the worker is leaving
+            self._worker_loop.call_soon_threadsafe(self._arrive, question)
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def _run(self, spec: AgentSpec, context: Context) -> None:
+        asyncio.set_event_loop(self._agent_loop)
+        try:
+            self._agent_loop.run_until_complete(self._live(spec, context))
+        finally:
+            self._agent_loop.close()
+
+    async def _live(self, spec: AgentSpec, context: Context) -> None:
+        self._task = asyncio.current_task()
+        if not self.is_open and self._task is not None:
+            self._task.cancel()
+        error, kind = None, "agent_error"
+        try:
+            await spec.function(context)
+        except asyncio.CancelledError:
+            kind = "stopped"
+        except Exception as raised:  # noqa: BLE001 - the user's code; its operation fails with it
+            error = f"{type(raised).__name__}: {raised}"
+        self.is_open = False
+        self.post(AgentEnded(self._current, error, kind))
+
+
+def _has_words(session: Session, operation_id: OperationId) -> bool:
+    return any(message.operation_id == operation_id for message in thread(session.conversation))
+
+
+def _words_of(session: Session, operation_id: OperationId) -> str:
+    """Return what the user said in an operation."""
+    return "\n\n".join(
+        part.text
+        for message in thread(session.conversation)
+        if message.operation_id == operation_id
+        for part in message.user_parts
+        if isinstance(part, TextPart)
+    )

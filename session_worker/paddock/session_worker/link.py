@@ -1,0 +1,167 @@
+"""The line to the supervisor of the moment: a fresh socket and greeting for each, never a queue.
+
+What cannot be sent is not kept: whoever misses a word reads the file. A supervisor that goes away
+is noticed by its pidfd; the next one is found in ``host.json``.
+"""
+
+import asyncio
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self, cast
+
+import zmq
+import zmq.asyncio
+
+from paddock.session_worker.errors import BadMessage
+from paddock.session_worker.protocol import FROM_WORKER, TO_WORKER, FromWorker, ToWorker, Welcome
+
+SEND_QUEUE_FRAMES = 1000
+"""Frames that wait in the socket when the supervisor is slow; what does not fit is left out."""
+
+LOOK_SECONDS = 0.1
+"""How often ``host.json`` is looked at while there is no supervisor: adoption takes at most 1 s."""
+
+WELCOME_SECONDS = 5.0
+"""A supervisor that does not answer a greeting for so long is greeted anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostAddress:
+    """Where the supervisor of the moment listens to workers."""
+
+    address: str
+    epoch: int
+    pid: int
+
+    @classmethod
+    def read(cls, runtime: Path) -> Self | None:
+        """Return what ``host.json`` says, or None if there is none (or half of one)."""
+        try:
+            told = json.loads((runtime / "host.json").read_text())
+            return cls(told["workers_address"], int(told["epoch"]), int(told["pid"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+
+class Link:
+    """Says what the loop wants said, and hands it what the supervisor says."""
+
+    def __init__(
+        self,
+        runtime: Path,
+        first: HostAddress,
+        hello: Callable[[], FromWorker],
+        heard: Callable[[ToWorker], None],
+    ) -> None:
+        self.epoch = first.epoch
+        self.lost_at: float | None = None
+        """When the supervisor was lost (the loop's clock), None while there is one."""
+        self._runtime = runtime
+        self._host = first
+        self._hello = hello
+        self._heard = heard
+        self._context = zmq.asyncio.Context(io_threads=1)
+        self._socket: zmq.asyncio.Socket | None = None
+        self._welcomed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Keep a line to whoever is the supervisor, until cancelled."""
+        clock = asyncio.get_running_loop().time
+        try:
+            while True:
+                ended = await self._speak_with(self._host)
+                if self.lost_at is None:
+                    self.lost_at = clock()
+                if ended:
+                    await self._wait_next_host()
+        finally:
+            self._drop()
+            self._context.destroy(linger=200)
+
+    def say(self, word: FromWorker) -> bool:
+        """Send a word if there is room; return whether it went."""
+        if self._socket is None:
+            return False
+        # Done at once: asyncio's socket tries without waiting when it is told DONTWAIT.
+        sent = cast(
+            "asyncio.Future[object]", self._socket.send(FROM_WORKER.pack(word), zmq.DONTWAIT)
+        )
+        if not sent.done():
+            sent.cancel()
+            return False
+        return sent.exception() is None
+
+    async def _speak_with(self, host: HostAddress) -> bool:
+        """Greet a supervisor and hear it; return True when its process ended."""
+        try:
+            pidfd = os.pidfd_open(host.pid)
+        except ProcessLookupError:
+            return True
+        gone = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_reader(pidfd, gone.set)
+        self._connect(host)
+        hearing = asyncio.create_task(self._hear())
+        watching = asyncio.create_task(gone.wait())
+        try:
+            self.say(self._hello())
+            welcomed = asyncio.create_task(self._welcomed.wait())
+            waits = {hearing, watching, welcomed}
+            await asyncio.wait(waits, timeout=WELCOME_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            welcomed.cancel()
+            if not self._welcomed.is_set():
+                return gone.is_set()
+            self.lost_at = None
+            await asyncio.wait({hearing, watching}, return_when=asyncio.FIRST_COMPLETED)
+            return gone.is_set()
+        finally:
+            loop.remove_reader(pidfd)
+            os.close(pidfd)
+            hearing.cancel()
+            watching.cancel()
+            await asyncio.gather(hearing, watching, return_exceptions=True)
+            self._drop()
+
+    def _connect(self, host: HostAddress) -> None:
+        self._welcomed.clear()
+        socket = self._context.socket(zmq.DEALER)
+        # DEALER's own reconnecting loses the middle of what was sent and goes on (DESIGN §2).
+        socket.setsockopt(zmq.RECONNECT_IVL, -1)
+        socket.setsockopt(zmq.SNDHWM, SEND_QUEUE_FRAMES)
+        socket.setsockopt(zmq.LINGER, 200)
+        socket.setsockopt(zmq.IMMEDIATE, 0)
+        socket.connect(host.address)
+        self._socket = socket
+
+    def _drop(self) -> None:
+        socket, self._socket = self._socket, None
+        if socket is not None:
+            socket.close(linger=200)
+
+    async def _hear(self) -> None:
+        socket = self._socket
+        assert socket is not None, "hearing begins after connecting"
+        while True:
+            frames = await socket.recv_multipart()
+            try:
+                word = TO_WORKER.unpack(frames[-1])
+            except BadMessage:
+                continue  # not from a supervisor of ours: nothing is lost by leaving it out
+            if isinstance(word, Welcome):
+                if word.epoch < self.epoch:
+                    continue  # an older supervisor that is not gone yet
+                self.epoch = word.epoch
+                self._welcomed.set()
+            self._heard(word)
+
+    async def _wait_next_host(self) -> None:
+        """Wait until ``host.json`` names another supervisor than the one that went away."""
+        while True:
+            found = HostAddress.read(self._runtime)
+            if found is not None and (found.pid, found.epoch) != (self._host.pid, self._host.epoch):
+                self._host = found
+                return
+            await asyncio.sleep(LOOK_SECONDS)

@@ -1,0 +1,215 @@
+"""The start of a worker: own the session's file, close what a death left open, greet, live.
+
+Called by the zygote in a fresh fork, with orders in msgpack. Exit codes: 0 the session rests or is
+deleted; the others stand in ``EXITS``, so that a certificate can name them.
+"""
+
+import asyncio
+import faulthandler
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+import msgpack
+
+from paddock.session_worker import __version__
+from paddock.session_worker.drivers.driver import BuiltinDriver, Driver
+from paddock.session_worker.drivers.function import (
+    FunctionDriver,
+    LoadedAgent,
+    declared_tool,
+    load_agent,
+)
+from paddock.session_worker.errors import AgentNotFound, WorkspaceMissing
+from paddock.session_worker.journal import Journal, stored_as
+from paddock.session_worker.ledger import recover
+from paddock.session_worker.link import HostAddress, Link
+from paddock.session_worker.loop import SessionLoop, now_us
+from paddock.session_worker.protocol import StartOrders
+from paddock.session_worker.redaction import without_secrets
+from paddock.session_worker.tools import Limits, Room, Tool, builtin_tools
+from paddock.session_worker.world import World, spool_folder
+from paddock.store.errors import AlreadyOwned, Damaged, PaddockError, StoreError
+from paddock.store.events import Event, SessionConfig, SessionResumed, WorkerStarted
+from paddock.store.session import Session, evolve
+from paddock.store.session_file import SessionFile, folder_of, this_process
+
+EXITS = {
+    64: "configuration: the agent or the workspace is not there",
+    65: "damaged: the session's file is not what was written",
+    73: "not owned: another process owns the session's file",
+    74: "the session's file cannot be read or written",
+    75: "nothing to do: the session is deleted, or a generation has no certificate yet",
+    70: "a fault of Paddock's own; the story is in the worker's stderr",
+}
+"""Exit codes of a worker that could not begin; none of them leaves a ``worker_started``."""
+
+LAST_WORDS_LIMIT_BYTES = 1024 * 1024
+
+
+def run_worker(packed_orders: bytes) -> None:
+    """Run a session's worker to its end and leave the process; never returns."""
+    orders = StartOrders.model_validate(msgpack.unpackb(packed_orders))
+    code = 70
+    try:
+        _redirect_stderr(orders)
+        code = _run(orders)
+    except AlreadyOwned as error:
+        code = _say(error, 73)
+    except Damaged as error:
+        code = _say(error, 65)
+    except (AgentNotFound, WorkspaceMissing) as error:
+        code = _say(error, 64)
+    except StoreError as error:
+        code = _say(error, 74)
+    except BaseException:  # noqa: BLE001 - the last place where the story can be told
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        # multiprocess's exit hooks would join processes that are not ours (DESIGN §2).
+        os._exit(code)
+
+
+def _say(error: PaddockError, code: int) -> int:
+    print(f"{error.code}: {error.message}", file=sys.stderr)  # noqa: T201 - its last words
+    return code
+
+
+def _redirect_stderr(orders: StartOrders) -> None:
+    """Let last words and stacks go to the session's folder, the rest nowhere."""
+    folder = folder_of(Path(orders.data), orders.session_id)
+    path = _words_of(folder, orders.start_id)
+    out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(out, 2)
+    os.dup2(nowhere, 0)
+    os.dup2(nowhere, 1)
+    os.close(out)
+    os.close(nowhere)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    faulthandler.enable(file=2)
+    # The supervisor's question to a loop that hangs: where are you?
+    faulthandler.register(signal.SIGUSR2, file=2, all_threads=True, chain=False)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _words_of(folder: Path, start: str) -> Path:
+    """Where a worker's stderr goes: under its start until it has a generation."""
+    return folder / f"stderr.{start}"
+
+
+def _run(orders: StartOrders) -> int:
+    data = Path(orders.data)
+    folder = folder_of(data, orders.session_id)
+    file = SessionFile.own(folder, orders.session_id, wait_seconds=orders.owner_wait_seconds)
+    journal = Journal(file)
+    session = journal.restore()
+    if session.life.status == "deleted" or session.life.worker is not None:
+        file.close(clean=True)
+        print(f"nothing to do: {session.life.status}, {session.life.worker}", file=sys.stderr)  # noqa: T201
+        return 75
+    config = session.life.config
+    assert config is not None, "the supervisor writes session_created before it starts a worker"
+    workspace = Path(config.workspace)
+    if not workspace.is_dir():
+        message = f"workspace {config.workspace!r} is not there; restore it, then resume"
+        raise WorkspaceMissing(message, workspace=config.workspace)
+    agent = None if config.agent == "builtin" else load_agent(config.agent, config.python_path)
+    generation = file.last_generation + 1
+    _words_of(folder, orders.start_id).rename(_words_of(folder, str(generation)))
+    room = Room(
+        workspace=workspace,
+        environment=dict(config.environment),
+        owner=f"{orders.session_id}.{generation}",
+        scratch=spool_folder(data, orders.session_id),
+        jail=config.jail,
+    )
+    reason = asyncio.run(_live(orders, journal, session, generation, room, agent))
+    return 0 if reason else 70
+
+
+async def _live(
+    orders: StartOrders,
+    journal: Journal,
+    session: Session,
+    generation: int,
+    room: Room,
+    agent: LoadedAgent | None,
+) -> str:
+    """Make the first commit, then live in the loop."""
+    _die_of_broken_tasks()
+    config = session.life.config
+    assert config is not None, "checked by the caller"
+    tools = _tools(config, agent)
+
+    def world_of(loop: SessionLoop) -> World:
+        return World(journal, tools, room, dict(orders.credentials), loop.arrive, loop.preview)
+
+    driver: Driver = BuiltinDriver() if agent is None else FunctionDriver(agent)
+    loop = SessionLoop(orders, journal, session, generation, world_of, driver)
+    await _begin(orders, loop, journal, agent)
+    host = HostAddress(orders.address, orders.epoch, orders.supervisor_pid)
+    link = Link(Path(orders.runtime), host, loop.hello, loop.heard)
+    return await loop.run(link)
+
+
+async def _begin(
+    orders: StartOrders, loop: SessionLoop, journal: Journal, agent: LoadedAgent | None
+) -> None:
+    """Commit the start of this generation and all that a death left open, in one transaction."""
+    session = loop.session
+    at = now_us()
+    me = this_process(loop.generation)
+    events: list[Event] = []
+    if session.life.status in {"suspended", "failed"}:
+        reason = orders.resume_reason or "command"
+        events.append(SessionResumed(reason=reason, reset=orders.reset))
+    config = session.life.config
+    events.append(
+        WorkerStarted(
+            pid=me.pid,
+            start_ticks=me.start_ticks,
+            boot_id=me.boot_id,
+            agent=config.agent if config else "builtin",
+            agent_version=agent.spec.version if agent else None,
+            paddock_version=__version__,
+            memory_limit_bytes=orders.memory_limit_bytes,
+            ready_ms=(at - orders.asked_at_us) / 1000,
+        )
+    )
+    events += recover(session, loop.what_happened())
+    secrets = tuple(orders.credentials.values())
+    clean = [without_secrets(event, secrets) for event in events]
+    for event in clean:
+        evolve(session, stored_as(session, event, loop.generation, at))
+    await journal.append(clean, loop.generation, at)
+
+
+def _tools(config: SessionConfig, agent: LoadedAgent | None) -> dict[str, Tool]:
+    """Return the tools of the session by name: the built-in ones, and those of its agent."""
+    limits = config.limits
+    bounds = Limits()
+    if limits.tool_seconds is not None:
+        bounds = Limits(seconds=limits.tool_seconds, seconds_at_most=limits.tool_seconds)
+    tools = dict(builtin_tools(bounds))
+    if agent is not None:
+        for declared in agent.tools:
+            tools[declared.name] = declared_tool(declared, config.python_path)
+    return tools
+
+
+def _die_of_broken_tasks() -> None:
+    """Let a fault of ours in a background task end the worker, with its story on stderr."""
+
+    def handle(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        error = context.get("exception")
+        print(f"bug: {context.get('message')}", file=sys.stderr)  # noqa: T201 - last words
+        if isinstance(error, BaseException):
+            traceback.print_exception(error)
+        sys.stderr.flush()
+        os._exit(70)
+
+    asyncio.get_running_loop().set_exception_handler(handle)

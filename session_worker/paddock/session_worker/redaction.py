@@ -1,0 +1,27 @@
+"""Events without secrets: the one place that every event passes before it is folded or written."""
+
+from collections.abc import Sequence
+
+from pydantic_core import from_json, to_json
+
+from paddock.session_worker.redact import redact, redact_json
+from paddock.store.events import Event, decode, payload_of
+
+UNTOUCHED = ("signature", "details")
+"""Signatures and encrypted reasoning must come back to their maker bit by bit."""
+
+
+def without_secrets[E: Event](event: E, secrets: Sequence[str]) -> E:
+    """Return the event with known forms of keys and the given values taken out; often itself."""
+    payload = payload_of(event)
+    if redact(payload, secrets) == payload:
+        return event
+    cleaned = redact_json(from_json(payload), secrets, UNTOUCHED)
+    return decode(  # type: ignore[return-value]  # of the same kind
+        event.kind,
+        to_json(cleaned),
+        operation_id=event.operation_id,
+        message_id=event.message_id,
+        tool_call_id=event.tool_call_id,
+        command_id=event.command_id,
+    )

@@ -1,0 +1,232 @@
+"""What a session's effects touch: tools, the model, and the time. Each effect is a task."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+
+from paddock.session_worker.errors import NeedsCredentials, UnknownModel
+from paddock.session_worker.journal import Journal
+from paddock.session_worker.model import (
+    Model,
+    ModelAnswer,
+    ModelFailed,
+    ModelRequest,
+    ToolDescription,
+    open_model,
+)
+from paddock.session_worker.protocol import Delta
+from paddock.session_worker.stimuli import (
+    Answered,
+    CallEnded,
+    LacksCredentials,
+    NotAnswered,
+    Prepared,
+    RetryDue,
+    Stimulus,
+)
+from paddock.session_worker.toolbox.threads import in_thread
+from paddock.session_worker.tools import BadCall, Plan, Room, Tool
+from paddock.session_worker.turn import AskModel, model_items
+from paddock.store.ids import ToolCallId
+from paddock.store.session import Call, Session
+
+SYSTEM_PROMPT = (
+    "You are a careful software engineer working in the user's workspace through tools. Read"
+    " before you change, make the smallest change that does what was asked, and check that it"
+    " works. A tool result that says it was interrupted may or may not have taken effect: look"
+    " before you repeat it. When you are done, say briefly what you did."
+)
+
+
+class World:
+    """Carries out effects and reports what came of them as stimuli."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        tools: Mapping[str, Tool],
+        room: Room,
+        credentials: dict[str, str],
+        arrive: Callable[[Stimulus], None],
+        preview: Callable[[Delta], object],
+    ) -> None:
+        self.tools = dict(tools)
+        self.room = room
+        self.credentials = credentials
+        self._journal = journal
+        self._arrive = arrive
+        self._preview = preview
+        self._model: Model | None = None
+        self._model_name: str | None = None
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    # --- tasks ---
+
+    def _begin(self, name: str, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks[name] = task
+        task.add_done_callback(lambda ended: self._forget(name, ended))
+
+    def _forget(self, name: str, ended: asyncio.Task[None]) -> None:
+        if self._tasks.get(name) is ended:
+            del self._tasks[name]
+        if not ended.cancelled() and (error := ended.exception()) is not None:
+            # An effect that breaks is a fault of ours: the worker dies of it, with its story.
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": f"effect {name} broke", "exception": error}
+            )
+
+    def stop(self, prefix: str = "") -> None:
+        """Cancel the effects whose name begins so; each still reports what came of it."""
+        for name, task in list(self._tasks.items()):
+            if name.startswith(prefix):
+                task.cancel()
+
+    async def close(self) -> None:
+        """End every effect and let go of the model."""
+        self.stop()
+        while self._tasks:
+            await asyncio.wait(list(self._tasks.values()))
+        await self._drop_model()
+
+    # --- calls ---
+
+    def prepare_call(self, call: Call) -> None:
+        """Check a call's arguments and read what its intent needs."""
+        self._begin(f"prepare:{call.tool_call_id}", self._prepare(call))
+
+    async def _prepare(self, call: Call) -> None:
+        tool = self.tools[call.tool]
+        plan, error = None, None
+        try:
+            plan = await in_thread(lambda: tool.prepare(call.arguments, self.room))
+        except BadCall as bad:
+            error = str(bad)
+        except asyncio.CancelledError:
+            error = None
+        self._arrive(Prepared(call.tool_call_id, plan, error))
+
+    def run_call(self, call_id: ToolCallId, plan: Plan) -> None:
+        """Run a call whose intent is durable."""
+        self._begin(f"call:{call_id}", self._run(call_id, plan))
+
+    async def _run(self, call_id: ToolCallId, plan: Plan) -> None:
+        offset = 0
+
+        def progress(text: str) -> None:
+            nonlocal offset
+            self._preview(Delta(message_id=call_id, channel="output", offset=offset, text=text))
+            offset += len(text)
+
+        tool = self.tools[plan.tool]
+        try:
+            outcome = await tool.run(plan, self.room, progress)
+        except asyncio.CancelledError:
+            happened = tool.happened(plan.intent, self.room) if plan.intent else None
+            self._arrive(CallEnded(call_id, None, happened=happened))
+            return
+        blob = None
+        if outcome.spool is not None:
+            blob = await self._journal.keep(outcome.spool)
+            outcome.spool.unlink(missing_ok=True)
+        self._arrive(CallEnded(call_id, outcome, blob))
+
+    def happened(self, call: Call) -> bool | None:
+        """Tell after a death whether an intent took effect; blocking, for the start only."""
+        tool = self.tools.get(call.tool)
+        if tool is None or call.intent is None:
+            return None
+        return tool.happened(call.intent, self.room)
+
+    # --- the model ---
+
+    def ask_model(self, session: Session, effect: AskModel, model: str) -> None:
+        """Send the conversation of the moment to the model."""
+        config = session.life.config
+        request = ModelRequest(
+            model=model,
+            system_prompt=(config.system_prompt if config else None) or SYSTEM_PROMPT,
+            items=model_items(session),
+            tools=tuple(
+                ToolDescription(tool.spec.name, tool.spec.description, dict(tool.spec.parameters))  # type: ignore[arg-type]  # JSON schemas
+                for tool in self.tools.values()
+            ),
+            environment=self.credentials,
+        )
+        self._begin("model", self._ask(effect, request))
+
+    async def _ask(self, effect: AskModel, request: ModelRequest) -> None:
+        began = time.monotonic()
+
+        def elapsed_ms() -> float:
+            return (time.monotonic() - began) * 1000
+
+        try:
+            answer = await self._answer(effect, request)
+        except asyncio.CancelledError:
+            self._arrive(NotAnswered(effect.model_call_id, effect.attempt, None, elapsed_ms()))
+        except NeedsCredentials as lacking:
+            self._arrive(LacksCredentials(effect.model_call_id, lacking.message, elapsed_ms()))
+        except UnknownModel as unknown:
+            failure = ModelFailed("unknown_model", unknown.message)
+            self._arrive(NotAnswered(effect.model_call_id, effect.attempt, failure, elapsed_ms()))
+        except ModelFailed as failure:
+            self._arrive(NotAnswered(effect.model_call_id, effect.attempt, failure, elapsed_ms()))
+        else:
+            self._arrive(Answered(effect.model_call_id, answer, elapsed_ms()))
+
+    async def _answer(self, effect: AskModel, request: ModelRequest) -> ModelAnswer:
+        offsets = {"text": 0, "thinking": 0, "reset": 0}
+
+        def on_delta(kind: str, text: str) -> None:
+            if kind == "reset":
+                offsets.update(text=0, thinking=0)
+            self._preview(
+                Delta(
+                    message_id=effect.message_id,
+                    channel=kind,  # type: ignore[arg-type]  # the same literals
+                    offset=offsets[kind],
+                    text=text,
+                )
+            )
+            offsets[kind] += len(text)
+
+        model = await self._open(request.model)
+        return await model.answer(request, on_delta)
+
+    async def _open(self, name: str) -> Model:
+        if self._model is None or self._model_name != name:
+            await self._drop_model()
+            environment = {**self.room.environment, **self.credentials}
+            self._model = await in_thread(lambda: open_model(name, environment))
+            self._model_name = name
+        return self._model
+
+    async def _drop_model(self) -> None:
+        model, self._model = self._model, None
+        if model is not None:
+            await model.close()
+
+    def renew(self, credentials: Mapping[str, str]) -> None:
+        """Use these secrets from now on."""
+        self.credentials.update(credentials)
+        self._model_name = None
+
+    def retry_later(self, delay_ms: float) -> None:
+        """Say when the time to ask again has come."""
+        self._begin("retry", self._wait(delay_ms / 1000))
+
+    async def _wait(self, seconds: float) -> None:
+        try:
+            await asyncio.sleep(seconds)
+        except asyncio.CancelledError:
+            return
+        self._arrive(RetryDue())
+
+
+def spool_folder(data: Path, session_id: str) -> Path:
+    """Make and return the folder for outputs that are too large to hold."""
+    folder = data / "spool" / session_id
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder

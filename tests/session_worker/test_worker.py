@@ -1,0 +1,130 @@
+"""A real worker process: turns, deaths, and what the next one makes of them."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from paddock.session_worker.protocol import Beat
+from paddock.store.events import ToolCallFinished, ToolCallStarted, WorkerExited
+from paddock.store.session import thread
+from tests.session_worker.bench_host import BenchHost, bench_host
+
+
+@pytest.fixture
+def host(ground: Path) -> Iterator[BenchHost]:
+    with bench_host(ground) as made:
+        yield made
+
+
+def script(host: BenchHost, turns: list[dict[str, object]]) -> str:
+    path = host.data / "script.json"
+    path.write_text(json.dumps(turns))
+    return f"script:{path}"
+
+
+def bash(command: str) -> dict[str, object]:
+    return {"name": "bash", "arguments": {"command": command}}
+
+
+def test_t6_a_full_turn_is_user_assistant_with_call_result_answer(host: BenchHost) -> None:
+    turns = [{"text": "let me look", "tool_calls": [bash("echo hi")]}, {"text": "it says hi"}]
+    host.create(model=script(host, turns), mode="yolo")
+    host.start()
+    answer = host.send("what does it say?")
+    assert answer.kind == "operation_started"
+    host.rest()
+    state = host.state()
+    assert state.conversation.message_count == 4
+    assert state.conversation.operation is None
+    assert [m.role for m in thread(state.conversation)] == ["user", "assistant", "assistant"]
+    (call,) = state.conversation.calls.values()
+    assert call.status == "ok"
+    assert "hi" in call.text
+    host.suspend()
+
+
+def test_l14_messages_survive_suspend_and_resume(host: BenchHost) -> None:
+    turns = [{"text": "a", "tool_calls": [bash("echo hi")]}, {"text": "b"}, {"text": "c"}]
+    host.create(model=script(host, turns), mode="yolo")
+    host.start()
+    host.send("one")
+    host.rest()
+    host.suspend()
+    before = host.state()
+    assert before.life.status == "suspended"
+    hello = host.start()
+    assert hello.generation == 2
+    after = host.state()
+    assert after.conversation == before.conversation
+    host.send("two")
+    host.rest()
+    assert host.state().conversation.message_count == 6
+    host.suspend()
+
+
+def test_p6_a_killed_call_is_interrupted_and_asked_again_under_a_new_id(host: BenchHost) -> None:
+    turns = [{"tool_calls": [bash("echo started; sleep 5; echo done > out.txt")]}, {"text": "done"}]
+    host.create(model=script(host, turns), mode="yolo")
+    host.start()
+    host.send("go")
+    host.wait_for(Beat, lambda beat: bool(beat.open_tool_call_ids))
+    wait_until_started(host)
+    host.kill()
+    certify(host)
+    hello = host.start()
+    assert hello.generation == 3
+    host.rest()
+    calls = list(host.state().conversation.calls.values())
+    assert [call.status for call in calls] == ["interrupted", "ok"]
+    events = [stored.event for stored in host.events()]
+    for call in calls:
+        of_call = [e for e in events if e.tool_call_id == call.tool_call_id]
+        assert sum(isinstance(e, ToolCallStarted) for e in of_call) == 1
+        assert sum(isinstance(e, ToolCallFinished) for e in of_call) == 1
+    host.suspend()
+
+
+def wait_until_started(host: BenchHost) -> None:
+    while not any(call.stage == "started" for call in host.state().conversation.calls.values()):
+        host.hear(0.1)
+
+
+def certify(host: BenchHost) -> None:
+    """Write the certificate that a supervisor writes."""
+    import time
+
+    from paddock.store.session_file import SessionFile, folder_of
+
+    with SessionFile.own(folder_of(host.data, host.session_id), host.session_id) as file:
+        died = WorkerExited(
+            worker_generation=file.last_generation, ending="crashed", reason="signal", signal=9
+        )
+        file.append([died], generation=file.last_generation + 1, at_us=time.time_ns() // 1000)
+
+
+def test_t4_a_gated_tool_asks_and_the_model_waits_for_its_result(host: BenchHost) -> None:
+    host.create(model=script(host, [{"tool_calls": [bash("echo hi")]}, {"text": "done"}]))
+    host.start()
+    host.send("go")
+    beat = host.wait_for(Beat, lambda beat: beat.stage == "waiting")
+    state = host.state()
+    assert list(state.conversation.approvals) == list(beat.approval_ids)
+    host.command("decide", approval_id=beat.approval_ids[0], decision="allowed")
+    host.rest()
+    assert [c.status for c in host.state().conversation.calls.values()] == ["ok"]
+    host.suspend()
+
+
+def test_c1_an_interrupt_gives_each_open_call_one_cancelled_result(host: BenchHost) -> None:
+    host.create(model=script(host, [{"tool_calls": [bash("sleep 60")]}]), mode="yolo")
+    host.start()
+    host.send("go")
+    wait_until_started(host)
+    answer = host.command("interrupt")
+    assert answer.kind == "operation_cancelled"
+    state = host.state()
+    assert [c.status for c in state.conversation.calls.values()] == ["cancelled"]
+    assert state.conversation.operation is None
+    host.suspend()
