@@ -1,0 +1,273 @@
+"""What a user's SQL may do: read the views, all of them, and nothing else."""
+
+import math
+import threading
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from paddock.store.errors import SqlRefused, TimedOut
+from paddock.store.projection import Database, Projector
+from paddock.store.protocol import json_rows, pack_rows, unpack_rows
+from paddock.store.query import Asking, Cancelled, query_json
+from tests.store.logs import a_day
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    data = tmp_path_factory.mktemp("data")
+    a_day(1, turns=2).write(data)
+    opened = Database(data / "projection.duckdb")
+    projector = Projector(opened, data)
+    projector.scan()
+    projector.catch_up()
+    yield opened
+    projector.close()
+    opened.close()
+
+
+def rows(database: Database, query: str, *params: object) -> list[tuple[object, ...]]:
+    with Asking(database, query, params) as asking:
+        return [row for chunk in asking.chunks() for row in chunk]
+
+
+def all_rows(database: Database) -> int:
+    counted = rows(database, "SELECT count(*) FROM events")
+    number = counted[0][0]
+    assert isinstance(number, int)
+    return number
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "INSERT INTO internal.events VALUES (1)",
+        "WITH x AS (INSERT INTO internal.meta VALUES ('a', 'b') RETURNING key) SELECT * FROM x",
+        "EXPLAIN ANALYZE INSERT INTO internal.meta VALUES ('a', 'b')",
+        "EXPLAIN ANALYZE DELETE FROM internal.events",
+        "DELETE FROM internal.events",
+        "UPDATE internal.meta SET value = 'x'",
+        "TRUNCATE internal.events",
+        "DROP TABLE internal.events",
+        "DROP VIEW sessions",
+        "CREATE TABLE t(a INT)",
+        "CREATE TEMP TABLE t(a INT)",
+        "CREATE MACRO m() AS 1",
+        "MERGE INTO internal.meta USING (SELECT 1) ON false WHEN NOT MATCHED THEN INSERT",
+        "COPY sessions TO '/tmp/paddock-test.csv'",
+        "COPY internal.meta FROM '/etc/passwd'",
+        "EXPORT DATABASE '/tmp/paddock-test'",
+        "ATTACH '/tmp/paddock-test.duckdb'",
+        "DETACH main",
+        "PRAGMA database_list",
+        "PRAGMA enable_profiling",
+        "CALL pragma_version()",
+        "SET threads = 64",
+        "SET VARIABLE x = 1",
+        "RESET threads",
+        "USE internal",
+        "LOAD httpfs",
+        "INSTALL httpfs",
+        "CHECKPOINT",
+        "FORCE CHECKPOINT",
+        "VACUUM",
+        "ANALYZE",
+        "BEGIN",
+        "COMMIT",
+        "PREPARE p AS SELECT 1",
+        "EXECUTE p",
+        "SELECT * FROM checkpoint()",
+        'SELECT * FROM "force_checkpoint"()',
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "SELECT * FROM '/etc/passwd'",
+        "SELECT * FROM read_text('/etc/passwd')",
+        "SELECT * FROM read_blob('/etc/passwd')",
+        "SELECT * FROM read_json('/etc/passwd')",
+        "SELECT * FROM read_parquet('/etc/passwd')",
+        "SELECT * FROM sniff_csv('/etc/passwd')",
+        "SELECT * FROM read_duckdb('/tmp/paddock-test.duckdb')",
+        "SELECT * FROM glob('/etc/*')",
+        "SELECT getenv('HOME')",
+        "SELECT * FROM enable_logging()",
+        "SELECT * FROM query('DELETE FROM internal.events')",
+        "SELECT * FROM database",
+        "SELECT * FROM sessions; SELECT * FROM sessions",
+        "SELECT 1; DELETE FROM internal.events",
+        "",
+        "   ;  ",
+        "-- nothing",
+        "SELEC 1",
+        "SELECT * FROM nowhere",
+        "SELECT ?",
+    ],
+)
+def test_what_does_more_than_read_the_views_is_refused(database: Database, query: str) -> None:
+    before = all_rows(database)
+    with pytest.raises(SqlRefused):
+        rows(database, query)
+    assert all_rows(database) == before
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT * FROM sessions",
+        "FROM messages",
+        "TABLE events;",
+        "VALUES (1)",
+        "EXPLAIN SELECT * FROM tool_calls",
+        "EXPLAIN ANALYZE SELECT count(*) FROM events",
+        "DESCRIBE tool_calls",
+        "SUMMARIZE operations",
+        "WITH x AS (SELECT 1 AS a) SELECT a FROM x",
+    ],
+)
+def test_what_only_reads_is_answered(database: Database, query: str) -> None:
+    assert rows(database, query)
+
+
+def test_only_the_views_are_shown(database: Database) -> None:
+    shown = {name for (name,) in rows(database, "SHOW TABLES")}
+    assert shown == {
+        "sessions",
+        "messages",
+        "operations",
+        "model_calls",
+        "tool_calls",
+        "approvals",
+        "worker_runs",
+        "file_changes",
+        "compactions",
+        "annotations",
+        "events",
+        "host_events",
+    }
+
+
+def test_parameters_are_bound_by_place_and_by_name(database: Database) -> None:
+    query = "SELECT count(*) FROM events WHERE kind = ? AND sequence < ?"
+    assert rows(database, query, "session_created", 5) == [(1,)]
+    with Asking(database, "SELECT $a || $b", {"a": "x'; --", "b": "y"}) as asking:
+        assert list(asking.chunks()) == [[("x'; --y",)]]
+
+
+def test_a_query_that_takes_too_long_is_interrupted(database: Database) -> None:
+    endless = "SELECT sum(a.i * b.i) FROM range(10000000) a(i), range(10000000) b(i)"
+    with (
+        pytest.raises(TimedOut) as caught,
+        Asking(database, endless, timeout_seconds=0.2) as asking,
+    ):
+        list(asking.chunks())
+    assert caught.value.facts["seconds"] == 0.2
+    assert rows(database, "SELECT 1") == [(1,)]
+
+
+def test_a_result_that_is_read_too_slowly_times_out_as_well(database: Database) -> None:
+    with (
+        pytest.raises(TimedOut),
+        Asking(database, "FROM range(100000000)", timeout_seconds=0.1) as asking,
+    ):
+        for _ in asking.chunks():
+            pass
+
+
+def test_a_query_can_be_cancelled_from_another_thread(database: Database) -> None:
+    endless = "SELECT sum(a.i * b.i) FROM range(10000000) a(i), range(10000000) b(i)"
+    asking = Asking(database, endless)
+    other = threading.Timer(0.1, asking.cancel)
+    other.start()
+    with pytest.raises(Cancelled), asking:
+        list(asking.chunks())
+    other.join()
+
+
+def test_a_result_comes_in_bounded_chunks_and_need_not_be_read_to_its_end(
+    database: Database,
+) -> None:
+    with Asking(database, "FROM range(10000000)") as asking:
+        chunks = asking.chunks()
+        assert len(next(chunks)) == 8
+        assert len(next(chunks)) == 500
+    with Asking(database, "SELECT repeat('x', 1000000) FROM range(100)") as asking:
+        sizes = [len(chunk) for chunk in asking.chunks()]
+    assert sum(sizes) == 100
+    assert max(sizes[1:]) == 1  # of 1 MB each
+
+
+def test_a_row_limit_is_kept_and_told(database: Database) -> None:
+    with Asking(database, "FROM range(10)", row_limit=4) as asking:
+        assert sum(len(chunk) for chunk in asking.chunks()) == 4
+        assert asking.is_cut
+    with Asking(database, "FROM range(10)", row_limit=10) as asking:
+        assert sum(len(chunk) for chunk in asking.chunks()) == 10
+        assert not asking.is_cut
+    with Asking(database, "FROM range(10)", row_limit=0) as asking:
+        assert list(asking.chunks()) == []
+        assert asking.is_cut
+
+
+def test_times_are_utc_wherever_the_host_is(database: Database) -> None:
+    query = "SELECT now() AS n, 1 AS x, created_at FROM sessions WHERE created_at < now()"
+    with Asking(database, query) as asking:
+        ((now, _, created),) = next(asking.chunks())
+        assert asking.types == ["TIMESTAMP", "INTEGER", "TIMESTAMP"]
+    today = datetime.now(UTC).replace(tzinfo=None)
+    assert abs(now - today) < timedelta(minutes=5)
+    assert created.tzinfo is None
+
+
+def test_json_rows_are_what_json_can_say(database: Database) -> None:
+    query = """SELECT TIMESTAMP '2026-01-02 03:04:05.123456' AS at,
+        170141183460469231731687303715884105727 AS huge, (-9223372036854775808)::BIGINT AS low,
+        'nan'::DOUBLE AS nan, 'inf'::DOUBLE AS inf, '{"a": [1, null]}'::JSON AS j, [1, 2] AS l,
+        {'k': DATE '2026-01-02'} AS s, 1.50::DECIMAL(5,2) AS d, '\\x00\\xFF'::BLOB AS b,
+        NULL AS n, true AS t, INTERVAL 1500 MILLISECONDS AS i,
+        MAP {'x': 1} AS m, 1 AS t, uuid '00000000-0000-0000-0000-000000000001' AS u"""
+    (row,) = query_json(database, query)
+    assert row == {
+        "at": "2026-01-02T03:04:05.123456Z",
+        "huge": 2**127 - 1,
+        "low": -(2**63),
+        "nan": None,
+        "inf": None,
+        "j": {"a": [1, None]},
+        "l": [1, 2],
+        "s": {"k": "2026-01-02"},
+        "d": 1.5,
+        "b": "00ff",
+        "n": None,
+        "t": True,
+        "i": 1500.0,
+        "m": {"x": 1},
+        "t_2": 1,
+        "u": "00000000-0000-0000-0000-000000000001",
+    }
+
+
+def test_values_survive_the_wire() -> None:
+    values = (
+        datetime(1969, 1, 2, 3, 4, 5, 678),  # noqa: DTZ001 - as DuckDB gives them
+        date(2026, 1, 2),
+        timedelta(days=-1, microseconds=3),
+        Decimal("1.50"),
+        2**100,
+        -(2**63),
+        "\ud800 lone, \x00 nul",
+        b"\xff",
+        [1, [2, {"a": date(2026, 1, 2)}]],
+        None,
+        math.inf,
+    )
+    assert unpack_rows(pack_rows([values, values])) == [values, values]
+
+
+def test_a_json_column_that_is_no_json_is_given_as_text() -> None:
+    assert json_rows(["a"], ["JSON"], [("{broken",), (None,)]) == [{"a": "{broken"}, {"a": None}]
+
+
+def test_the_file_it_reads_is_for_its_owner_alone(database: Database) -> None:
+    path: Path = database.path
+    assert path.stat().st_mode & 0o777 == 0o600
