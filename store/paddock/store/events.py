@@ -46,7 +46,7 @@ type Purpose = Literal["turn", "title", "compaction", "sub_agent"]
 class Value(BaseModel):
     """A frozen part of an event."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 # --- what messages are made of ---
@@ -162,7 +162,8 @@ class SessionConfig(Value):
 class EventBase(BaseModel):
     """What all events have: their kind, and the ids that they may carry."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    # JSON has no infinite number: stored as null, it would make the log unreadable.
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     kind: Annotated[str, Field(exclude=True)]
     operation_id: Annotated[OperationId | None, Field(exclude=True)] = None

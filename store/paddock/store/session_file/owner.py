@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pydantic_core import PydanticSerializationError
+
 from paddock.store.errors import AlreadyExists, Bug, Damaged, SessionNotFound, StoreError, TooLarge
 from paddock.store.events import EventBase, Row, payload_of
 from paddock.store.ids import SessionId
@@ -65,11 +67,10 @@ class SessionFile:
         place = place_of(folder)
         with translated(place.database):
             make_folder(place.folder)
-        lock = OwnerLock.take(place)
-        with _closing_on_error(lock):
-            if not _has_history(place, lock):
+        made = cls(place, session_id, OwnerLock.take(place))
+        with made._closed_on_error():
+            if not _has_history(place, made._lock):
                 database.build(place, session_id, at_us=at_us)
-            made = cls(place, session_id, lock)
             made._open()
             if made.head > 0:
                 message = f"session {session_id!r} exists already, with {made.head} events"
@@ -93,11 +94,10 @@ class SessionFile:
         place = place_of(folder)
         if not place.folder.is_dir():
             raise _not_found(place, session_id)
-        lock = OwnerLock.take(place, wait_seconds=wait_seconds)
-        with _closing_on_error(lock):
-            if not _has_history(place, lock):
+        owned = cls(place, session_id, OwnerLock.take(place, wait_seconds=wait_seconds))
+        with owned._closed_on_error():
+            if not _has_history(place, owned._lock):
                 raise _not_found(place, session_id)
-            owned = cls(place, session_id, lock)
             owned._open()
             return owned
 
@@ -262,6 +262,14 @@ class SessionFile:
     # --- below: how -------------------------------------------------------------------------------
 
     @contextmanager
+    def _closed_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.close(clean=False)
+            raise
+
+    @contextmanager
     def _using(self) -> Iterator[sqlite3.Connection]:
         """Give the connection for one call, opened anew if the last one failed."""
         if os.getpid() != self._process:
@@ -288,7 +296,7 @@ class SessionFile:
         rows: list[Values] = []
         for event in events:
             sequence += 1
-            payload = payload_of(event)
+            payload = _payload_of(event)
             if len(payload) > EVENT_LIMIT_BYTES:
                 message = f"a {event.kind!r} of {len(payload)} bytes is over {EVENT_LIMIT_BYTES}"
                 raise TooLarge(f"{message}; put large contents into a blob", kind=event.kind)
@@ -314,6 +322,12 @@ class SessionFile:
         except sqlite3.Error as error:
             self._drop_connection()
             raise meaning_of(error, self._place.database) from error
+        except BaseException as error:
+            self._drop_connection()  # in the middle of a transaction, which thereby never was
+            if isinstance(error, UnicodeEncodeError | OverflowError):
+                message = f"an event has an id or a number that no file can hold: {error}"
+                raise Bug(message) from error
+            raise
 
     def _put_parts(
         self, draft: Draft, parts: Sequence[bytes], digest: str | None, session_limit_bytes: int
@@ -395,6 +409,16 @@ class SessionFile:
                 connection.close()
 
 
+def _payload_of(event: EventBase) -> str:
+    try:
+        return payload_of(event)
+    except PydanticSerializationError as error:
+        message = (
+            f"a {event.kind!r} cannot be stored: {error}; see store/text.py for half characters"
+        )
+        raise Bug(message, kind=event.kind) from error
+
+
 def _has_history(place: Place, lock: OwnerLock) -> bool:
     """Return whether there is a file; called under the lock.
 
@@ -432,12 +456,3 @@ def _not_found(place: Place, session_id: SessionId) -> SessionNotFound:
 def fold(folder: Path | Place, session_id: SessionId, *, wait_seconds: float = 0.0) -> None:
     """Fold in what an owner that died left behind, so that readers can go on. Raises as ``own``."""
     SessionFile.own(folder, session_id, wait_seconds=wait_seconds).close(clean=True)
-
-
-@contextmanager
-def _closing_on_error(lock: OwnerLock) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        lock.close()
-        raise

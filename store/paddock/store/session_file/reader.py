@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from paddock.store.errors import NeedsFold, SessionNotFound
+from paddock.store.errors import NeedsFold, SessionNotFound, StoreError
 from paddock.store.events import Row
 from paddock.store.ids import SessionId
 from paddock.store.session_file import blobs, database, log, snapshots
@@ -37,8 +37,7 @@ class SessionReader:
         self._lock = -1
         self._last: Witness | None = None
         if not self._place.database.exists():
-            message = f"there is no session {session_id!r}; `paddock ls` shows them"
-            raise SessionNotFound(message, session_id=session_id)
+            raise self._not_found()
         self._connection = database.connect(self._place, writable=False)
         try:
             database.check_form(self._place, self._connection, session_id)
@@ -139,6 +138,14 @@ class SessionReader:
             os.close(descriptor)
 
     def _head(self) -> Witness:
+        try:
+            return self._look()
+        except StoreError as error:
+            if self._place.database.exists():
+                raise
+            raise self._not_found() from error  # erased under our hands
+
+    def _look(self) -> Witness:
         # The witness is read first: it follows the commit, so the file can only be ahead of it.
         witness = self._witness()
         while True:
@@ -157,6 +164,10 @@ class SessionReader:
             message = f"{str(self._place.wal)!r} was left by an owner that died; fold it in first"
             raise NeedsFold(message, path=str(self._place.wal), session_id=self.session_id)
         return head
+
+    def _not_found(self) -> SessionNotFound:
+        message = f"there is no session {self.session_id!r}; `paddock ls` shows them"
+        return SessionNotFound(message, session_id=self.session_id)
 
     def _witness(self) -> Witness | None:
         if self._lock < 0:
