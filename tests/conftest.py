@@ -22,8 +22,10 @@ NUMBERS = count(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def nothing_left_at_the_end() -> Iterator[None]:
+def nothing_left_at_the_end(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Fail where a fixture wider than one test left a process, or a host ran in the clone."""
+    # Settled before the first test moves TMPDIR: pytest would make its base folder inside that.
+    tmp_path_factory.getbasetemp()
     before, files = leaks.look(), leaks.host_files(ROOT)
     os.environ[leaks.MARK] = f"{os.getpid()}.0"
     yield
