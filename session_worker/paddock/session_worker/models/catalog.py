@@ -5,13 +5,14 @@ those with an alias. Prices and context limits come from ``genai-prices`` and ar
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+from urllib.parse import urlsplit
 
 from paddock.session_worker.errors import NeedsCredentials, UnknownModel
 from paddock.store.errors import Bug, Refused
 
-type Wire = Literal["anthropic", "openai", "openai-responses"]
+type Wire = Literal["anthropic", "openai", "openai-responses", "openrouter"]
 """Which form of request a provider understands."""
 
 
@@ -22,8 +23,7 @@ class Provider:
     name: str
     wire: Wire
     key_variable: str
-    base_url: str | None = None
-    """None: the library's own default."""
+    base_url: str
     base_url_variable: str | None = None
     default_model: str | None = None
     prices: str | None = None
@@ -38,6 +38,8 @@ class Entry:
     aliases: tuple[str, ...] = ()
     display_name: str | None = None
     """What people call it; no name to ask for it by (V6)."""
+    context_limit: int | None = None
+    """Tokens, known before the provider's library is loaded; which then tells the others'."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +48,24 @@ class Place:
 
     provider: Provider
     model: str
-    base_url: str | None = None
-    """None: the library's own default."""
+    base_url: str
 
     @property
     def name(self) -> str:
         """The name that it can be asked for by again."""
-        return f"{self.provider.name}:{self.model}"
+        where = "" if self.is_home else f"@{self.base_url}"
+        return f"{self.provider.name}:{self.model}{where}"
+
+    @property
+    def is_home(self) -> bool:
+        """Whether it is the provider itself that is asked, and not a gateway or another server."""
+        return self.base_url.rstrip("/") == self.provider.base_url.rstrip("/")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a server on this machine, for which nobody is paid."""
+        host = urlsplit(self.base_url).hostname or ""
+        return host in ("localhost", "::1") or host.startswith("127.")
 
 
 class NoModel(Refused):
@@ -61,6 +74,8 @@ class NoModel(Refused):
     code = "no_model"
 
 
+OPENAI = "https://api.openai.com/v1"
+
 PROVIDERS: Mapping[str, Provider] = {
     provider.name: provider
     for provider in (
@@ -68,6 +83,7 @@ PROVIDERS: Mapping[str, Provider] = {
             "anthropic",
             "anthropic",
             "ANTHROPIC_API_KEY",
+            "https://api.anthropic.com",
             base_url_variable="ANTHROPIC_BASE_URL",
             default_model="claude-sonnet-5-5",
             prices="anthropic",
@@ -76,15 +92,26 @@ PROVIDERS: Mapping[str, Provider] = {
             "openai",
             "openai-responses",
             "OPENAI_API_KEY",
+            OPENAI,
             base_url_variable="OPENAI_BASE_URL",
             default_model="gpt-6.1-terra",
             prices="openai",
         ),
-        # The same models by the older form, which is also what OpenAI-compatible servers speak.
+        # The same, with the form of request named: a server that is not OpenAI's own is otherwise
+        # asked in the older one, which all of them understand.
+        Provider(
+            "openai-responses",
+            "openai-responses",
+            "OPENAI_API_KEY",
+            OPENAI,
+            base_url_variable="OPENAI_BASE_URL",
+            prices="openai",
+        ),
         Provider(
             "openai-chat",
             "openai",
             "OPENAI_API_KEY",
+            OPENAI,
             base_url_variable="OPENAI_BASE_URL",
             prices="openai",
         ),
@@ -98,7 +125,7 @@ PROVIDERS: Mapping[str, Provider] = {
         ),
         Provider(
             "openrouter",
-            "openai",
+            "openrouter",
             "OPENROUTER_API_KEY",
             "https://openrouter.ai/api/v1",
             prices="openrouter",
@@ -124,10 +151,10 @@ PROVIDERS: Mapping[str, Provider] = {
 }
 
 MODELS: tuple[Entry, ...] = (
-    Entry("anthropic", "claude-opus-5-5", ("opus",), "Claude Opus 5.5"),
-    Entry("anthropic", "claude-sonnet-5-5", ("sonnet",), "Claude Sonnet 5.5"),
-    Entry("anthropic", "claude-haiku-5-5", ("haiku",), "Claude Haiku 5.5"),
-    Entry("openai", "gpt-6.1-terra", ("gpt",), "GPT-6.1 Terra"),
+    Entry("anthropic", "claude-opus-5-5", ("opus",), "Claude Opus 5.5", 1_000_000),
+    Entry("anthropic", "claude-sonnet-5-5", ("sonnet",), "Claude Sonnet 5.5", 1_000_000),
+    Entry("anthropic", "claude-haiku-5-5", ("haiku",), "Claude Haiku 5.5", 1_000_000),
+    Entry("openai", "gpt-6.1-terra", ("gpt",), "GPT-6.1 Terra", 1_050_000),
     Entry("google", "gemini-flash-latest", ("gemini",), "Gemini Flash"),
 )
 
@@ -175,11 +202,10 @@ def resolve(name: str, environment: Mapping[str, str], models: tuple[Entry, ...]
         raise UnknownModel(_what_is_possible(name), model=name)
     found = PROVIDERS[provider]
     from_environment = environment.get(found.base_url_variable or "")
-    where = base_url or from_environment or found.base_url
-    if where and found.wire == "openai-responses":
-        # A server that is not OpenAI's own is asked in the form that all of them understand.
-        found = PROVIDERS["openai-chat"]
-    return Place(found, model, where)
+    place = Place(found, model, base_url or from_environment or found.base_url)
+    if found.name == "openai" and not place.is_home:
+        return replace(place, provider=PROVIDERS["openai-chat"])
+    return place
 
 
 def _split(asked: str, models: tuple[Entry, ...]) -> tuple[str, str]:
@@ -215,7 +241,7 @@ def key_of(place: Place, environment: Mapping[str, str]) -> str:
     key = environment.get(place.provider.key_variable, "")
     if key:
         return key
-    if place.base_url is not None and place.base_url != place.provider.base_url:
+    if not place.is_home:
         return KEYLESS
     variable = place.provider.key_variable
     message = f"model {place.name!r} needs a key: set {variable} in the environment"
@@ -239,3 +265,11 @@ def default(environment: Mapping[str, str]) -> str:
         message = f"no model was named and there are several keys: name one of {', '.join(names)}"
         raise NoModel(message, models=names)
     return names[0]
+
+
+def context_limit(place: Place, models: tuple[Entry, ...] = MODELS) -> int | None:
+    """Return the context limit of a model of the table; None is "not in the table"."""
+    for entry in models:
+        if entry.model == place.model:
+            return entry.context_limit
+    return None

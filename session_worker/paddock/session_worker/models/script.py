@@ -35,6 +35,7 @@ from paddock.session_worker.model import (
     UserWords,
 )
 from paddock.store.events import TextPart, ThinkingPart, Usage
+from paddock.store.text import whole_value
 
 CHUNKS = 4
 """Into how many deltas a turn's words are cut at most: enough to see that they stream."""
@@ -279,10 +280,12 @@ def parse_script(text: str, path: str) -> tuple[Turn, ...]:
         UnknownModel: It is no script; one line names the file, the turn and what is wrong.
     """
     try:
-        value = json.loads(text)
-    except ValueError as error:
+        value: JsonValue = json.loads(text)
+    except (ValueError, RecursionError) as error:
         message = f"script {path!r} is not JSON: {error}"
         raise UnknownModel(message, path=path) from error
+    if "\\u" in text:
+        value = whole_value(value)
     if not isinstance(value, list):
         message = f"script {path!r} holds {_kind(value)}; it must be a list of turns"
         raise UnknownModel(message, path=path)

@@ -27,8 +27,8 @@ from paddock.store.importers.transcript import (
     RecordedTurn,
     Transcript,
     to_script,
-    without_surrogates,
 )
+from paddock.store.text import whole_value
 
 __all__ = ["read_transcript", "to_script"]
 
@@ -151,7 +151,7 @@ def _values(text: str) -> Iterator[JsonValue]:
     while at < len(text):
         value, at = decoder.raw_decode(text, at)
         # Half a character (a cut emoji) can be written as JSON, but not as UTF-8.
-        yield without_surrogates(value) if "\\ud" in text else value
+        yield whole_value(value) if "\\ud" in text else value
         while at < len(text) and text[at].isspace():
             at += 1
 

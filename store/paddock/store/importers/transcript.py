@@ -1,6 +1,5 @@
 """A recorded session of another agent, and how it becomes a script that runs its calls again."""
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -13,8 +12,6 @@ type MapCall = Callable[
     [str, dict[str, JsonValue], str, str], tuple[str, dict[str, JsonValue]] | None
 ]
 """(tool, arguments, recorded cwd, cwd) → our tool and its arguments, or None: not one of ours."""
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 NO_RESULT = "(no result was recorded)"
 
@@ -198,21 +195,3 @@ def _scripted(call: RecordedCall, recorded_cwd: str, cwd: str, map_call: MapCall
     elif mapped is None or call.outcome.was_rejected:
         told["observed"] = {"text": call.outcome.text, "is_error": call.outcome.is_error}
     return told
-
-
-# --- text -----------------------------------------------------------------------------------------
-
-
-def without_surrogates(value: JsonValue) -> JsonValue:
-    """Return the value with U+FFFD for each lone surrogate, which cannot be stored (F16)."""
-    match value:
-        case str():
-            return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", value)
-        case list():
-            return [without_surrogates(one) for one in value]
-        case dict():
-            return {
-                str(without_surrogates(key)): without_surrogates(one) for key, one in value.items()
-            }
-        case _:
-            return value

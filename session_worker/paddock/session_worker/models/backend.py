@@ -1,0 +1,225 @@
+"""The providers themselves: a client of each, one request to it, its answer and what it cost.
+
+Loaded with the providers' libraries, never before (it imports pydantic-ai, openai and anthropic).
+"""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import assert_never
+
+import httpx2
+from anthropic import AsyncAnthropic
+from genai_prices import calc_price
+from openai import AsyncOpenAI
+from pydantic_ai import messages as wire
+from pydantic_ai.direct import model_request_stream
+from pydantic_ai.exceptions import AgentRunError, UserError
+from pydantic_ai.models import Model, StreamedResponse
+from pydantic_ai.models.anthropic import AnthropicModel
+from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
+from pydantic_ai.models.openrouter import OpenRouterModel
+from pydantic_ai.profiles.openai import OpenAIModelProfile
+from pydantic_ai.providers.anthropic import AnthropicProvider
+from pydantic_ai.providers.openai import OpenAIProvider
+from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
+from pydantic_ai.providers.openrouter import OpenRouterProvider
+from pydantic_ai.settings import ModelSettings
+from pydantic_ai.usage import RequestUsage
+
+from paddock.session_worker.model import ModelAnswer, ModelFailed, ModelRequest, OnDelta
+from paddock.session_worker.models.catalog import Place
+from paddock.session_worker.models.conversation import (
+    answer_parts,
+    messages_of,
+    parameters_of,
+    state_of,
+)
+from paddock.session_worker.models.failures import failure_of
+from paddock.session_worker.models.provider import Patience
+from paddock.store.events import Usage
+from paddock.store.text import whole
+
+# A stream that ends without its final message is an error, wherever it is from (V2).
+_STRICT: OpenAIModelProfile = {"openai_chat_streaming_requires_finish_reason": True}
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A provider's client with one key, and the model asked through it."""
+
+    place: Place
+    client: AsyncAnthropic | AsyncOpenAI
+    model: Model
+    patience: Patience
+
+    @property
+    def context_limit(self) -> int | None:
+        """Tokens that the model can take in and give out together, where it is known."""
+        return self.model.profile.get("context_window")
+
+    async def close(self) -> None:
+        """Close the client's connections."""
+        await self.client.close()
+
+
+def connect(place: Place, key: str, patience: Patience) -> Connection:
+    """Return a client for a place; nothing is sent yet."""
+    timeout = httpx2.Timeout(patience.silence_seconds, connect=patience.connect_seconds)
+    model: Model
+    match place.provider.wire:
+        case "anthropic":
+            claude = AsyncAnthropic(
+                api_key=key, base_url=place.base_url, max_retries=0, timeout=timeout
+            )
+            model = AnthropicModel(place.model, provider=AnthropicProvider(anthropic_client=claude))
+            return Connection(place, claude, model, patience)
+        case "openai-responses":
+            client = _openai(place, key, timeout)
+            model = OpenAIResponsesModel(place.model, provider=OpenAIProvider(openai_client=client))
+        case "openrouter":  # the older form, with reasoning that round-trips
+            client = _openai(place, key, timeout)
+            model = OpenRouterModel(
+                place.model, provider=OpenRouterProvider(openai_client=client), profile=_STRICT
+            )
+        case "openai":
+            client = _openai(place, key, timeout)
+            model = OpenAIChatModel(
+                place.model,
+                provider=OpenAIProvider(openai_client=client)
+                if place.provider.prices == "openai" and place.is_home
+                else OpenAICompatibleProvider(place.provider.name, openai_client=client),
+                profile=_STRICT,
+            )
+        case _ as never:
+            assert_never(never)
+    return Connection(place, client, model, patience)
+
+
+def _openai(place: Place, key: str, timeout: httpx2.Timeout) -> AsyncOpenAI:
+    return AsyncOpenAI(api_key=key, base_url=place.base_url, max_retries=0, timeout=timeout)
+
+
+# --- one request ----------------------------------------------------------------------------------
+
+
+async def ask(connection: Connection, request: ModelRequest, on_delta: OnDelta) -> ModelAnswer:
+    """Return the provider's answer.
+
+    Raises:
+        ModelFailed: There is none; the error of the library is translated here and nowhere else.
+    """
+    began = time.monotonic()
+    first: float | None = None
+    is_open = False
+    try:
+        async with _stream(connection, request) as stream:
+            is_open = True
+            async for event in stream:
+                if first is None:
+                    first = (time.monotonic() - began) * 1000
+                _tell(event, on_delta)
+            response = stream.get()
+    except (AgentRunError, UserError) as error:
+        raise failure_of(error, connection.place.provider.name, is_open=is_open) from error
+    _check(response, connection.place)
+    return _answer(response, connection, first)
+
+
+@asynccontextmanager
+async def _stream(connection: Connection, request: ModelRequest) -> AsyncIterator[StreamedResponse]:
+    settings: ModelSettings = {
+        "cache": True,
+        "request_timeout": connection.patience.answer_seconds,
+    }
+    if request.max_output_tokens is not None:
+        settings["max_tokens"] = request.max_output_tokens
+    messages = messages_of(request, tells_errors=connection.place.provider.wire == "anthropic")
+    async with model_request_stream(
+        connection.model,
+        messages,
+        model_settings=settings,
+        model_request_parameters=parameters_of(request),
+        instrument=False,
+    ) as stream:
+        yield stream
+
+
+def _tell(event: wire.ModelResponseStreamEvent, on_delta: OnDelta) -> None:
+    match event:
+        case wire.PartStartEvent(part=wire.TextPart(content=text)) if text:
+            on_delta("text", whole(text))
+        case wire.PartStartEvent(part=wire.ThinkingPart(content=text)) if text:
+            on_delta("thinking", whole(text))
+        case wire.PartDeltaEvent(delta=wire.TextPartDelta(content_delta=text)) if text:
+            on_delta("text", whole(text))
+        case wire.PartDeltaEvent(delta=wire.ThinkingPartDelta(content_delta=text)) if text:
+            on_delta("thinking", whole(text))
+        case _:
+            pass  # calls are told of when they are whole
+
+
+def _check(response: wire.ModelResponse, place: Place) -> None:
+    """Refuse what is no answer: a stream without its end, or one that a filter emptied."""
+    if response.finish_reason is None or response.state == "incomplete":
+        message = f"{place.provider.name} broke off its answer: the stream ended before its end"
+        raise ModelFailed("stream_cut", message, http_status=200)
+    if response.finish_reason == "error":
+        message = f"{place.provider.name} failed: it ended its answer with an error"
+        raise ModelFailed("server", message, http_status=200)
+    if response.finish_reason == "content_filter" and not response.parts:
+        message = f"{place.provider.name} filtered the answer: nothing of it is left"
+        raise ModelFailed("content_filter", message, http_status=200)
+
+
+def _answer(
+    response: wire.ModelResponse, connection: Connection, ttft_ms: float | None
+) -> ModelAnswer:
+    parts, malformed = answer_parts(response)
+    return ModelAnswer(
+        parts=parts,
+        provider=connection.place.provider.name,
+        model=response.model_name or connection.place.model,
+        usage=usage_of(response.usage),
+        cost_usd=cost_of(response, connection.place),
+        finish_reason=response.finish_reason,
+        http_status=200,  # whatever else comes is an error, and a redirect is followed
+        ttft_ms=ttft_ms,
+        model_state=state_of(response),
+        malformed=malformed,
+    )
+
+
+# --- what it used and what it cost ----------------------------------------------------------------
+
+
+def usage_of(usage: RequestUsage) -> Usage:
+    """Return what a provider counted; a provider that told nothing is not taken to mean zero."""
+    if usage.unmeasured_requests:
+        return Usage()
+    return Usage(
+        input_tokens=usage.input_tokens,
+        cache_read_tokens=usage.cache_read_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        output_tokens=usage.output_tokens,
+        reasoning_tokens=usage.output_reasoning_tokens or usage.details.get("reasoning_tokens", 0),
+    )
+
+
+def cost_of(response: wire.ModelResponse, place: Place) -> float | None:
+    """Return the list price of an answer in US dollars; None where there is none."""
+    if response.usage.unmeasured_requests or place.is_local or place.provider.prices is None:
+        return None
+    if response.usage.cost is not None:
+        return float(response.usage.cost)
+    try:
+        price = calc_price(
+            response.usage,
+            response.model_name or place.model,
+            provider_id=place.provider.prices,
+            genai_request_timestamp=response.timestamp,
+        )
+    except LookupError:
+        return None
+    return float(price.total_price)
