@@ -1,0 +1,366 @@
+"""What providers do wrong, over real sockets and the real libraries, ends as it should."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import pytest
+
+from paddock.session_worker.model import (
+    AssistantWords,
+    Called,
+    DeltaKind,
+    Item,
+    ModelAnswer,
+    ModelFailed,
+    ModelRequest,
+    ToolDescription,
+    ToolResult,
+    UserWords,
+    open_model,
+    retry_delay_ms,
+)
+from paddock.session_worker.models.catalog import resolve
+from paddock.session_worker.models.provider import Patience, ProviderModel
+from paddock.store.events import ImagePart, TextPart, ToolCallPart, Usage
+from paddock.store.ids import MessageId, ToolCallId
+from tests.house.provider_server import Provider, Reply, chat, claude, error, serve, sse
+
+CLAUDE = "anthropic:claude-sonnet-5-5"
+CHAT = "openai:local-model"
+HELLO = UserWords(MessageId("m1"), (TextPart(text="hello"),))
+TOOL = ToolDescription("bash", "Runs a command.", {"type": "object", "properties": {}})
+
+
+class Asker:
+    """A model of a provider, and the deltas that came."""
+
+    def __init__(self, model: ProviderModel, provider: Provider) -> None:
+        self.model = model
+        self.provider = provider
+        self.deltas: list[tuple[DeltaKind, str]] = []
+
+    async def ask(self, *items: Item, key: str = "") -> ModelAnswer:
+        environment = {"ANTHROPIC_API_KEY": key} if key else {}
+        request = ModelRequest(
+            self.model.name,
+            items or (HELLO,),
+            system_prompt="Be brief.",
+            tools=(TOOL,),
+            environment=environment,
+            images={"b1": b"\x89PNG"},
+        )
+        return await self.model.answer(request, lambda *delta: self.deltas.append(delta))
+
+    async def fail(self) -> ModelFailed:
+        with pytest.raises(ModelFailed) as hit:
+            await self.ask()
+        return hit.value
+
+
+@asynccontextmanager
+async def asking(name: str, *replies: Reply) -> AsyncIterator[Asker]:
+    with serve(*replies) as provider:
+        base = provider.url if name == CLAUDE else f"{provider.url}/v1"
+        patience = Patience(connect_seconds=5, silence_seconds=20, answer_seconds=30)
+        model = ProviderModel(resolve(f"{name}@{base}", {}), "key-1", patience)
+        try:
+            yield Asker(model, provider)
+        finally:
+            await model.close()
+
+
+# --- what can be asked again, and what cannot -----------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [CLAUDE, CHAT])
+async def test_v1_what_passes_by_itself_is_asked_again_on_the_same_model(name: str) -> None:
+    good = claude({"text": "hi"}) if name == CLAUDE else chat({"content": "hi"})
+    overloaded = error(529, "busy", type="overloaded_error")
+    limited = Reply(error(429, "slow").body, 429, "application/json", {"retry-after": "3"})
+    async with asking(name, limited, overloaded, error(503, "later"), good) as asker:
+        kinds = []
+        for attempt in (1, 2, 3):
+            failed = await asker.fail()
+            kinds.append((failed.kind, failed.http_status))
+            assert retry_delay_ms(failed, attempt, 0.5) is not None
+        assert kinds == [("rate_limited", 429), ("overloaded", 529), ("overloaded", 503)]
+        assert (await asker.ask()).text == "hi"
+        # Retries are ours alone: the libraries made none of their own.
+        assert len(asker.provider.requests) == 4
+
+
+@pytest.mark.parametrize("name", [CLAUDE, CHAT])
+async def test_v1_a_server_that_is_not_there_is_worth_another_try(name: str) -> None:
+    with serve() as gone:
+        url = gone.url
+    model = ProviderModel(resolve(f"{name}@{url}", {}), "key-1")
+    with pytest.raises(ModelFailed, match="cannot be reached") as hit:
+        await model.answer(ModelRequest(model.name, (HELLO,)), lambda *_: None)
+    assert (hit.value.kind, hit.value.retryable) == ("connection", True)
+    await model.close()
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        (error(400, "temperature is odd", type="invalid_request_error"), "invalid_request"),
+        (error(401, "invalid x-api-key", type="authentication_error"), "auth"),
+        (error(403, "not yours", type="permission_error"), "auth"),
+        (error(404, "model: nobody", type="not_found_error"), "unknown_model"),
+        (
+            error(400, "prompt is too long: 9 tokens > 8 maximum", type="invalid_request_error"),
+            "context_overflow",
+        ),
+        (error(413, "too large", type="request_too_large"), "context_overflow"),
+        (error(400, "Your credit balance is too low", type="invalid_request_error"), "quota"),
+    ],
+)
+async def test_v1_a_request_that_was_refused_is_not_asked_again(reply: Reply, kind: str) -> None:
+    async with asking(CLAUDE, reply) as asker:
+        failed = await asker.fail()
+    assert (failed.kind, failed.http_status, failed.retryable) == (kind, reply.status, False)
+    assert retry_delay_ms(failed, 1, 0) is None
+    assert "\n" not in failed.message
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        (error(400, "too long", code="context_length_exceeded"), "context_overflow"),
+        (error(429, "no money", code="insufficient_quota"), "quota"),
+        (error(404, "no such model", code="model_not_found"), "unknown_model"),
+        (Reply(b"<html>\nBad\ngateway</html>", 502, "text/html"), "server"),
+        (Reply(b"hello", 200, "text/plain"), "bad_answer"),
+    ],
+)
+async def test_v2_errors_of_openai_and_of_what_stands_before_it_are_told_apart(
+    reply: Reply, kind: str
+) -> None:
+    async with asking(CHAT, reply) as asker:
+        failed = await asker.fail()
+    assert failed.kind == kind
+    assert "\n" not in failed.message
+
+
+# --- streams --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "reply"),
+    [
+        (CLAUDE, claude({"text": "Half a"}, stop_reason=None)),
+        (CHAT, chat({"content": "Half a"}, finish_reason=None)),
+    ],
+)
+async def test_v2_a_stream_without_its_final_message_is_an_error(name: str, reply: Reply) -> None:
+    async with asking(name, reply) as asker:
+        failed = await asker.fail()
+    assert (failed.kind, failed.http_status, failed.retryable) == ("stream_cut", 200, True)
+    assert asker.deltas[-1] == ("reset", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "whole"), [(CLAUDE, claude({"text": "All"})), (CHAT, chat({"content": "All"}))]
+)
+async def test_v5_a_stream_that_is_cut_voids_its_deltas_and_the_next_one_is_whole(
+    name: str, whole: Reply
+) -> None:
+    half = Reply(whole.body[: whole.body.index(b"All") + 20], is_cut=True)
+    async with asking(name, half, half, whole) as asker:
+        failed = await asker.fail()
+        assert (failed.kind, failed.retryable) in (("stream_cut", True), ("connection", True))
+        has_begun = bool(asker.deltas)
+        assert not has_begun or asker.deltas[-1] == ("reset", "")
+        await asker.fail()
+        asker.deltas.clear()
+        assert (await asker.ask()).text == "All"
+        assert asker.deltas == [("text", "All")]
+
+
+async def test_v2_an_error_inside_a_stream_is_typed_as_it_would_be_before_it() -> None:
+    begun = claude({"text": "Half a"}, stop_reason=None).body
+    broken = sse({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}})
+    async with asking(CLAUDE, Reply(begun + broken)) as asker:
+        failed = await asker.fail()
+    assert (failed.kind, failed.http_status) == ("overloaded", 200)
+    assert asker.deltas == [("text", "Half a"), ("reset", "")]
+
+
+async def test_c5_an_answer_that_is_no_longer_wanted_is_cancelled_and_the_model_goes_on() -> None:
+    endless = Reply(claude({"text": "Half a"}, stop_reason=None).body, is_held=True)
+    has_begun = asyncio.Event()
+    async with asking(CLAUDE, endless, claude({"text": "hi"})) as asker, asyncio.timeout(30):
+        request = ModelRequest(asker.model.name, (HELLO,))
+        task = asyncio.create_task(asker.model.answer(request, lambda *_: has_begun.set()))
+        await has_begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (await asker.ask()).text == "hi"
+
+
+# --- keys -----------------------------------------------------------------------------------------
+
+
+async def test_v3_a_key_that_was_refused_is_dropped_and_the_next_request_brings_its_own() -> None:
+    refused = error(401, "invalid x-api-key", type="authentication_error")
+    async with asking(CLAUDE, refused, claude({"text": "hi"}), claude({"text": "again"})) as asker:
+        assert (await asker.fail()).kind == "auth"
+        assert (await asker.ask(key="key-2")).text == "hi"
+        assert (await asker.ask()).text == "again"
+        keys = [headers["authorization"] for _, headers, _ in asker.provider.requests]
+    assert keys == ["Bearer key-1", "Bearer key-2", "Bearer key-2"]
+
+
+# --- answers --------------------------------------------------------------------------------------
+
+
+async def test_v4_usage_counts_what_was_cached_and_a_local_server_has_no_price() -> None:
+    async with asking(CLAUDE, claude({"text": "hi"})) as asker:
+        answer = await asker.ask()
+    assert answer.usage == Usage(
+        input_tokens=125,
+        cache_read_tokens=100,
+        cache_write_tokens=20,
+        output_tokens=30,
+        reasoning_tokens=0,
+    )
+    assert answer.cost_usd is None
+    assert (answer.provider, answer.model) == ("anthropic", "claude-sonnet-5-5")
+    assert answer.ttft_ms is not None
+
+
+async def test_a7_a_call_whose_arguments_are_no_object_keeps_its_place_and_is_told_of() -> None:
+    reply = claude(
+        {"call": "toolu_1", "name": "bash", "json": '{"command": "ls"}'},
+        {"call": "toolu_2", "name": "bash", "json": "[1, 2]"},
+        {"call": "toolu_3", "name": "bash", "json": ""},
+        {"call": "toolu_4", "name": "bash", "json": '{"command": "l'},
+        stop_reason="max_tokens",
+    )
+    async with asking(CLAUDE, reply) as asker:
+        answer = await asker.ask()
+    assert answer.calls == (
+        Called("toolu_1", "bash", {"command": "ls"}),
+        Called("toolu_2", "bash", {}),
+        Called("toolu_3", "bash", {}),
+        Called("toolu_4", "bash", {}),
+    )
+    assert [(wrong.provider_call_id, wrong.reason) for wrong in answer.malformed] == [
+        ("toolu_2", "the arguments are list, not an object"),
+        ("toolu_4", "the answer was cut at its token limit, in the middle of the arguments"),
+    ]
+
+
+def called(provider_call_id: str, tool: str = "bash") -> ToolCallPart:
+    return ToolCallPart(
+        tool_call_id=ToolCallId(f"ours-{provider_call_id}"),
+        provider_call_id=provider_call_id,
+        tool=tool,
+        arguments={"command": "ls"},
+    )
+
+
+def result(provider_call_id: str, **fields: object) -> ToolResult:
+    told: dict[str, object] = {"status": "ok", "text": "fine", **fields}
+    return ToolResult(
+        ToolCallId(f"ours-{provider_call_id}"),
+        provider_call_id,
+        "bash",
+        {"command": "ls"},
+        **told,  # type: ignore[arg-type]  # a few fields, by name
+    )
+
+
+THREAD: tuple[Item, ...] = (
+    UserWords(
+        MessageId("m1"),
+        (
+            TextPart(text="look"),
+            ImagePart(blob="b1", media_type="image/png", size_bytes=4),
+            ImagePart(blob="gone", media_type="image/png", size_bytes=4),
+        ),
+    ),
+    AssistantWords(MessageId("m2"), (TextPart(text="I do."), called("c1"), called("c2"))),
+    result("c1"),
+    result("c2", status="error", text=""),
+    AssistantWords(MessageId("m3"), ()),  # a script's closing answer: nobody is sent it
+    UserWords(MessageId("m4"), (TextPart(text="go on"),)),
+)
+
+
+async def test_a_conversation_reaches_anthropic_with_its_results_in_order() -> None:
+    async with asking(CLAUDE, claude({"text": "hi"})) as asker:
+        await asker.ask(*THREAD)
+        path, _, body = asker.provider.requests[0]
+    assert path.startswith("/v1/messages")
+    first, second, *rest = body["messages"]
+    assert [block["type"] for block in first["content"]] == ["text", "image", "text"]
+    assert [block.get("id") for block in second["content"]] == [None, "c1", "c2"]
+    said = [block for message in rest for block in message["content"]]
+    results = [block for block in said if block["type"] == "tool_result"]
+    assert [(block["tool_use_id"], block["is_error"]) for block in results] == [
+        ("c1", False),
+        ("c2", True),
+    ]
+    assert "(error, no output)" in str(results[1])
+    assert said[-1]["text"] == "go on"
+    assert "Be brief." in str(body["system"])
+    assert body["tools"][0]["name"] == "bash"
+
+
+async def test_a_conversation_reaches_a_server_of_ones_own_as_plain_chat() -> None:
+    async with asking(CHAT, chat({"content": "hi"})) as asker:
+        answer = await asker.ask(*THREAD)
+        path, headers, body = asker.provider.requests[0]
+    assert answer.text == "hi"
+    assert path == "/v1/chat/completions"
+    assert headers["authorization"] == "Bearer key-1"
+    assert [message["role"] for message in body["messages"]] == [
+        *("system", "user", "assistant", "tool", "tool", "user"),
+    ]
+    assert body["messages"][3]["content"] == "fine"
+    assert body["stream"] is True
+
+
+async def test_f16_half_a_character_from_a_model_is_replaced_visibly() -> None:
+    async with asking(CHAT, chat({"content": "cut \ud83d here"})) as asker:
+        answer = await asker.ask()
+    assert answer.text == "cut \N{REPLACEMENT CHARACTER} here"
+    assert asker.deltas == [("text", answer.text)]
+
+
+# --- loading --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def python(code: str) -> Iterator[str]:
+    yield subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120
+    ).stdout.strip()
+
+
+def test_a_session_with_a_script_never_loads_what_providers_need(ground: object) -> None:
+    code = (
+        "import sys, pathlib\n"
+        "from paddock.session_worker.model import open_model\n"
+        "path = pathlib.Path('s.json'); path.write_text('[]')\n"
+        "open_model('script:s.json', {})\n"
+        "print([name for name in ('pydantic_ai', 'openai', 'anthropic', 'genai_prices')\n"
+        "       if name in sys.modules])"
+    )
+    with python(code) as loaded:
+        assert loaded == "[]"
+
+
+async def test_a_providers_library_that_is_missing_is_named_with_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("paddock.session_worker.models.provider.BACKEND", "nowhere.to_be_found")
+    model = open_model("anthropic:claude-sonnet-5-5", {"ANTHROPIC_API_KEY": "k"})
+    with pytest.raises(ModelFailed, match=r"not installed \(nowhere\): install paddock\[agent\]"):
+        await model.answer(ModelRequest(model.name, (HELLO,)), lambda *_: None)
+    await model.close()
