@@ -1,6 +1,7 @@
 """A recorded Claude Code session is read whole, and becomes a script that runs its calls again."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +81,10 @@ def recording() -> Recording:
 
 def script(transcript: Transcript) -> tuple[list[str], list[dict[str, Any]]]:
     def ours(
-        tool: str, arguments: dict[str, JsonValue], recorded_cwd: str, cwd: str
-    ) -> tuple[str, dict[str, JsonValue]] | None:
-        where: dict[str, JsonValue] = {"from": recorded_cwd, "to": cwd}
-        return (tool.lower(), arguments | where) if tool in ("Bash", "Edit") else None
+        tool: str, arguments: Mapping[str, Any], recorded_cwd: str, cwd: str
+    ) -> tuple[str, dict[str, Any]] | None:
+        mapped = {**arguments, "from": recorded_cwd, "to": cwd}
+        return (tool.lower(), mapped) if tool in ("Bash", "Edit") else None
 
     return to_script(transcript, recorded_cwd=CWD, cwd="/here", map_call=ours)
 

@@ -2,15 +2,14 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from pydantic import JsonValue
 
 from paddock.store.errors import Refused
 from paddock.store.events import Usage
 
-type MapCall = Callable[
-    [str, dict[str, JsonValue], str, str], tuple[str, dict[str, JsonValue]] | None
-]
+type MapCall = Callable[[str, Mapping[str, Any], str, str], tuple[str, Mapping[str, Any]] | None]
 """(tool, arguments, recorded cwd, cwd) → our tool and its arguments, or None: not one of ours."""
 
 NO_RESULT = "(no result was recorded)"
@@ -189,7 +188,7 @@ def sum_of(usages: Iterable[Usage]) -> Usage:
 def _scripted(call: RecordedCall, recorded_cwd: str, cwd: str, map_call: MapCall) -> JsonValue:
     mapped = map_call(call.tool, call.arguments, recorded_cwd, cwd)
     name, arguments = mapped or (call.tool, call.arguments)
-    told: dict[str, JsonValue] = {"name": name, "arguments": arguments}
+    told: dict[str, JsonValue] = {"name": name, "arguments": dict(arguments)}
     if call.outcome is None:
         told["observed"] = {"text": NO_RESULT, "is_error": True}
     elif mapped is None or call.outcome.was_rejected:
