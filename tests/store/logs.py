@@ -149,7 +149,7 @@ class Story:
             ),
             e.UserMessageAdded(
                 message_id=message,
-                operation_id=self.operation,
+                operation_id=self.at_work(),
                 parent_message_id=self.head
                 if parent == "head"
                 else MessageId(parent or "") or None,
@@ -158,6 +158,11 @@ class Story:
         )
         self.head = message
         return message
+
+    def at_work(self) -> OperationId:
+        """Return the operation at work."""
+        assert self.operation is not None
+        return self.operation
 
     def think(
         self,
@@ -169,8 +174,7 @@ class Story:
         retries: int = 0,
     ) -> MessageId:
         """A model is asked and answers; return the id of the answer, to be given to ``say``."""
-        assert self.operation is not None
-        message, at_work = MessageId(self.new_id()), self.operation
+        message, at_work = MessageId(self.new_id()), self.at_work()
         for attempt in range(1, retries + 2):
             call = ModelCallId(self.new_id())
             self.add(
@@ -221,7 +225,6 @@ class Story:
         self, message: MessageId, text: str, calls: Sequence[ToolCallId] = (), tool: str = "bash"
     ) -> None:
         """The answer joins the conversation."""
-        assert self.operation is not None
         parts: list[e.AssistantPart] = [e.TextPart(text=text)]
         parts += [
             e.ToolCallPart(tool_call_id=call, provider_call_id=call, tool=tool, arguments={})
@@ -230,7 +233,7 @@ class Story:
         self.add(
             e.AssistantMessageAdded(
                 message_id=message,
-                operation_id=self.operation,
+                operation_id=self.at_work(),
                 parent_message_id=self.head,
                 parts=tuple(parts),
                 model="script",
@@ -250,13 +253,12 @@ class Story:
         custody: e.Custody = "executed",
     ) -> ToolCallId:
         """A tool is asked for; return the call's id."""
-        assert self.operation is not None
         call = ToolCallId(self.new_id())
         given: dict[str, JsonValue] = arguments or {"command": "pytest -q"}
         command = given.get("command")
         self.add(
             e.ToolCallRequested(
-                operation_id=self.operation,
+                operation_id=self.at_work(),
                 message_id=message,
                 tool_call_id=call,
                 tool=tool,
@@ -271,11 +273,10 @@ class Story:
         return call
 
     def ask_leave(self, call: ToolCallId) -> ApprovalId:
-        assert self.operation is not None
         approval = ApprovalId(self.new_id())
         self.add(
             e.ApprovalRequested(
-                operation_id=self.operation, tool_call_id=call, approval_id=approval
+                operation_id=self.at_work(), tool_call_id=call, approval_id=approval
             )
         )
         return approval
@@ -289,12 +290,11 @@ class Story:
         after_ms: float = 0.1,
         **how: object,
     ) -> None:
-        assert self.operation is not None
         given = {"door": "rule" if approval is None else "cli", "rule": "default", **how}
         self.add(
             e.ApprovalDecided.model_validate(
                 {
-                    "operation_id": self.operation,
+                    "operation_id": self.at_work(),
                     "tool_call_id": call,
                     "approval_id": approval,
                     "decision": decision,
@@ -305,8 +305,7 @@ class Story:
         )
 
     def run(self, call: ToolCallId) -> None:
-        assert self.operation is not None
-        self.add(e.ToolCallStarted(operation_id=self.operation, tool_call_id=call), after_ms=0.1)
+        self.add(e.ToolCallStarted(operation_id=self.at_work(), tool_call_id=call), after_ms=0.1)
 
     def finish(
         self,
@@ -317,11 +316,10 @@ class Story:
         text: str = "3 passed",
         **facts: object,
     ) -> None:
-        assert self.operation is not None
         self.add(
             e.ToolCallFinished.model_validate(
                 {
-                    "operation_id": self.operation,
+                    "operation_id": self.at_work(),
                     "tool_call_id": call,
                     "status": status,
                     "text": text,
@@ -334,10 +332,9 @@ class Story:
         )
 
     def change(self, call: ToolCallId, path: str, *, added: int = 1, removed: int = 1) -> None:
-        assert self.operation is not None
         self.add(
             e.FileChanged(
-                operation_id=self.operation,
+                operation_id=self.at_work(),
                 tool_call_id=call,
                 path=path,
                 change="modified",

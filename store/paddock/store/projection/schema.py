@@ -499,7 +499,7 @@ def document() -> str:
         "# What can be asked",
         "",
         "<!-- Made from store/paddock/store/projection/schema.py by",
-        "     `python -m paddock.store.projection.schema > docs/SQL.md`. Do not edit. -->",
+        "     `python -m paddock.store.projection > docs/SQL.md`. Do not edit. -->",
         "",
         "`paddock sql QUERY` asks the views below, running sessions included. One SELECT (or",
         "EXPLAIN, DESCRIBE, SHOW) a query; it can read nothing but these views, and write nothing.",
@@ -519,7 +519,3 @@ def document() -> str:
         lines += [f"| {column.name} | {column.type} | {column.says} |" for column in view.columns]
         lines.append("")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    print(document(), end="")  # noqa: T201 - printing is its work
