@@ -9,6 +9,7 @@ from paddock.store.session_file.lock import (
     is_owned,
     start_ticks_of,
     this_process,
+    witness_of,
 )
 from paddock.store.session_file.log import events_of
 from paddock.store.session_file.owner import EVENT_LIMIT_BYTES, SessionFile, fold
@@ -40,4 +41,5 @@ __all__ = [
     "start_ticks_of",
     "this_process",
     "verify",
+    "witness_of",
 ]
