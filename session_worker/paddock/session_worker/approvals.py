@@ -124,7 +124,11 @@ def command_parts(command: str) -> list[str]:
                 return []
         elif character in "'\"":
             quote = character
-        elif character in _UNSAFE or command[index : index + 2] in {"$(", "${"} or (character == "#" and (not part or part[-1].isspace())):
+        elif (
+            character in _UNSAFE
+            or command[index : index + 2] in {"$(", "${"}
+            or (character == "#" and (not part or part[-1].isspace()))
+        ):
             return []
         elif character in _SEPARATORS:
             parts.append("".join(part).strip())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from paddock.store.events import Event, Row, Stored
+from paddock.store.events import Event, Row
 from paddock.store.session import FOLD_VERSION, Session, dump, evolve, load
 from paddock.store.session_file import SessionFile, events_of
 
@@ -93,8 +93,3 @@ class Journal:
     async def _do[T](self, work: Callable[[], T]) -> T:
         # Shielded: a commit that began cannot be taken back by whoever stops waiting for it.
         return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, work))
-
-
-def stored_as(session: Session, event: Event, generation: int, at_us: int) -> Stored:
-    """Return the event with the place that it will have as the next of its session."""
-    return Stored(session.session_id, session.sequence + 1, generation, at_us, event)

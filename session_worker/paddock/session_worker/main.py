@@ -22,18 +22,17 @@ from paddock.session_worker.drivers.function import (
     declared_tool,
     load_agent,
 )
+from paddock.session_worker.engine import Engine
 from paddock.session_worker.errors import AgentNotFound, WorkspaceMissing
-from paddock.session_worker.journal import Journal, stored_as
-from paddock.session_worker.ledger import recover
+from paddock.session_worker.journal import Journal
 from paddock.session_worker.link import HostAddress, Link
 from paddock.session_worker.loop import SessionLoop, now_us
 from paddock.session_worker.protocol import StartOrders
-from paddock.session_worker.redaction import without_secrets
 from paddock.session_worker.tools import Limits, Room, Tool, builtin_tools
-from paddock.session_worker.world import World, spool_folder
+from paddock.session_worker.world import World, spool_folder, toolkit_of
 from paddock.store.errors import AlreadyOwned, Damaged, PaddockError, StoreError
 from paddock.store.events import Event, SessionConfig, SessionResumed, WorkerStarted
-from paddock.store.session import Session, evolve
+from paddock.store.session import Session
 from paddock.store.session_file import SessionFile, folder_of, this_process
 
 EXITS = {
@@ -148,44 +147,36 @@ async def _live(
     def world_of(loop: SessionLoop) -> World:
         return World(journal, tools, room, dict(orders.credentials), loop.arrive, loop.preview)
 
-    driver: Driver = BuiltinDriver() if agent is None else FunctionDriver(agent)
-    loop = SessionLoop(orders, journal, session, generation, world_of, driver)
-    await _begin(orders, loop, journal, agent)
+    function = FunctionDriver(agent) if agent is not None else None
+    driver: Driver = function or BuiltinDriver()
+    secrets = tuple(orders.credentials.values())
+    engine = Engine(session, generation, driver, toolkit_of(tools), secrets)
+    loop = SessionLoop(orders, journal, engine, world_of, function)
+    await loop.begin(_first_events(orders, session, generation, agent))
     host = HostAddress(orders.address, orders.epoch, orders.supervisor_pid)
-    link = Link(Path(orders.runtime), host, loop.hello, loop.heard)
-    return await loop.run(link)
+    return await loop.run(Link(Path(orders.runtime), host, loop.hello, loop.heard))
 
 
-async def _begin(
-    orders: StartOrders, loop: SessionLoop, journal: Journal, agent: LoadedAgent | None
-) -> None:
-    """Commit the start of this generation and all that a death left open, in one transaction."""
-    session = loop.session
-    at = now_us()
-    me = this_process(loop.generation)
-    events: list[Event] = []
+def _first_events(
+    orders: StartOrders, session: Session, generation: int, agent: LoadedAgent | None
+) -> list[Event]:
+    """Return what the first commit of a generation begins with."""
+    config = session.life.config
+    me = this_process(generation)
+    started = WorkerStarted(
+        pid=me.pid,
+        start_ticks=me.start_ticks,
+        boot_id=me.boot_id,
+        agent=config.agent if config else "builtin",
+        agent_version=agent.spec.version if agent else None,
+        paddock_version=__version__,
+        memory_limit_bytes=orders.memory_limit_bytes,
+        ready_ms=(now_us() - orders.asked_at_us) / 1000,
+    )
     if session.life.status in {"suspended", "failed"}:
         reason = orders.resume_reason or "command"
-        events.append(SessionResumed(reason=reason, reset=orders.reset))
-    config = session.life.config
-    events.append(
-        WorkerStarted(
-            pid=me.pid,
-            start_ticks=me.start_ticks,
-            boot_id=me.boot_id,
-            agent=config.agent if config else "builtin",
-            agent_version=agent.spec.version if agent else None,
-            paddock_version=__version__,
-            memory_limit_bytes=orders.memory_limit_bytes,
-            ready_ms=(at - orders.asked_at_us) / 1000,
-        )
-    )
-    events += recover(session, loop.what_happened())
-    secrets = tuple(orders.credentials.values())
-    clean = [without_secrets(event, secrets) for event in events]
-    for event in clean:
-        evolve(session, stored_as(session, event, loop.generation, at))
-    await journal.append(clean, loop.generation, at)
+        return [SessionResumed(reason=reason, reset=orders.reset), started]
+    return [started]
 
 
 def _tools(config: SessionConfig, agent: LoadedAgent | None) -> dict[str, Tool]:

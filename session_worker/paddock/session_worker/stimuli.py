@@ -7,7 +7,7 @@ from pydantic import JsonValue
 
 from paddock.session_worker.model import ModelAnswer, ModelFailed
 from paddock.session_worker.protocol import Arguments, Command, Suspend
-from paddock.session_worker.tools import Plan, ToolOutcome
+from paddock.session_worker.toolbox.contract import Plan, ToolOutcome
 from paddock.store.events import Effects
 from paddock.store.ids import CommandId, ModelCallId, OperationId, ToolCallId
 
@@ -63,6 +63,8 @@ class NotAnswered:
     attempt: int
     failure: ModelFailed | None
     duration_ms: float
+    jitter: float = 0.0
+    """In [0, 1): spreads the retries of many sessions."""
 
 
 @dataclass(frozen=True, slots=True)

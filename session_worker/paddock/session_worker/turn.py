@@ -80,13 +80,6 @@ class PrepareCall:
 
 
 @dataclass(frozen=True, slots=True)
-class RunCall:
-    """Run a call whose intent is durable."""
-
-    tool_call_id: ToolCallId
-
-
-@dataclass(frozen=True, slots=True)
 class AskModel:
     """Send the conversation to the model."""
 
@@ -116,7 +109,7 @@ class RequestTitle:
     text: str
 
 
-type Effect = PrepareCall | RunCall | AskModel | RetryLater | RunAgent | RequestTitle
+type Effect = PrepareCall | AskModel | RetryLater | RunAgent | RequestTitle
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,12 @@
 """What a session's effects touch: tools, the model, and the time. Each effect is a task."""
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 
+from paddock.session_worker.approvals import ToolFacts, Toolkit
 from paddock.session_worker.errors import NeedsCredentials, UnknownModel
 from paddock.session_worker.journal import Journal
 from paddock.session_worker.model import (
@@ -159,22 +161,25 @@ class World:
     async def _ask(self, effect: AskModel, request: ModelRequest) -> None:
         began = time.monotonic()
 
-        def elapsed_ms() -> float:
+        def failed(failure: ModelFailed | None) -> NotAnswered:
+            jitter = int.from_bytes(os.urandom(4)) / 2**32
+            return NotAnswered(effect.model_call_id, effect.attempt, failure, elapsed(), jitter)
+
+        def elapsed() -> float:
             return (time.monotonic() - began) * 1000
 
         try:
             answer = await self._answer(effect, request)
         except asyncio.CancelledError:
-            self._arrive(NotAnswered(effect.model_call_id, effect.attempt, None, elapsed_ms()))
+            self._arrive(failed(None))
         except NeedsCredentials as lacking:
-            self._arrive(LacksCredentials(effect.model_call_id, lacking.message, elapsed_ms()))
+            self._arrive(LacksCredentials(effect.model_call_id, lacking.message, elapsed()))
         except UnknownModel as unknown:
-            failure = ModelFailed("unknown_model", unknown.message)
-            self._arrive(NotAnswered(effect.model_call_id, effect.attempt, failure, elapsed_ms()))
+            self._arrive(failed(ModelFailed("unknown_model", unknown.message)))
         except ModelFailed as failure:
-            self._arrive(NotAnswered(effect.model_call_id, effect.attempt, failure, elapsed_ms()))
+            self._arrive(failed(failure))
         else:
-            self._arrive(Answered(effect.model_call_id, answer, elapsed_ms()))
+            self._arrive(Answered(effect.model_call_id, answer, elapsed()))
 
     async def _answer(self, effect: AskModel, request: ModelRequest) -> ModelAnswer:
         offsets = {"text": 0, "thinking": 0, "reset": 0}
@@ -230,3 +235,11 @@ def spool_folder(data: Path, session_id: str) -> Path:
     folder = data / "spool" / session_id
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
+
+
+def toolkit_of(tools: Mapping[str, Tool]) -> Toolkit:
+    """Return what deciding and ordering need to know of tools."""
+    return {
+        name: ToolFacts(tool.spec.effects, tool.spec.approval, tool.spec.exclusive)
+        for name, tool in tools.items()
+    }
