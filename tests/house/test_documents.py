@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from paddock.supervisor.cli.main import VERBS
+from paddock.supervisor.config import Settings
 from tests.house import error_table, sources
 
 ROOT = sources.ROOT
@@ -141,6 +142,16 @@ def test_the_tables_of_errors_and_exits_are_those_of_the_sources(name: str) -> N
     assert error_table.written(name) == error_table.TABLES[name](), (
         "write them anew: .venv/bin/python -m tests.house.error_table"
     )
+
+
+def test_every_setting_of_a_host_is_explained_with_its_default() -> None:
+    text = error_table.OPERATIONS.read_text(encoding="utf-8")
+    told = dict(re.findall(r"^\| `(\w+)` \| `?([^|`]+?)`? \|", text, flags=re.MULTILINE))
+    defaults = Settings().model_dump().items()
+    known = {key: "none" if value is None else f"{value}" for key, value in defaults}
+    assert {key: told.get(key) for key in known} == {
+        key: value.removesuffix(".0") for key, value in known.items()
+    }
 
 
 def test_no_two_errors_share_a_code() -> None:
