@@ -212,6 +212,8 @@ class SessionFile:
     def save_snapshot(self, sequence: int, fold_version: int, state: bytes) -> None:
         """Keep the folded state after the event ``sequence``, in place of the one before."""
         with self._using() as connection:
+            if sequence > self.head:
+                raise Bug(f"a snapshot of event {sequence}, but the last is {self.head}")
             log_hash = log.hash_at(self._place, connection, sequence)
             snapshot = Snapshot(sequence, state)
             with translated(self._place.database):
