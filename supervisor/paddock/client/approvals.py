@@ -1,0 +1,87 @@
+"""Open questions over all sessions: read from the sessions' own files, so that none is missed."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
+
+from paddock.session_worker.errors import NothingToDecide
+from paddock.store.ids import ApprovalId, OperationId, SessionId, ToolCallId
+from paddock.store.session import Session as State
+
+if TYPE_CHECKING:
+    from paddock.client.host import Host
+    from paddock.client.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class OpenApproval:
+    """A call that waits for somebody to decide."""
+
+    approval_id: ApprovalId
+    session_id: SessionId
+    operation_id: OperationId
+    tool_call_id: ToolCallId
+    tool: str
+    arguments: dict[str, JsonValue]
+    requested_at: int
+    """UTC microseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An open approval and its session."""
+
+    approval_id: ApprovalId
+    session: "Session"
+
+
+def open_in(state: State) -> list[OpenApproval]:
+    """Return a session's open approvals, oldest first (A3)."""
+    conversation = state.conversation
+    return [
+        OpenApproval(
+            approval_id=asked.approval_id,
+            session_id=state.session_id,
+            operation_id=asked.operation_id,
+            tool_call_id=asked.tool_call_id,
+            tool=conversation.calls[asked.tool_call_id].tool,
+            arguments=conversation.calls[asked.tool_call_id].arguments,
+            requested_at=asked.requested_at,
+        )
+        for asked in sorted(conversation.approvals.values(), key=lambda asked: asked.requested_at)
+    ]
+
+
+async def open_approvals(host: "Host") -> list[OpenApproval]:
+    """Return what waits for a decision in all sessions, oldest first."""
+    rows = await host.sql(
+        "SELECT DISTINCT session_id FROM approvals JOIN sessions USING (session_id)"
+        " WHERE decided_at IS NULL AND sessions.status <> 'deleted'"
+    )
+    from paddock.client.files import read_state
+
+    found: list[OpenApproval] = []
+    for (session_id,) in rows:
+        state = await asyncio.to_thread(read_state, host.data, SessionId(str(session_id)))
+        found += open_in(state)
+    return sorted(found, key=lambda asked: asked.requested_at)
+
+
+async def find_approval(host: "Host", text: str) -> Found:
+    """Return the open approval whose id is ``text``, or has it as a part that no other has.
+
+    Raises:
+        NothingToDecide: None has, or several.
+    """
+    asked = await open_approvals(host)
+    exact = [one for one in asked if one.approval_id == text]
+    found = exact or [one for one in asked if text in one.approval_id]
+    if len(found) != 1:
+        what = f"several open approvals match {text!r}" if found else f"no open approval {text!r}"
+        message = f"{what}; see `paddock approvals`"
+        raise NothingToDecide(message, approval_id=text)
+    from paddock.client.session import Session
+
+    return Found(found[0].approval_id, Session(host, found[0].session_id))

@@ -1,0 +1,282 @@
+"""One greeting with one host: a DEALER socket from its opening to its end, never mended.
+
+libzmq's own reconnect loses the middle of what was sent (DESIGN §2), so it is switched off. When
+the peer goes, the connection has ended, all that waits on it hears ``HostGone``, and whoever wants
+to go on opens another one and asks again with the same ids.
+"""
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+
+import zmq
+import zmq.asyncio
+from pydantic import JsonValue
+
+from paddock.client.failures import error_of
+from paddock.session_worker.errors import BadMessage
+from paddock.store.errors import TimedOut
+from paddock.store.ids import CommandId
+from paddock.supervisor import protocol
+from paddock.supervisor.errors import HostGone
+from paddock.supervisor.protocol import (
+    FROM_CLIENT,
+    TO_CLIENT,
+    Alive,
+    Answer,
+    Ask,
+    CommandSettled,
+    Events,
+    Failed,
+    FromClient,
+    Greet,
+    Leave,
+    Notice,
+    Preview,
+    ToClient,
+    Verb,
+)
+
+GREETING_SECONDS = 5.0
+ALIVE_SECONDS = 4.0
+"""A client silent for 15 s counts as having left (L11): three beats may be lost."""
+QUEUED_MESSAGES = 10_000
+"""What libzmq holds in either direction before it says "full"."""
+
+type Heard = Callable[[Events | Preview | Notice], None]
+type Reply = dict[str, JsonValue]
+
+
+def paddock_version() -> str:
+    """Return the version of the installed package, or ``0`` where it is not installed."""
+    try:
+        return version("paddock")
+    except PackageNotFoundError:
+        return "0"
+
+
+class Connection:
+    """A conversation with one host process."""
+
+    def __init__(self, socket: zmq.asyncio.Socket, monitor: zmq.asyncio.Socket) -> None:
+        self.host: protocol.Host | None = None
+        self._socket = socket
+        self._monitor = monitor
+        self._ended = asyncio.Event()
+        self._reason = "the host went away"
+        self._numbers = itertools.count(1)
+        self._asked: dict[int, tuple[asyncio.Future[Reply], Callable[[Reply], None] | None]] = {}
+        self._settled: dict[CommandId, asyncio.Future[CommandSettled]] = {}
+        self._heard: dict[int, Heard] = {}
+        self._greeted: asyncio.Future[protocol.Host] = asyncio.get_running_loop().create_future()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @classmethod
+    async def open(
+        cls,
+        context: zmq.asyncio.Context,
+        address: str,
+        *,
+        name: str = "client",
+        deadline_seconds: float = GREETING_SECONDS,
+    ) -> "Connection":
+        """Return a connection whose greeting was answered.
+
+        Raises:
+            HostGone: Nobody answered within the deadline, or nobody is there.
+        """
+        socket = context.socket(zmq.DEALER)
+        socket.setsockopt(zmq.RECONNECT_IVL, -1)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.SNDHWM, QUEUED_MESSAGES)
+        socket.setsockopt(zmq.RCVHWM, QUEUED_MESSAGES)
+        socket.setsockopt(zmq.MAXMSGSIZE, 33 * 1024 * 1024)
+        monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED)
+        connection = cls(socket, monitor)
+        try:
+            socket.connect(address)
+            connection._begin()
+            connection._say(Greet(paddock_version=paddock_version(), name=name))
+            async with asyncio.timeout(deadline_seconds):
+                connection.host = await connection._greeted
+        except TimeoutError as error:
+            await connection.close()
+            message = f"nobody answered at {address!r} within {deadline_seconds:g} s"
+            raise HostGone(message, address=address) from error
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the other side is still there, as far as is known."""
+        return not self._ended.is_set()
+
+    async def ask(
+        self,
+        verb: Verb,
+        *,
+        deadline_seconds: float,
+        on_answer: Callable[[Reply], None] | None = None,
+    ) -> Reply:
+        """Return the answer to a request; ``on_answer`` sees it before any later message is read.
+
+        Raises:
+            PaddockError: As the host told it.
+            HostGone: The connection ended before the answer.
+            TimedOut: The deadline passed.
+        """
+        self._check_open()
+        number = next(self._numbers)
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._asked[number] = (future, on_answer)
+        try:
+            self._say(_ask(number, verb))
+            async with asyncio.timeout(deadline_seconds):
+                return await future
+        except TimeoutError as error:
+            message = f"{verb.verb!r} was not answered within {deadline_seconds:g} s"
+            raise TimedOut(message, seconds=deadline_seconds, verb=verb.verb) from error
+        finally:
+            self._asked.pop(number, None)
+
+    def tell(self, verb: Verb) -> None:
+        """Send a request whose answer nobody waits for; nothing happens when the host is gone."""
+        if self.is_open:
+            with contextlib.suppress(HostGone):
+                self._say(_ask(next(self._numbers), verb))
+
+    def settled(self, command_id: CommandId) -> "asyncio.Future[CommandSettled]":
+        """Return what will hold the answer to a command; ask for it before the command is sent."""
+        future: asyncio.Future[CommandSettled] = asyncio.get_running_loop().create_future()
+        self._settled[command_id] = future
+        if not self.is_open:
+            future.set_exception(HostGone(self._reason))
+        return future
+
+    def forget(self, command_id: CommandId) -> None:
+        """Wait for a command's answer no more."""
+        future = self._settled.pop(command_id, None)
+        if future is not None and not future.cancel():
+            future.exception()
+
+    def listen(self, subscription_id: int, heard: Heard) -> None:
+        """Hand what is told about a subscription to ``heard``."""
+        self._heard[subscription_id] = heard
+
+    def ignore(self, subscription_id: int) -> None:
+        """Listen to a subscription no more."""
+        self._heard.pop(subscription_id, None)
+
+    async def wait_ended(self) -> None:
+        """Return when the connection has ended."""
+        await self._ended.wait()
+
+    async def close(self) -> None:
+        """Say goodbye and let go of the socket; may be called more than once."""
+        if self.is_open:
+            with contextlib.suppress(HostGone):
+                self._say(Leave())
+        self._end("the client left")
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if not self._socket.closed:
+            self._socket.disable_monitor()
+            self._monitor.close(linger=0)
+            # What was said last (Leave) gets this long to be handed to the kernel.
+            self._socket.close(linger=100)
+
+    # --- inside ---
+
+    def _begin(self) -> None:
+        for work in (self._listen(), self._watch(), self._beat()):
+            self._tasks.append(asyncio.create_task(work))
+
+    def _say(self, word: FromClient) -> None:
+        try:
+            # With DONTWAIT the future is done when it is returned: sent, or failed.
+            sent = self._socket.send(FROM_CLIENT.pack(word), zmq.DONTWAIT)
+            assert isinstance(sent, asyncio.Future)
+            sent.result()
+        except (zmq.ZMQError, asyncio.InvalidStateError) as error:
+            self._end(f"the host takes nothing more ({error})")
+            raise HostGone(self._reason) from error
+
+    async def _listen(self) -> None:
+        while True:
+            frames = await self._socket.recv_multipart(copy=True)
+            try:
+                word = TO_CLIENT.unpack(frames[-1])
+            except BadMessage as error:
+                self._end(f"the host said what is no message: {error.message}")
+                return
+            self._take(word)
+
+    def _take(self, word: ToClient) -> None:
+        match word:
+            case protocol.Host():
+                if not self._greeted.done():
+                    self._greeted.set_result(word)
+            case Answer():
+                future, on_answer = self._asked.pop(word.request_id, (None, None))
+                if on_answer is not None:
+                    on_answer(word.result)
+                if future is not None and not future.done():
+                    future.set_result(word.result)
+            case Failed():
+                future, _ = self._asked.pop(word.request_id, (None, None))
+                if future is not None and not future.done():
+                    future.set_exception(error_of(word.code, word.message, word.facts))
+            case CommandSettled():
+                settled = self._settled.get(word.command_id)
+                if settled is not None and not settled.done():
+                    settled.set_result(word)
+            case Events() | Preview() | Notice():
+                heard = self._heard.get(word.subscription_id)
+                if heard is not None:
+                    heard(word)
+            case _:
+                return
+
+    async def _watch(self) -> None:
+        await self._monitor.recv_multipart()
+        self._end("the host went away")
+
+    async def _beat(self) -> None:
+        while self.is_open:
+            await asyncio.sleep(ALIVE_SECONDS)
+            with contextlib.suppress(HostGone):
+                self._say(Alive())
+
+    def _end(self, reason: str) -> None:
+        if self._ended.is_set():
+            return
+        self._reason = reason
+        self._ended.set()
+        gone: list[asyncio.Future[Reply] | asyncio.Future[CommandSettled]]
+        gone = [future for future, _ in self._asked.values()]
+        gone += self._settled.values()
+        for future in gone:
+            if not future.done():
+                future.set_exception(HostGone(reason))
+                future.exception()  # somebody may have stopped waiting: that is no fault
+        if not self._greeted.done():
+            self._greeted.set_exception(HostGone(reason))
+            self._greeted.exception()
+        ended = Notice(subscription_id=0, what="ended", detail={"reason": "host_gone"})
+        for heard in list(self._heard.values()):
+            heard(ended)
+
+    def _check_open(self) -> None:
+        if not self.is_open:
+            raise HostGone(self._reason)
+
+
+def _ask(number: int, verb: Verb) -> Ask:
+    fields: Mapping[str, JsonValue] = verb.model_dump(mode="json")
+    return Ask(request_id=number, verb=verb.verb, arguments=dict(fields))

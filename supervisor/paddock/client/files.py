@@ -1,0 +1,71 @@
+"""Sessions read straight from their files: the same for one that lives and one that rests."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from paddock.store.errors import SessionNotFound, StoreError
+from paddock.store.events import Stored
+from paddock.store.ids import SessionId
+from paddock.store.session import FOLD_VERSION, Session, evolve, load
+from paddock.store.session_file import SessionReader, events_of, folder_of, sessions_in
+
+ROWS_AT_ONCE = 1000
+
+
+def read_state(data: Path, session_id: SessionId) -> Session:
+    """Return the fold of a session's file, helped by its snapshot.
+
+    Raises:
+        SessionNotFound: There is no such file.
+        Damaged: The file is not what was written.
+    """
+    with SessionReader(folder_of(data, session_id), session_id) as reader:
+        snapshot = reader.snapshot(FOLD_VERSION)
+        session = load(snapshot.state) if snapshot is not None else Session(session_id)
+        for stored in _events(reader, session_id, session.sequence):
+            evolve(session, stored)
+        return session
+
+
+def read_events(data: Path, session_id: SessionId, after: int = 0) -> Iterator[Stored]:
+    """Yield the stored events above ``after``; raises as :func:`read_state` does."""
+    with SessionReader(folder_of(data, session_id), session_id) as reader:
+        yield from _events(reader, session_id, after)
+
+
+def _events(reader: SessionReader, session_id: SessionId, after: int) -> Iterator[Stored]:
+    while rows := reader.rows(after, ROWS_AT_ONCE):
+        for stored in events_of(session_id, rows):
+            yield stored
+            after = stored.sequence
+
+
+def find_session(data: Path, text: str) -> SessionId:
+    """Return the id of a session by name, or by a part of an id that only it has.
+
+    Raises:
+        SessionNotFound: There is none, or several.
+    """
+    ids = sessions_in(data)
+    found = [one for one in ids if text in one] if is_part_of_id(text) else []
+    if len(found) != 1:
+        named = [one for one in ids if name_of(data, one) == text]
+        found = named or found
+    if len(found) == 1:
+        return found[0]
+    what = f"{text!r} is a part of several ids" if found else f"there is no session {text!r}"
+    raise SessionNotFound(f"{what}; `paddock ls` shows them", text=text)
+
+
+def is_part_of_id(text: str) -> bool:
+    """Whether a text could be a part of a session's id."""
+    return bool(text) and all(character in "0123456789abcdef-" for character in text)
+
+
+def name_of(data: Path, session_id: SessionId) -> str | None:
+    """Return a session's name; None where it has none, was deleted, or cannot be read."""
+    try:
+        life = read_state(data, session_id).life
+    except StoreError:
+        return None
+    return life.config.name if life.config is not None and life.status != "deleted" else None

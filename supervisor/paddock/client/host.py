@@ -1,0 +1,424 @@
+"""A host, as a client sees it: requests that outlive a connection, and the sessions it keeps.
+
+Every request here may be asked twice: commands carry ids, the others change nothing the second
+time. So a request whose host goes away is asked again of the next one, until its deadline (P14).
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from pydantic import JsonValue
+
+from paddock.client import environment as surroundings
+from paddock.client.connection import Connection, Reply
+from paddock.client.failures import error_of
+from paddock.client.keys import command_id_of, new_id
+from paddock.client.link import Link
+from paddock.client.models import absolute_model
+from paddock.client.places import Places, places_of
+from paddock.client.rows import Rows
+from paddock.client.session import Session
+from paddock.session_worker.errors import WorkspaceMissing
+from paddock.session_worker.protocol import Arguments, Command
+from paddock.store.errors import AlreadyExists, SessionNotFound, TimedOut
+from paddock.store.events import Approvals, Limits, SessionConfig
+from paddock.store.ids import CommandId, SessionId, is_uuid7
+from paddock.store.protocol import SessionFilter
+from paddock.supervisor.errors import HostGone
+from paddock.supervisor.protocol import (
+    CommandSettled,
+    CreateSession,
+    Down,
+    Lives,
+    Resolve,
+    SendCommand,
+    Status,
+    SuspendIdle,
+    Sync,
+    Verb,
+)
+
+ASK_SECONDS = 60.0
+"""Creating or waking a session may take its start timeout of 30 s, behind others."""
+REACH_SECONDS = 30.0
+
+type Mode = Literal["normal", "plan", "yolo"]
+
+
+async def connect(
+    home: str | Path | None = None,
+    *,
+    start: bool = True,
+    name: str = "client",
+    deadline_seconds: float = REACH_SECONDS,
+) -> "Host":
+    """Return the host of a home (``PADDOCK_HOME``, or the user's own folders).
+
+    Where none runs, one is started, detached, unless ``start`` is False; it leaves when it was idle
+    for ten minutes.
+
+    Raises:
+        NoHost: None runs and ``start`` is False.
+        HostGone: It could not be reached; says what it said last.
+    """
+    host = Host(places_of(home), start=start, name=name)
+    try:
+        await host.reach(deadline_seconds)
+    except BaseException:
+        await host.close()
+        raise
+    return host
+
+
+class Host:
+    """The host of one home; also an async context manager that lets go of it."""
+
+    def __init__(self, places: Places, *, start: bool = True, name: str = "client") -> None:
+        self.places = places
+        self.credentials: dict[str, str] = surroundings.credentials(os.environ)
+        """What this client can give to sessions that need it: ``{"env:NAME": value}``."""
+        self._by = f"uid:{os.getuid()}"
+        self._link = Link(places, start=start, name=name)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def reach(self, deadline_seconds: float = REACH_SECONDS) -> None:
+        """Connect, if that is not done yet."""
+        await self._link.connection(deadline_seconds)
+
+    async def close(self) -> None:
+        """Let go of the host, which goes on; may be called more than once."""
+        await self._link.close()
+
+    @property
+    def data(self) -> Path:
+        """The host's data folder."""
+        return self.places.data
+
+    # --- sessions ---
+
+    async def create_session(
+        self,
+        config: SessionConfig,
+        *,
+        credentials: Mapping[str, str] | None = None,
+        session_id: SessionId | None = None,
+        deadline_seconds: float = ASK_SECONDS,
+    ) -> Session:
+        """Create a session and return it when its worker is ready.
+
+        Its id is the id of this command: the same id with the same configuration gives the same
+        session again.
+
+        Raises:
+            AlreadyExists: The name is taken, or the id is known with another configuration.
+            CapacityExceeded: There is no room; nothing was created.
+            CreationFailed: Its worker did not come up.
+        """
+        ask = CreateSession(
+            session_id=session_id or SessionId(new_id()),
+            config=config,
+            credentials=dict(self.credentials if credentials is None else credentials),
+        )
+        reply = await self.ask(ask, deadline_seconds=deadline_seconds)
+        return Session(self, SessionId(str(reply["session_id"])), config.name)
+
+    async def new(  # noqa: PLR0913 - each is a field of the configuration by its own name
+        self,
+        name: str | None = None,
+        *,
+        agent: str = "builtin",
+        model: str | None = None,
+        cwd: str | Path | None = None,
+        mode: Mode = "normal",
+        unattended: bool = False,
+        environment: Mapping[str, str] | None = None,
+        credentials: Mapping[str, str] | None = None,
+        approvals: Approvals | None = None,
+        limits: Limits | None = None,
+        labels: Mapping[str, str] | None = None,
+        **more: Any,
+    ) -> Session:
+        """Create a session in a folder (the current one); ``more`` are fields of SessionConfig.
+
+        Raises:
+            WorkspaceMissing: The folder does not exist.
+            PaddockError: As :meth:`create_session`.
+        """
+        secrets = dict(self.credentials if credentials is None else credentials)
+        config = SessionConfig(
+            name=name,
+            agent=agent,
+            model=absolute_model(model),
+            workspace=str(workspace_at(cwd)),
+            mode=mode,
+            unattended=unattended,
+            environment=dict(
+                surroundings.collect(os.environ) if environment is None else environment
+            ),
+            credentials=tuple(secrets),
+            approvals=approvals or Approvals(),
+            limits=limits or Limits(),
+            labels=dict(labels or {}),
+            **more,
+        )
+        return await self.create_session(config, credentials=secrets)
+
+    async def ensure(self, name: str, **config: Any) -> Session:
+        """Return the session of a name, created (as :meth:`new` does) if there is none."""
+        try:
+            return await self.session(name)
+        except SessionNotFound:
+            pass
+        try:
+            return await self.new(name, **config)
+        except AlreadyExists:  # somebody was quicker
+            return await self.session(name)
+
+    async def session(self, text: str) -> Session:
+        """Return the session of a name, an id, or a part of an id that only it has.
+
+        Raises:
+            SessionNotFound: There is none, or several.
+        """
+        reply = await self.ask(Resolve(text=text))
+        name = None if is_uuid7(text) else text
+        return Session(self, SessionId(str(reply["session_id"])), name)
+
+    async def list_sessions(
+        self, chosen: SessionFilter | None = None, **named: Any
+    ) -> list[dict[str, Any]]:
+        """Return the rows of ``sessions`` that a filter chooses; ``named`` are its fields."""
+        async with self.store() as store:
+            return await store.list_sessions(chosen or SessionFilter(**named))
+
+    async def get_session(self, session_id: SessionId) -> dict[str, Any]:
+        """Return a session's row of the view ``sessions``.
+
+        Raises:
+            SessionNotFound: There is none.
+        """
+        rows = (await self.sql("SELECT * FROM sessions WHERE session_id = ?", [session_id])).dicts()
+        if not rows:
+            message = f"there is no session {session_id!r}; see `paddock ls`"
+            raise SessionNotFound(message, session_id=session_id)
+        return rows[0]
+
+    async def suspend_idle_sessions(self, max_idle_seconds: float) -> int:
+        """Suspend every session at rest for longer and without a subscriber; return how many."""
+        reply = await self.ask(SuspendIdle(max_idle_seconds=max_idle_seconds))
+        count = reply["count"]
+        assert isinstance(count, int)
+        return count
+
+    async def decide(
+        self, approval_id: str, decision: Literal["allowed", "denied"], **how: Any
+    ) -> Session:
+        """Answer an approval by its id (or a unique part of it), in whichever session it is open.
+
+        Raises:
+            NothingToDecide: No open approval has that id.
+        """
+        from paddock.client.approvals import find_approval
+
+        found = await find_approval(self, approval_id)
+        await found.session.decide(found.approval_id, decision, **how)
+        return found.session
+
+    # --- the host itself ---
+
+    async def lives(self) -> list[dict[str, Any]]:
+        """Return what lives now, one row a worker."""
+        workers = (await self.ask(Lives()))["workers"]
+        assert isinstance(workers, list)
+        return [worker for worker in workers if isinstance(worker, dict)]
+
+    async def status(self) -> dict[str, Any]:
+        """Return what the host is and how it fares."""
+        return await self.ask(Status())
+
+    async def heads(self) -> dict[str, int]:
+        """Return the last sequence of each session that the host knows to have moved."""
+        heads = (await self.ask(Sync()))["heads"]
+        assert isinstance(heads, dict)
+        return {key: value for key, value in heads.items() if isinstance(value, int)}
+
+    async def down(
+        self, *, force: bool = False, keep_workers: bool = False, deadline_seconds: float = 20.0
+    ) -> None:
+        """End the host; return when it said so or is gone.
+
+        Raises:
+            Busy: There are open operations and ``force`` is False; the facts name them.
+        """
+        ask = Down(force=force, keep_workers=keep_workers, deadline_seconds=deadline_seconds)
+        connection = await self._link.connection(REACH_SECONDS)
+        try:
+            await connection.ask(ask, deadline_seconds=deadline_seconds + 20)
+        except HostGone:
+            return  # it had no time for an answer
+
+    async def sql(
+        self,
+        query: str,
+        params: Sequence[Any] | Mapping[str, Any] | None = None,
+        *,
+        deadline_seconds: float = ASK_SECONDS,
+    ) -> Rows:
+        """Return what one SELECT (or EXPLAIN) over all sessions gives.
+
+        It sees all that was durable when it was asked.
+
+        Raises:
+            SqlRefused: It is not one SELECT, or it failed; the text is the database's own.
+        """
+        from paddock.client.store import query as ask_store
+
+        connection = await self._link.connection(REACH_SECONDS)
+        assert connection.host is not None
+        heads = await self.heads()
+        return await ask_store(
+            connection.host.store_address, query, params, heads, deadline_seconds
+        )
+
+    # --- requests ---
+
+    def new_command_id(self) -> CommandId:
+        """Return a fresh id for a command."""
+        return CommandId(new_id())
+
+    async def ask(
+        self,
+        verb: Verb,
+        *,
+        deadline_seconds: float = ASK_SECONDS,
+        on_answer: Callable[[Connection, Reply], None] | None = None,
+    ) -> Reply:
+        """Return the answer to a request, asked again of the next host if this one goes away.
+
+        Raises:
+            PaddockError: As the host told it.
+            HostGone: It went away and none came back in time.
+            TimedOut: The deadline passed.
+        """
+        until = _Until(deadline_seconds)
+        while True:
+            connection = await self._link.connection(min(REACH_SECONDS, until.left()))
+
+            def answered(reply: Reply, connection: Connection = connection) -> None:
+                if on_answer is not None:
+                    on_answer(connection, reply)
+
+            try:
+                return await connection.ask(verb, deadline_seconds=until.left(), on_answer=answered)
+            except HostGone:
+                if until.is_over():
+                    raise
+
+    async def command(
+        self,
+        session_id: SessionId,
+        arguments: Arguments,
+        *,
+        key: str | None = None,
+        command_id: CommandId | None = None,
+        deadline_seconds: float = ASK_SECONDS,
+    ) -> CommandSettled:
+        """Have a session carry out a command exactly once; return its answer.
+
+        Raises:
+            PaddockError: It was rejected, with the reason's own class.
+            TimedOut: No answer within the deadline; it may still take effect, once.
+        """
+        if command_id is None:
+            command_id = await self._id_for(session_id, key)
+        command = Command(
+            command_id=command_id,
+            verb=arguments.verb,
+            arguments=_plain(arguments),
+            by=self._by,
+        )
+        ask = SendCommand(session_id=session_id, command=command, credentials=self.credentials)
+        settled = await self._settle(ask, _Until(deadline_seconds))
+        if settled.kind in ("command_rejected", "command_quarantined"):
+            code = settled.code or (
+                "quarantined" if settled.kind == "command_quarantined" else "refused"
+            )
+            reason = settled.reason or f"the session refused {arguments.verb!r}"
+            raise error_of(code, reason, {"session_id": session_id, "command_id": command_id})
+        return settled
+
+    # --- inside ---
+
+    async def _id_for(self, session_id: SessionId, key: str | None) -> CommandId:
+        if key is None:
+            return self.new_command_id()
+        from paddock.store.session_file import folder_of
+
+        folder = folder_of(self.data, session_id)
+        return await asyncio.to_thread(command_id_of, folder, key)
+
+    async def _settle(self, ask: SendCommand, until: "_Until") -> CommandSettled:
+        command_id = ask.command.command_id
+        while True:
+            connection = await self._link.connection(min(REACH_SECONDS, until.left()))
+            settled = connection.settled(command_id)
+            try:
+                await connection.ask(ask, deadline_seconds=until.left())
+                async with asyncio.timeout(until.left()):
+                    return await settled
+            except HostGone:
+                if until.is_over():
+                    raise
+            except TimeoutError as error:
+                message = (
+                    f"{ask.command.verb!r} was accepted but not answered within "
+                    f"{until.seconds:g} s; ask again with the id {command_id!r}"
+                )
+                raise TimedOut(message, seconds=until.seconds, command_id=command_id) from error
+            finally:
+                connection.forget(command_id)
+
+
+class _Until:
+    """A deadline that is shared by several waits."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._at = asyncio.get_running_loop().time() + seconds
+
+    def left(self) -> float:
+        return max(0.05, self._at - asyncio.get_running_loop().time())
+
+    def is_over(self) -> bool:
+        return asyncio.get_running_loop().time() >= self._at
+
+
+def _plain(arguments: Arguments) -> dict[str, JsonValue]:
+    return arguments.model_dump(mode="json", exclude_none=True)
+
+
+def workspace_at(cwd: str | Path | None) -> Path:
+    """Return a workspace as an absolute path.
+
+    Raises:
+        WorkspaceMissing: It is no folder.
+    """
+    folder = Path(cwd if cwd is not None else Path.cwd()).expanduser()
+    if not folder.is_dir():
+        message = f"the workspace {str(folder)!r} is no folder; create it, or name another (--cwd)"
+        raise WorkspaceMissing(message, path=str(folder))
+    return folder.resolve()

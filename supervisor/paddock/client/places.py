@@ -1,0 +1,84 @@
+"""Where a home's folders are, as a client needs them, and which host serves it now."""
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from paddock.supervisor.config import Folders, folders_of
+
+ANNOUNCEMENT = "host.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The folders of one home; ``home`` is None where the environment names them."""
+
+    home: str | None
+    folders: Folders
+
+    @property
+    def data(self) -> Path:
+        """Sessions, the host's own file, DuckDB."""
+        return self.folders.data
+
+    @property
+    def runtime(self) -> Path:
+        """Sockets, and the host's announcement."""
+        return self.folders.runtime
+
+    @property
+    def config(self) -> Path:
+        """The user's settings."""
+        return self.folders.config
+
+    def as_environment(self) -> dict[str, str]:
+        """Return the variables that point another process at the same folders."""
+        return {
+            "PADDOCK_DATA": str(self.data),
+            "PADDOCK_RUNTIME": str(self.runtime),
+            "PADDOCK_CONFIG": str(self.config),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """What ``host.json`` says of a host."""
+
+    address: str
+    epoch: int
+    pid: int
+    store_address: str | None = None
+
+    def is_live(self) -> bool:
+        """Whether a process of that pid lives; it may be another one's by now."""
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return True
+
+
+def announced(places: Places) -> Announced | None:
+    """Return what the present host says of itself, or None if there is none (or half of one)."""
+    try:
+        told = json.loads((places.runtime / ANNOUNCEMENT).read_text())
+        return Announced(
+            address=str(told["clients_address"]),
+            epoch=int(told["epoch"]),
+            pid=int(told["pid"]),
+            store_address=told.get("store_address"),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def places_of(home: str | Path | None = None) -> Places:
+    """Return the folders of a home: the one named, ``PADDOCK_HOME``'s, or the user's own."""
+    flags = {} if home is None else {"home": str(Path(home).expanduser().absolute())}
+    temporary = Path(tempfile.gettempdir())
+    folders, _ = folders_of(os.environ, flags, uid=os.getuid(), temporary=temporary)
+    return Places(home=flags.get("home"), folders=folders)

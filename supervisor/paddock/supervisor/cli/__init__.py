@@ -1,0 +1,1 @@
+"""The command line: ``paddock VERB``. ``main`` is the door, a module answers a group of verbs."""

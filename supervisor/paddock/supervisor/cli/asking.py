@@ -1,0 +1,199 @@
+"""Asking the person at the terminal: one approval at a time, the oldest first (A3).
+
+Lines are read by the loop itself, never by a thread that would hang on after Ctrl-C; and a question
+that somebody else answers meanwhile is withdrawn.
+"""
+
+import asyncio
+import os
+import sys
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from paddock.client.feed import Told
+from paddock.client.session import Session
+from paddock.session_worker.errors import NothingToDecide
+from paddock.store.events import (
+    ApprovalDecided,
+    ApprovalRequested,
+    OperationCancelled,
+    OperationCompleted,
+    OperationFailed,
+    OperationInterrupted,
+    Stored,
+    ToolCallRequested,
+)
+from paddock.store.ids import ApprovalId
+from paddock.supervisor.cli.printing import clean, one_line
+from paddock.supervisor.cli.screen import Screen
+
+type Choice = Literal["once", "always", "deny"]
+
+CHOICES: dict[str, Choice] = {
+    "y": "once",
+    "yes": "once",
+    "a": "always",
+    "always": "always",
+    "n": "deny",
+    "no": "deny",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """An open approval, with the call that it is about."""
+
+    approval_id: ApprovalId
+    operation_id: str
+    tool: str
+    arguments: dict[str, object]
+
+
+class Lines:
+    """Lines typed at a terminal, handed to a function as they come."""
+
+    def __init__(self, take: Callable[[str], None], *, at_end: Callable[[], None]) -> None:
+        self._take = take
+        self._at_end = at_end
+        self._rest = b""
+        self._loop = asyncio.get_running_loop()
+        self._descriptor = sys.stdin.fileno()
+        self._loop.add_reader(self._descriptor, self._read)
+
+    def close(self) -> None:
+        """Read no more."""
+        self._loop.remove_reader(self._descriptor)
+
+    def _read(self) -> None:
+        data = os.read(self._descriptor, 65536)
+        if not data:
+            self.close()
+            self._at_end()
+            return
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._take(line.decode("utf-8", "replace"))
+
+
+class Asker:
+    """Keeps the open questions of a session and asks them one after another."""
+
+    def __init__(
+        self,
+        session: Session,
+        screen: Screen,
+        *,
+        otherwise: Callable[[str], Awaitable[None]] | None = None,
+        at_end: Callable[[], object] | None = None,
+    ) -> None:
+        self._session = session
+        self._screen = screen
+        self._otherwise = otherwise
+        self._at_end = at_end
+        self._calls: dict[str, tuple[str, dict[str, object]]] = {}
+        self._open: OrderedDict[str, Question] = OrderedDict()
+        self._asked: str | None = None
+        self._answering: set[asyncio.Task[None]] = set()
+        self._lines = Lines(self._line, at_end=self._ended)
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._lines.close()
+        for task in self._answering:
+            task.cancel()
+
+    def take(self, told: Told) -> None:
+        """See what is told of the session: questions come and go."""
+        if not isinstance(told, Stored):
+            return
+        event = told.event
+        match event:
+            case ToolCallRequested():
+                self._calls[event.tool_call_id] = (event.tool, dict(event.arguments))
+            case ApprovalRequested():
+                tool, arguments = self._calls.get(event.tool_call_id, ("a tool", {}))
+                question = Question(event.approval_id, event.operation_id, tool, arguments)
+                self._open[event.approval_id] = question
+            case ApprovalDecided() if event.approval_id is not None:
+                self._withdraw(event.approval_id)
+            case (
+                OperationCompleted()
+                | OperationFailed()
+                | OperationCancelled()
+                | OperationInterrupted()
+            ):
+                for question in list(self._open.values()):
+                    if question.operation_id == event.operation_id:
+                        self._withdraw(question.approval_id)
+            case _:
+                return
+
+    def ask(self) -> None:
+        """Put the oldest open question, if none is put; called when all that was told is shown."""
+        if self._asked is not None or not self._open:
+            return
+        question = next(iter(self._open.values()))
+        self._asked = question.approval_id
+        self._put(question)
+
+    # --- inside ---
+
+    def _put(self, question: Question) -> None:
+        self._screen.end_line()
+        print(f"\nMay it run {clean(question.tool)}?", file=sys.stderr)
+        for name, value in question.arguments.items():
+            text = clean(value) if isinstance(value, str) else one_line(repr(value), 2000)
+            print("  " + f"{name}: {text}".replace("\n", "\n    "), file=sys.stderr)
+        print(
+            f"[y]es, [a]lways {clean(question.tool)} in this session, [n]o: ",
+            end="",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def _withdraw(self, approval_id: str) -> None:
+        self._open.pop(approval_id, None)
+        if self._asked == approval_id:
+            self._asked = None
+
+    def _line(self, line: str) -> None:
+        question = self._open.get(self._asked or "")
+        if question is None:
+            if self._otherwise is not None and line.strip():
+                self._begin(self._otherwise(line))
+            return
+        choice = CHOICES.get(line.strip().lower())
+        if choice is None:
+            print("y, a or n: ", end="", file=sys.stderr, flush=True)
+            return
+        self._begin(self._decide(question, choice))
+
+    async def _decide(self, question: Question, choice: Choice) -> None:
+        try:
+            await self._session.decide(
+                question.approval_id,
+                "denied" if choice == "deny" else "allowed",
+                scope="tool" if choice == "always" else "once",
+                door="cli",
+            )
+        except NothingToDecide:
+            self._screen.note("that was decided elsewhere")
+            self._withdraw(question.approval_id)
+
+    def _begin(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._answering.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: "asyncio.Task[None]") -> None:
+        self._answering.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._screen.note(str(error), "31")
+
+    def _ended(self) -> None:
+        if self._at_end is not None:
+            self._at_end()
+            return
+        self._screen.note("the terminal's input ended; answer with `paddock approve`")

@@ -1,0 +1,246 @@
+"""``paddock doctor``: whether this machine is fit for a host, and what it cannot do."""
+
+import ctypes
+import errno
+import os
+import platform
+import resource
+import shutil
+import sqlite3
+import stat
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from paddock.client.places import Places, announced, places_of
+from paddock.supervisor.cli import exit_codes
+from paddock.supervisor.cli.printing import print_json, say, size
+from paddock.supervisor.cli.sessions import AsJson
+
+type Verdict = Literal["ok", "note", "bad"]
+
+SAFE_SQLITE = (3, 51, 3)
+"""Before it, checkpoints that race can corrupt a file (we use one connection, so it is a note)."""
+ENOUGH_FILES = 4096
+ENOUGH_PROCESSES = 2048
+ENOUGH_BYTES = 2_000_000_000
+SOCKET_PATH_LIMIT = 107
+LANDLOCK_CREATE_RULESET = 444
+LANDLOCK_CREATE_RULESET_VERSION = 1
+NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "ceph", "lustre"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. ``note``: it works, with less; ``bad``: it will not do."""
+
+    name: str
+    verdict: Verdict
+    value: str
+    advice: str | None = None
+
+
+def doctor(*, as_json: AsJson = False) -> int:
+    """Look whether this machine is fit for a host; exit code 1 if something will not do.
+
+    Examples:
+      paddock doctor
+      paddock doctor --json | jq '.[] | select(.verdict != "ok")'
+    """
+    findings = list(examine(places_of()))
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        marks = {"ok": "ok  ", "note": "note", "bad": "BAD "}
+        for finding in findings:
+            advice = f"\n      → {finding.advice}" if finding.advice else ""
+            say(f"{marks[finding.verdict]}  {finding.name:<18}{finding.value}{advice}")
+    is_bad = any(finding.verdict == "bad" for finding in findings)
+    return exit_codes.FAILED if is_bad else exit_codes.DONE
+
+
+def examine(places: Places) -> Iterator[Finding]:
+    """Yield what there is to say about this machine and this home."""
+    yield from _versions()
+    yield from _folders(places)
+    yield _disk(places.data)
+    yield from _limits()
+    yield from _kernel()
+    yield _socket(places.runtime)
+    yield _host(places)
+
+
+def _versions() -> Iterator[Finding]:
+    yield Finding("paddock", "ok", _installed("paddock"))
+    is_old = sys.version_info < (3, 12)
+    yield Finding("python", "bad" if is_old else "ok", f"{platform.python_version()}")
+    told = sqlite3.sqlite_version
+    is_safe = tuple(int(part) for part in told.split(".")) >= SAFE_SQLITE
+    yield Finding(
+        "sqlite",
+        "ok" if is_safe else "note",
+        told,
+        None
+        if is_safe
+        else "before 3.51.3 racing checkpoints can corrupt a file; a session has one connection, "
+        "so it is safe with Paddock, but open its files with no other program that writes",
+    )
+    for package in ("duckdb", "pyzmq", "multiprocess", "pydantic"):
+        found = _installed(package)
+        yield Finding(package, "ok" if found != "missing" else "bad", found)
+    agent = _installed("pydantic-ai-slim")
+    yield Finding(
+        "pydantic-ai",
+        "ok" if agent != "missing" else "note",
+        agent,
+        "real models need it: pip install 'paddock[agent]'" if agent == "missing" else None,
+    )
+
+
+def _installed(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"
+
+
+def _folders(places: Places) -> Iterator[Finding]:
+    for name, folder in (
+        ("data", places.data),
+        ("runtime", places.runtime),
+        ("config", places.config),
+    ):
+        yield _folder(name, folder)
+
+
+def _folder(name: str, folder: Path) -> Finding:
+    if not folder.exists():
+        return Finding(f"{name} folder", "ok", f"{folder} (not made yet)")
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    shown = f"{folder} ({mode:04o})"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        advice = f"make it writable: chmod u+wx {folder}"
+        return Finding(f"{name} folder", "bad", shown, advice)
+    kind = file_system_of(folder)
+    if name == "data" and kind in NETWORK_FILE_SYSTEMS:
+        advice = "locks and fsync mean something else there: put PADDOCK_HOME on a local disk"
+        return Finding(f"{name} folder", "bad", f"{shown} on {kind}", advice)
+    if mode & 0o077 and name != "config":
+        advice = f"others can look into it: chmod 700 {folder}"
+        return Finding(f"{name} folder", "note", shown, advice)
+    return Finding(f"{name} folder", "ok", shown)
+
+
+def file_system_of(folder: Path) -> str | None:
+    """Return the kind of file system that a folder stands on; None where that is not told."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    here = str(folder.resolve())
+    best, kind = "", None
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        point = before.split()[4].replace("\\040", " ")
+        inside = here == point or here.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, after.split()[0]
+    return kind
+
+
+def _disk(data: Path) -> Finding:
+    folder = next(path for path in (data, *data.parents) if path.exists())
+    free = shutil.disk_usage(folder).free
+    advice = None if free > ENOUGH_BYTES else "make room: a full disk stops sessions"
+    return Finding("free disk", "ok" if advice is None else "note", size(free), advice)
+
+
+def _limits() -> Iterator[Finding]:
+    for name, which, enough, command in (
+        ("open files", resource.RLIMIT_NOFILE, ENOUGH_FILES, "ulimit -n 65536"),
+        ("processes", resource.RLIMIT_NPROC, ENOUGH_PROCESSES, "ulimit -u 8192"),
+    ):
+        soft, hard = resource.getrlimit(which)
+        is_enough = soft == resource.RLIM_INFINITY or soft >= enough
+        shown = f"{_limit(soft)} (at most {_limit(hard)})"
+        advice = None if is_enough else f"too few for hundreds of sessions: {command}"
+        yield Finding(name, "ok" if is_enough else "note", shown, advice)
+
+
+def _limit(value: int) -> str:
+    return "unlimited" if value == resource.RLIM_INFINITY else str(value)
+
+
+def _kernel() -> Iterator[Finding]:
+    yield Finding("kernel", "ok" if sys.platform == "linux" else "note", platform.platform())
+    has_pidfd = hasattr(os, "pidfd_open") and _opens_pidfd()
+    yield Finding(
+        "pidfd",
+        "ok" if has_pidfd else "note",
+        "yes" if has_pidfd else "no",
+        None if has_pidfd else "deaths of adopted workers are proven by their lock alone",
+    )
+    yield _cgroup()
+    landlock = _landlock_version()
+    yield Finding(
+        "landlock",
+        "ok" if landlock else "note",
+        f"version {landlock}" if landlock else "no",
+        None if landlock else "tools cannot be kept out of other folders by the kernel",
+    )
+
+
+def _opens_pidfd() -> bool:
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError:
+        return False
+    return True
+
+
+def _cgroup() -> Finding:
+    root = Path("/sys/fs/cgroup")
+    if not (root / "cgroup.controllers").exists():
+        advice = "memory limits are watched instead of enforced, groups are killed one by one"
+        return Finding("cgroup v2", "note", "no", advice)
+    try:
+        own = Path("/proc/self/cgroup").read_text(encoding="utf-8").strip().rpartition("::")[2]
+    except OSError:
+        own = "/"
+    folder = root / own.lstrip("/")
+    if os.access(folder, os.W_OK):
+        return Finding("cgroup v2", "ok", f"yes, ours to use ({folder})")
+    advice = "delegated to nobody: memory limits are watched instead of enforced"
+    return Finding("cgroup v2", "note", f"yes, but not ours to write ({folder})", advice)
+
+
+def _landlock_version() -> int:
+    if sys.platform != "linux":
+        return 0
+    libc = ctypes.CDLL(None, use_errno=True)
+    found = libc.syscall(LANDLOCK_CREATE_RULESET, None, 0, LANDLOCK_CREATE_RULESET_VERSION)
+    if found < 0:
+        assert ctypes.get_errno() in (errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EINVAL)
+        return 0
+    return int(found)
+
+
+def _socket(runtime: Path) -> Finding:
+    longest = len(os.fsencode(runtime / "clients.sock"))
+    if longest > SOCKET_PATH_LIMIT:
+        advice = f"at most {SOCKET_PATH_LIMIT} characters: choose a shorter PADDOCK_HOME"
+        return Finding("socket path", "bad", f"{longest} characters", advice)
+    return Finding("socket path", "ok", f"{longest} characters of {SOCKET_PATH_LIMIT}")
+
+
+def _host(places: Places) -> Finding:
+    found = announced(places)
+    if found is None:
+        return Finding("host", "ok", "none runs")
+    if not found.is_live():
+        advice = "it was killed; the next `paddock up` finishes what it left"
+        return Finding("host", "note", f"pid {found.pid} is gone", advice)
+    return Finding("host", "ok", f"runs, pid {found.pid}, epoch {found.epoch}")

@@ -1,0 +1,229 @@
+"""Verbs about the host itself: start it, end it, look at it."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from paddock.supervisor.cli import exit_codes
+from paddock.supervisor.cli.common import run_async, with_host
+from paddock.supervisor.cli.printing import (
+    ago,
+    cell,
+    duration,
+    hint,
+    print_json,
+    print_table,
+    say,
+    size,
+)
+from paddock.supervisor.cli.sessions import AsJson
+
+if TYPE_CHECKING:
+    from paddock.client import Host
+
+Deadline = Annotated[float, typer.Option(help="Seconds until sessions at work are stopped.")]
+
+
+def up(
+    *,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Stay here, as a service manager wants it.")
+    ] = False,
+    idle_exit: Annotated[
+        float | None, typer.Option(help="Leave after so many idle seconds. Default: never.")
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Start the host of this home, detached; where one runs already, say so.
+
+    Examples:
+      paddock up
+      paddock up --foreground          # under systemd
+      PADDOCK_HOME=/srv/agents paddock up
+    """
+    from paddock.client.places import announced, places_of
+    from paddock.client.starting import serve_here, start_host
+
+    places = places_of()
+    if foreground:
+        serve_here(places, idle_exit)
+
+    async def work() -> int:
+        found = announced(places)
+        was_up = found is not None and found.is_live()
+        pid = (
+            found.pid
+            if was_up and found is not None
+            else await start_host(places, deadline_seconds=30, idle_exit_seconds=idle_exit)
+        )
+        if as_json:
+            print_json({"pid": pid, "was_up": was_up, "data": str(places.data)})
+        else:
+            say(f"{'already up' if was_up else 'up'}: pid {pid}, data in {places.data}")
+        return exit_codes.DONE
+
+    return run_async(work())
+
+
+def down(
+    *,
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Also while operations are open; do not ask.")
+    ] = False,
+    deadline: Deadline = 20.0,
+) -> int:
+    """End the host: sessions come to rest, workers leave. Open operations go on at the next start.
+
+    Where operations are open it lists them and asks; where nobody can be asked it refuses.
+
+    Examples:
+      paddock down
+      paddock down --force --deadline 5
+    """
+    from paddock.store.errors import Refused
+    from paddock.supervisor.errors import NoHost
+
+    async def work(host: "Host") -> int:
+        try:
+            await host.down(force=force, deadline_seconds=deadline)
+        except Refused as error:
+            if error.code != "busy" or not _may_go_on(error.facts, error.message):
+                raise
+            await host.down(force=True, deadline_seconds=deadline)
+        say("down")
+        return exit_codes.DONE
+
+    try:
+        return with_host(work, start=False)
+    except NoHost:
+        say("no host runs here")
+        return exit_codes.DONE
+
+
+def _may_go_on(facts: Any, message: str) -> bool:
+    import sys
+
+    if not sys.stdin.isatty():
+        return False
+    hint(message)
+    for open_one in facts.get("open", ()):
+        hint(f"  {cell(open_one)}")
+    return typer.confirm("End the host all the same? The operations go on at its next start.")
+
+
+def restart(*, deadline: Deadline = 20.0) -> int:
+    """End the host and start it anew; workers live on and are adopted, tools included.
+
+    Examples:
+      paddock restart          # after an upgrade
+    """
+    from paddock.client.places import announced, places_of
+    from paddock.client.starting import start_host
+    from paddock.supervisor.errors import NoHost
+
+    places = places_of()
+
+    async def work() -> int:
+        from paddock.client import connect
+
+        before = announced(places)
+        try:
+            async with await connect(start=False, name="cli") as host:
+                await host.down(force=True, keep_workers=True, deadline_seconds=deadline)
+        except NoHost:
+            hint("no host was running")
+        until = asyncio.get_running_loop().time() + deadline
+        while (found := announced(places)) is not None and found.is_live() and found == before:
+            if asyncio.get_running_loop().time() > until:
+                from paddock.supervisor.errors import OwnerStuck
+
+                message = f"the host (pid {found.pid}) is still there after {deadline:g} s"
+                raise OwnerStuck(message, pid=found.pid)
+            await asyncio.sleep(0.02)
+        found = announced(places)
+        is_back = found is not None and found.is_live()
+        pid = (
+            found.pid
+            if is_back and found is not None
+            else await start_host(places, deadline_seconds=30, idle_exit_seconds=None)
+        )
+        say(f"restarted: pid {pid}")
+        return exit_codes.DONE
+
+    return run_async(work())
+
+
+def status(*, as_json: AsJson = False) -> int:
+    """Say what the host is and how it fares; exit code 5 where none runs.
+
+    Examples:
+      paddock status
+      paddock status --json | jq .workers
+    """
+
+    async def work(host: "Host") -> int:
+        told = await host.status()
+        if as_json:
+            print_json(told)
+            return exit_codes.DONE
+        for name, value in told.items():
+            say(f"{name.replace('_', ' '):<24}{_shown(name, value)}")
+        return exit_codes.DONE
+
+    return with_host(work, start=False)
+
+
+def ps(*, as_json: AsJson = False) -> int:
+    """List the workers that live now, from the host's own memory; nothing where no host runs.
+
+    Examples:
+      paddock ps
+      paddock ps --json | jq '.[].pid'
+    """
+    from paddock.supervisor.errors import NoHost
+
+    async def work(host: "Host") -> int:
+        _print_workers(await host.lives(), as_json=as_json)
+        return exit_codes.DONE
+
+    try:
+        return with_host(work, start=False)
+    except NoHost:
+        _print_workers([], as_json=as_json)
+        return exit_codes.DONE
+
+
+def _print_workers(workers: list[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        print_json(workers)
+        return
+    columns = ["session", "name", "pid", "gen", "stage", "up", "memory", "operation"]
+    now = datetime.now(UTC)
+    rows = [
+        [
+            worker.get("session_id"),
+            worker.get("name"),
+            worker.get("pid"),
+            worker.get("generation"),
+            worker.get("stage"),
+            ago(_moment(worker.get("started_at")), now),
+            size(worker.get("rss_bytes")),
+            worker.get("operation_id"),
+        ]
+        for worker in workers
+    ]
+    print_table(columns, rows, empty="no worker lives", right=("pid", "gen", "memory"))
+
+
+def _moment(at_us: Any) -> datetime | None:
+    return datetime.fromtimestamp(at_us / 1e6, UTC) if isinstance(at_us, int | float) else None
+
+
+def _shown(name: str, value: Any) -> str:
+    if name.endswith("_seconds") and isinstance(value, int | float):
+        return duration(float(value))
+    if name.endswith("_bytes") and isinstance(value, int | float):
+        return size(value)
+    return cell(value)

@@ -1,0 +1,358 @@
+"""Verbs that only look: sessions, one session, its events, its workers' stderr."""
+
+import sys
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from paddock.supervisor.cli import exit_codes
+from paddock.supervisor.cli.common import labels_of, run_async
+from paddock.supervisor.cli.printing import (
+    ago,
+    call_line,
+    cell,
+    clean,
+    hint,
+    moment_of,
+    one_line,
+    print_json,
+    print_table,
+    say,
+)
+from paddock.supervisor.cli.sessions import AsJson, One
+
+if TYPE_CHECKING:
+    from paddock.store.events import Stored
+    from paddock.store.session import Session as State
+
+
+class Status(StrEnum):
+    """What a session is."""
+
+    LIVE = "live"
+    SUSPENDED = "suspended"
+    FAILED = "failed"
+    DELETED = "deleted"
+
+
+class Order(StrEnum):
+    """What sessions are ordered by."""
+
+    CREATED = "created"
+    UPDATED = "updated"
+    MESSAGES = "messages"
+
+
+def ls(
+    *,
+    status: Annotated[Status | None, typer.Option(help="Default: all but deleted.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="key=value; all must match.")] = None,
+    agent: Annotated[str | None, typer.Option(help="Only sessions of this agent.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only sessions of this model.")] = None,
+    text: Annotated[str | None, typer.Option(help="Words of a name, title or message.")] = None,
+    order: Annotated[Order, typer.Option(help="The newest, or the most, first.")] = Order.UPDATED,
+    limit: Annotated[int, typer.Option(help="At most so many; 0 for all.")] = 0,
+    offset: Annotated[int, typer.Option(help="Leave the first ones out.")] = 0,
+    as_json: AsJson = False,
+) -> int:
+    """List sessions, the last active first. Works with and without a host.
+
+    Examples:
+      paddock ls
+      paddock ls --status live --label team=billing
+      paddock ls --text invoice --json | jq -r '.[].session_id'
+    """
+    from paddock.store.protocol import SessionFilter
+    from paddock.supervisor.cli.source import reading
+
+    chosen = SessionFilter(
+        status=(status.value,) if status else (),
+        labels=dict(labels_of(label)),
+        agent=agent,
+        model=model,
+        text=text,
+        order_by=order.value,
+        limit=limit or None,
+        offset=offset,
+    )
+
+    async def work() -> list[dict[str, Any]]:
+        async with reading() as store:
+            return await store.list_sessions(chosen)
+
+    rows = run_async(work())
+    if as_json:
+        print_json(rows)
+        return exit_codes.DONE
+    now = datetime.now(UTC)
+    print_table(
+        ["session", "name", "status", "stage", "attention", "agent", "messages", "cost", "active"],
+        [
+            [
+                row["session_id"],
+                row["name"] or row["title"],
+                row["status"],
+                row["stage"],
+                row["attention"],
+                row["agent"],
+                row["message_count"],
+                row["cost_usd"],
+                ago(moment_of(row["last_activity_at"]), now),
+            ]
+            for row in rows
+        ],
+        empty="no sessions; make one with `paddock run` or `paddock new`",
+        right=("messages", "cost", "active"),
+    )
+    return exit_codes.DONE
+
+
+def show(session: One, *, as_json: AsJson = False) -> int:
+    """Tell all about one session: what it is, does, waits for, and what its processes died of.
+
+    Examples:
+      paddock show fixer
+      paddock show --json 019a2c | jq .approvals
+    """
+    from paddock.client.files import read_state
+    from paddock.client.places import places_of
+    from paddock.supervisor.cli.source import find
+
+    places = places_of()
+    found = run_async(find(session))
+    state = read_state(places.data, found)
+    told = _about(state, places.data)
+    if as_json:
+        print_json(told)
+        return exit_codes.DONE
+    _print_about(told)
+    return exit_codes.DONE
+
+
+def events(
+    session: One,
+    *,
+    after: Annotated[int, typer.Option(help="Only events numbered above this.")] = 0,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it goes on.")] = False,
+    kind: Annotated[list[str] | None, typer.Option(help="Only these kinds; may repeat.")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Print the events of a session, from its own file; with --json one object a line.
+
+    Examples:
+      paddock events fixer
+      paddock events --follow --json fixer | jq .kind
+      paddock events --kind worker_exited fixer
+    """
+    from paddock.client.files import read_events
+    from paddock.client.places import places_of
+    from paddock.supervisor.cli.source import find
+
+    kinds = set(kind or ())
+    if follow:
+        return _follow(session, after, kinds, as_json=as_json)
+    found = run_async(find(session))
+    for stored in read_events(places_of().data, found, after):
+        _print_event(stored, kinds, as_json=as_json)
+    sys.stdout.flush()
+    return exit_codes.DONE
+
+
+def _follow(session: str, after: int, kinds: set[str], *, as_json: bool) -> int:
+    from paddock.supervisor.cli.common import with_host
+
+    async def work(host: Any) -> int:
+        found = await host.session(session)
+        async for stored in found.events(after=after):
+            _print_event(stored, kinds, as_json=as_json)
+            sys.stdout.flush()
+        return exit_codes.DONE
+
+    return with_host(work, start=False)
+
+
+def logs(
+    session: One,
+    *,
+    generation: Annotated[int | None, typer.Option(help="Only this start of it.")] = None,
+) -> int:
+    """Print what a session's workers wrote to stderr, oldest first.
+
+    Examples:
+      paddock logs fixer
+      paddock logs --generation 3 fixer
+    """
+    from paddock.client.places import places_of
+    from paddock.store.session_file import folder_of
+    from paddock.supervisor.cli.source import find
+
+    found = run_async(find(session))
+    folder = folder_of(places_of().data, found)
+    files = sorted(
+        (int(path.suffix[1:]), path)
+        for path in folder.glob("stderr.*")
+        if path.suffix[1:].isdigit()
+    )
+    chosen = [(n, path) for n, path in files if generation in (None, n)]
+    if not chosen:
+        hint("its workers wrote nothing to stderr")
+    for number, path in chosen:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if text.strip():
+            say(f"--- generation {number}")
+            say(clean(text).rstrip())
+    return exit_codes.DONE
+
+
+# --- one event ---
+
+
+def _print_event(stored: "Stored", kinds: set[str], *, as_json: bool) -> None:
+    event = stored.event
+    if kinds and event.kind not in kinds:
+        return
+    ids = {
+        name: value
+        for name in ("operation_id", "message_id", "tool_call_id", "command_id")
+        if (value := getattr(event, name)) is not None
+    }
+    at = datetime.fromtimestamp(stored.occurred_at / 1e6, UTC)
+    payload = event.model_dump(mode="json", exclude_none=True)
+    if as_json:
+        from paddock.supervisor.cli.printing import json_of
+
+        print(
+            json_of(
+                {
+                    "session_id": stored.session_id,
+                    "sequence": stored.sequence,
+                    "generation": stored.generation,
+                    "occurred_at": at,
+                    "kind": event.kind,
+                    **ids,
+                    "payload": payload,
+                }
+            )
+        )
+        return
+    facts = " ".join(f"{name}={_brief(value)}" for name, value in payload.items())
+    moment = at.astimezone().strftime("%H:%M:%S.%f")[:-3]
+    print(one_line(f"{stored.sequence:>6}  {moment}  {event.kind:<24} {facts}", 240))
+
+
+def _brief(value: Any) -> str:
+    return one_line(value if isinstance(value, str) else cell(value), 60)
+
+
+# --- one session ---
+
+
+def _about(state: "State", data: Path) -> dict[str, Any]:
+    from paddock.client.approvals import open_in
+    from paddock.store.session import thread
+    from paddock.store.session_file import folder_of
+
+    life, conversation = state.life, state.conversation
+    config = life.config
+    operation = conversation.operation
+    messages = thread(conversation)
+    return {
+        "session_id": state.session_id,
+        "name": config.name if config else None,
+        "title": life.title,
+        "status": life.status,
+        "reason": life.reason,
+        "agent": config.agent if config else None,
+        "model": state.model(),
+        "mode": state.mode(),
+        "workspace": config.workspace if config else None,
+        "labels": config.labels if config else {},
+        "environment": config.environment if config else {},
+        "credentials": list(config.credentials) if config else [],
+        "unattended": config.unattended if config else None,
+        "created_at": _time(life.created_at),
+        "last_at": _time(state.last_at),
+        "generation": life.generation,
+        "pid": life.worker.pid if life.worker and life.status == "live" else None,
+        "last_sequence": state.sequence,
+        "folder": str(folder_of(data, state.session_id)),
+        "message_count": conversation.message_count,
+        "input_tokens": conversation.totals.input_tokens,
+        "output_tokens": conversation.totals.output_tokens,
+        "cost_usd": None if conversation.totals.unpriced_calls else conversation.totals.cost_usd,
+        "operation": None
+        if operation is None
+        else {
+            "operation_id": operation.operation_id,
+            "kind": operation.operation,
+            "started_at": _time(operation.started_at),
+            "open_calls": [
+                call_line(conversation.calls[one].tool, conversation.calls[one].arguments)
+                for one in operation.open_calls
+            ],
+        },
+        "last_operation": None
+        if conversation.ended is None
+        else {
+            "operation_id": conversation.ended.operation_id,
+            "status": conversation.ended.status,
+            "error": conversation.ended.error,
+        },
+        "queue": [
+            {"input_id": one.input_id, "text": _words(one.parts)}
+            for one in conversation.queue.values()
+        ],
+        "approvals": [
+            {
+                "approval_id": asked.approval_id,
+                "tool": asked.tool,
+                "arguments": asked.arguments,
+                "requested_at": _time(asked.requested_at),
+            }
+            for asked in open_in(state)
+        ],
+        "deaths": [
+            {
+                "generation": gone.generation,
+                "at": _time(gone.occurred_at),
+                "ending": gone.ending,
+                "reason": gone.reason,
+            }
+            for gone in life.exits
+            if gone.ending == "crashed"
+        ],
+        "last_messages": [
+            {
+                "role": message.role,
+                "at": _time(message.created_at),
+                "text": _words(message.user_parts or message.assistant_parts),
+            }
+            for message in messages[-4:]
+        ],
+    }
+
+
+def _words(parts: Any) -> str:
+    return "".join(part.text for part in parts if part.type == "text")
+
+
+def _time(at_us: int) -> datetime | None:
+    return datetime.fromtimestamp(at_us / 1e6, UTC) if at_us else None
+
+
+def _print_about(told: dict[str, Any]) -> None:
+    lists = ("queue", "approvals", "deaths", "last_messages")
+    for name, value in told.items():
+        if name in lists or value in (None, {}, []):
+            continue
+        shown = cell(list(value)) if name == "environment" else cell(value)
+        say(f"{name.replace('_', ' '):<16}{shown}")
+    for name in lists:
+        if told[name]:
+            say()
+            say(f"{name.replace('_', ' ')}:")
+            for one in told[name]:
+                say("  " + one_line("  ".join(cell(value) for value in one.values()), 200))

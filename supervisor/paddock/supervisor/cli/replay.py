@@ -1,0 +1,170 @@
+"""``paddock replay``: a recorded Claude Code session, its tool calls really executed again."""
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from paddock.store.errors import Refused
+from paddock.supervisor.cli import exit_codes
+from paddock.supervisor.cli.common import Mode, is_terminal, result_of, with_host
+from paddock.supervisor.cli.printing import hint, one_line, print_json
+from paddock.supervisor.cli.sessions import AsJson
+
+if TYPE_CHECKING:
+    from paddock.client import Host, Outcome
+    from paddock.store.importers.transcript import Transcript
+
+SCRIPTS = "scripts"
+
+
+class FileMissing(Refused):
+    """The file that was named cannot be read."""
+
+    code = "file_missing"
+
+
+class NeedsYolo(Refused):
+    """Recorded commands would run with nobody there to be asked."""
+
+    code = "needs_yolo"
+
+
+def replay(
+    file: Annotated[Path, typer.Argument(help="A transcript of Claude Code (JSONL).")],
+    *,
+    cwd: Annotated[
+        Path | None, typer.Option(help="The workspace. Default: a new temporary folder.")
+    ] = None,
+    mode: Annotated[
+        Mode, typer.Option(help="normal asks before each effect; yolo allows all.")
+    ] = Mode.NORMAL,
+    name: Annotated[str | None, typer.Option(help="A name for the session.")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Run a recorded Claude Code session again: its answers are the model, its tool calls run.
+
+    Each prompt of the recording is an operation. Recorded paths are turned to the workspace, which
+    is never the recorded folder unless you name it. Calls of tools that Paddock does not have, and
+    calls that were refused when it was recorded, give their recorded result and run nothing.
+
+    Recorded commands are executed. So in a terminal you are asked for each that changes something,
+    and unattended it takes --mode yolo.
+
+    Examples:
+      paddock replay session.jsonl
+      paddock replay session.jsonl --cwd /tmp/copy --mode yolo --json
+    """
+    attended = is_terminal() and not as_json
+    if mode is Mode.NORMAL and not attended:
+        message = (
+            "a replay executes recorded commands and nobody is here to be asked; "
+            "say --mode yolo, or run it in a terminal"
+        )
+        raise NeedsYolo(message)
+    transcript = _read(file)
+    from paddock.client.host import workspace_at
+
+    folder = workspace_at(cwd or tempfile.mkdtemp(prefix="paddock-replay-"))
+
+    async def work(host: "Host") -> int:
+        prompts, script = script_of(transcript, folder, host.data)
+        hint(f"{len(prompts)} prompts, workspace {folder}")
+        session = await host.new(
+            name,
+            model=f"script:{script}",
+            cwd=folder,
+            mode=mode.value,
+            unattended=not attended,
+            labels={"replay_of": transcript.session_id or file.name},
+        )
+        from paddock.supervisor.cli.run import Watching
+
+        outcomes: list[Outcome] = []
+        for number, prompt in enumerate(prompts, 1):
+            if not as_json:
+                hint(one_line(f"[{number}/{len(prompts)}] {prompt}", 120))
+            watching = Watching(session, attended=attended, is_quiet=as_json)
+            outcome = await watching.run(prompt)
+            if outcome is None:
+                hint(f"left running; see `paddock attach {session.name or session.session_id}`")
+                return exit_codes.KEYBOARD
+            outcomes.append(outcome)
+            if outcome.status != "completed":
+                break
+        if as_json:
+            print_json(_sum(outcomes))
+        else:
+            hint(f"{outcomes[-1].status}; see `paddock show {session.name or session.session_id}`")
+        return exit_codes.OUTCOMES[outcomes[-1].status]
+
+    return with_host(work)
+
+
+def _read(file: Path) -> "Transcript":
+    from paddock.store.importers.claude_code import read_transcript
+    from paddock.store.importers.transcript import NotATranscript
+
+    try:
+        with file.open("rb") as lines:
+            transcript = read_transcript(lines)
+    except OSError as error:
+        message = f"{str(file)!r} cannot be read: {error.strerror or error}; name a transcript"
+        raise FileMissing(message, path=str(file)) from error
+    except NotATranscript as error:
+        raise NotATranscript(f"{str(file)!r}: {error.message}", path=str(file)) from error
+    if not transcript.prompts:
+        raise NotATranscript(f"{str(file)!r} holds no prompt, so there is nothing to replay")
+    for problem in transcript.problems:
+        where = f"line {problem.line}: " if problem.line is not None else ""
+        hint(one_line(f"{file.name}: {where}{problem.what}", 200))
+    return transcript
+
+
+def script_of(transcript: "Transcript", cwd: Path, data: Path) -> tuple[list[str], Path]:
+    """Return what to say, and the file of the script that answers it.
+
+    The file is named by its content and kept with the sessions: one that is woken in a year finds
+    it, and two replays of one recording in one folder share it.
+    """
+    from paddock.session_worker.toolbox.claude_code import map_claude_code_call
+    from paddock.store.importers.transcript import MapCall, to_script
+
+    prompts, turns = to_script(
+        transcript,
+        recorded_cwd=transcript.cwd or str(cwd),
+        cwd=str(cwd),
+        # What it maps was JSON, so what it gives is.
+        map_call=cast("MapCall", map_claude_code_call),
+    )
+    text = json.dumps(turns, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    file = data / SCRIPTS / f"{hashlib.sha256(text).hexdigest()}.json"
+    if not file.exists():
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, draft = tempfile.mkstemp(dir=file.parent)
+        with os.fdopen(descriptor, "wb") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+        Path(draft).replace(file)
+    return prompts, file
+
+
+def _sum(outcomes: "list[Outcome]") -> dict[str, Any]:
+    """Return the last operation's result, with the usage and the time of all of them."""
+    told = result_of(outcomes[-1])
+    words = [outcome.final_message for outcome in outcomes if outcome.final_message]
+    told["final_message"] = words[-1] if words else None
+    told["duration_ms"] = round(sum(outcome.duration_ms for outcome in outcomes), 3)
+    told["operations"] = len(outcomes)
+    for outcome in outcomes[:-1]:
+        for key, value in outcome.usage:
+            if value is not None:
+                told["usage"][key] = (told["usage"][key] or 0) + value
+    costs = [outcome.cost_usd for outcome in outcomes]
+    told["usage"]["cost_usd"] = None if None in costs else sum(cost or 0.0 for cost in costs)
+    return told

@@ -1,0 +1,197 @@
+"""A session as it is read on a terminal: the agent's words on stdout, all else on stderr.
+
+Words stream as previews come; the durable message decides what was said, so that what was lost is
+printed from it and what was void is marked. Nothing of a model or a tool is printed unclean (F15).
+"""
+
+import os
+import sys
+from dataclasses import dataclass, field
+from typing import TextIO
+
+from paddock.client.feed import Noticed, Previewed, Told
+from paddock.store.events import (
+    ApprovalDecided,
+    AssistantMessageAdded,
+    AssistantMessageInterrupted,
+    FileChanged,
+    InputQueued,
+    ModelCallFailed,
+    OperationCancelled,
+    OperationCompleted,
+    OperationFailed,
+    OperationInterrupted,
+    SessionFailed,
+    SessionSuspended,
+    Stored,
+    TextPart,
+    ToolCallFinished,
+    ToolCallRequested,
+    ToolCallStarted,
+    UserMessageAdded,
+    WorkerExited,
+)
+from paddock.supervisor.cli.printing import call_line, clean, one_line
+
+
+@dataclass(slots=True)
+class _Line:
+    """What of one message stands on the screen already."""
+
+    text: str = ""
+    is_void: bool = False
+
+
+@dataclass(slots=True)
+class Screen:
+    """Prints what is told of a session; give it everything, in order."""
+
+    words: TextIO = field(default_factory=lambda: sys.stdout)
+    notes: TextIO = field(default_factory=lambda: sys.stderr)
+    shows_users: bool = False
+    """Whether users' messages are printed as well: not where the user just typed them."""
+    _lines: dict[str, _Line] = field(default_factory=dict)
+    _calls: dict[str, str] = field(default_factory=dict)
+    _is_in_line: bool = False
+    denied: int = 0
+    """How many calls were denied by a rule or policy, with nobody asked."""
+
+    def show(self, told: Told) -> None:
+        """Print one thing."""
+        match told:
+            case Previewed():
+                self._preview(told)
+            case Stored():
+                self._event(told)
+            case Noticed(what="damaged"):
+                self.note(f"the session's file is damaged: {told.detail}", "31")
+            case Noticed():
+                pass
+
+    def count(self, stored: Stored) -> None:
+        """Notice, without printing, what is said at the end: the calls that nobody could allow."""
+        event = stored.event
+        if isinstance(event, ApprovalDecided) and _is_denied_unasked(event):
+            self.denied += 1
+
+    def note(self, text: str, colour: str = "2") -> None:
+        """Print a line beside the agent's words."""
+        self.end_line()
+        line = one_line(text, 300)
+        if self.notes.isatty() and not os.environ.get("NO_COLOR"):
+            line = f"\x1b[{colour}m{line}\x1b[0m"
+        print(line, file=self.notes, flush=True)
+
+    def end_line(self) -> None:
+        """Come to the start of a line."""
+        if self._is_in_line:
+            print(file=self.words, flush=True)
+            self._is_in_line = False
+
+    # --- inside ---
+
+    def _preview(self, told: Previewed) -> None:
+        if told.channel == "reset":
+            self._void(told.message_id)
+            return
+        if told.channel != "text":
+            return
+        line = self._lines.setdefault(told.message_id, _Line())
+        if line.is_void:
+            line.text, line.is_void = "", False
+        if told.offset <= len(line.text):  # else a piece is lost: the message itself will tell
+            self._write(line, told.text[len(line.text) - told.offset :])
+
+    def _void(self, message_id: str) -> None:
+        line = self._lines.get(message_id)
+        if line is not None and line.text and not line.is_void:
+            line.is_void = True
+            self.note("… (that answer was cut off; it begins again)")
+
+    def _write(self, line: _Line, text: str) -> None:
+        if text:
+            line.text += text
+            print(clean(text), end="", file=self.words, flush=True)
+            self._is_in_line = not text.endswith("\n")
+
+    def _message(self, event: AssistantMessageAdded) -> None:
+        text = "".join(part.text for part in event.parts if isinstance(part, TextPart))
+        line = self._lines.pop(event.message_id, _Line())
+        if line.is_void or not text.startswith(line.text):
+            self.end_line()
+            line = _Line()
+        self._write(line, text[len(line.text) :])
+        self.end_line()
+
+    def _event(self, stored: Stored) -> None:
+        event = stored.event
+        match event:
+            case UserMessageAdded() if self.shows_users:
+                text = " ".join(part.text for part in event.parts if isinstance(part, TextPart))
+                self.note(f"> {text}", "1")
+            case AssistantMessageAdded():
+                self._message(event)
+            case AssistantMessageInterrupted():
+                self._lines.pop(event.message_id, None)
+                self.note(f"… (the answer was cut off: {event.reason})")
+            case ToolCallRequested():
+                self._calls[event.tool_call_id] = call_line(event.tool, event.arguments)
+            case ToolCallStarted():
+                self.note(f"● {self._calls.get(event.tool_call_id, 'a tool')}")
+            case ToolCallFinished():
+                self._finished(event)
+            case ApprovalDecided() if _is_denied_unasked(event):
+                self.count(stored)
+                why = f" ({event.rule})" if event.rule else ""
+                self.note(f"✗ denied{why}: {self._calls.get(event.tool_call_id, 'a tool')}", "33")
+            case _:
+                self._turn_of_life(stored)
+
+    def _finished(self, event: ToolCallFinished) -> None:
+        call = self._calls.pop(event.tool_call_id, "a tool")
+        if event.status == "ok":
+            return
+        if event.status == "denied":
+            return
+        detail = event.error or next(iter(event.text.strip().splitlines()), "")
+        code = f" (exit code {event.exit_code})" if event.exit_code else ""
+        self.note(f"✗ {event.status}{code}: {call}{': ' + detail if detail else ''}", "33")
+
+    def _turn_of_life(self, stored: Stored) -> None:
+        event = stored.event
+        match event:
+            case FileChanged():
+                self.note(
+                    f"  {event.change} {event.path} +{event.lines_added}-{event.lines_removed}"
+                )
+            case InputQueued():
+                self.note("the session is at work: these words wait for their turn")
+            case ModelCallFailed():
+                again = (
+                    f"; asked again in {event.retry_in_ms / 1000:.1f} s"
+                    if event.retry_in_ms is not None
+                    else ""
+                )
+                self.note(f"the model failed: {event.error}{again}", "33")
+            case WorkerExited(ending="crashed"):
+                self._lines.clear()
+                what = f"signal {event.signal}" if event.signal else event.reason
+                self.note(f"the session's process died ({what}); {event.action}", "33")
+            case SessionFailed():
+                self.note(f"the session failed: {event.reason}", "31")
+            case SessionSuspended() if self.shows_users:
+                self.note(f"the session rests ({event.reason})")
+            case OperationCompleted() if self.shows_users:
+                self.note("— done")
+            case OperationFailed():
+                self.note(f"the operation failed: {event.error}", "31")
+            case OperationCancelled():
+                self.note(f"the operation was cancelled ({event.reason})", "33")
+            case OperationInterrupted():
+                self.note(f"the operation was interrupted: {event.reason}", "31")
+            case _:
+                pass
+
+
+def _is_denied_unasked(event: ApprovalDecided) -> bool:
+    return event.decision == "denied" and event.door in ("rule", "policy")

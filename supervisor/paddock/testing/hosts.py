@@ -1,0 +1,172 @@
+"""A real host for a test, its processes at hand to be killed."""
+
+import asyncio
+import itertools
+import json
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from paddock.client import Host, connect, sync
+from paddock.client.places import Places, announced, places_of
+from paddock.client.starting import command_line, environment
+from paddock.store.errors import PaddockError
+from paddock.store.ids import SessionId
+from paddock.store.session_file import folder_of, holder_of, sessions_in, start_ticks_of
+from paddock.testing.scripts import Turn, write_script
+from paddock.testing.waiting import wait_until
+
+START_SECONDS = 30.0
+END_SECONDS = 20.0
+
+
+class HostForTests:
+    """A host in a home of its own. It is started when it is first needed, or by :meth:`start`.
+
+    ``settings`` go to it as ``PADDOCK_*`` variables: ``HostForTests(home, max_live_sessions=1)``.
+    """
+
+    def __init__(self, home: Path, **settings: object) -> None:
+        self.home = home
+        self.settings = settings
+        self._process: subprocess.Popen[bytes] | None = None
+        self._scripts = itertools.count(1)
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end()
+
+    # --- its life ---
+
+    @property
+    def places(self) -> Places:
+        """Its folders."""
+        return places_of(self.home)
+
+    @property
+    def data(self) -> Path:
+        """Its data folder."""
+        return self.places.data
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self._process is not None, "the host was not started"
+        return self._process.pid
+
+    def start(self) -> int:
+        """Start it, if it does not run, and return its pid."""
+        if self._process is not None and self._process.poll() is None:
+            return self._process.pid
+        self._process = subprocess.Popen(
+            command_line(None),
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=self._output,
+            cwd="/",
+            env={**environment(self.places), **_variables(self.settings)},
+            start_new_session=True,
+        )
+        wait_until(self._is_announced, START_SECONDS, what="the host's announcement")
+        return self._process.pid
+
+    def _is_announced(self) -> bool:
+        assert self._process is not None
+        status = self._process.poll()
+        assert status is None, f"the host ended with {status}: {self.output()}"
+        found = announced(self.places)
+        return found is not None and found.pid == self._process.pid
+
+    def output(self) -> str:
+        """Return what it wrote to stdout and stderr."""
+        self._output.seek(0)
+        return self._output.read().decode("utf-8", "replace")
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Kill the host and wait until it is gone; its workers live on."""
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(END_SECONDS)
+
+    def end(self) -> None:
+        """End the host and all that it started, by asking and then by force."""
+        try:
+            if self._process is not None and self._process.poll() is None:
+                self._ask_down()
+        finally:
+            self._end_by_force()
+            self._output.close()
+
+    def _ask_down(self) -> None:
+        async def down() -> None:
+            host = await connect(self.home, start=False, name="test")
+            async with host:
+                await host.down(force=True, deadline_seconds=5)
+
+        assert self._process is not None
+        try:
+            asyncio.run(down())
+            self._process.wait(END_SECONDS)
+        except (PaddockError, subprocess.TimeoutExpired):
+            return  # by force, then
+
+    def _end_by_force(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait(END_SECONDS)
+        for session_id in sessions_in(self.data):
+            pid = self.worker_pid(session_id)
+            if pid is not None:
+                _kill(pid)
+
+    # --- its sessions ---
+
+    def script(self, *turns: Turn) -> str:
+        """Write turns to a file of the home and return the model that says them."""
+        folder = self.home / "scripts"
+        folder.mkdir(parents=True, exist_ok=True)
+        return write_script(folder / f"{next(self._scripts)}.json", turns)
+
+    def client(self) -> sync.Host:
+        """Return a client for plain code; close it, or use it in a ``with`` block."""
+        self.start()
+        return sync.connect(self.home, start=False, name="test")
+
+    async def connect(self) -> Host:
+        """Return a client for async code; close it, or use it in an ``async with`` block."""
+        await asyncio.to_thread(self.start)
+        return await connect(self.home, start=False, name="test")
+
+    def worker_pid(self, session_id: SessionId) -> int | None:
+        """Return the pid of the live worker of a session, as its lock file names it."""
+        holder = holder_of(folder_of(self.data, session_id))
+        return holder.pid if holder is not None and holder.is_alive else None
+
+    def kill_worker(self, session_id: SessionId, number: int = signal.SIGKILL) -> int:
+        """Kill the worker of a session, wait until it is gone, and return its pid."""
+        pid = wait_until(lambda: self.worker_pid(session_id), what=f"a live worker of {session_id}")
+        assert pid is not None
+        os.kill(pid, number)
+        if number == signal.SIGKILL:
+            wait_until(lambda: not _is_live(pid), what=f"the end of worker {pid}")
+        return pid
+
+
+def _variables(settings: Mapping[str, object]) -> dict[str, str]:
+    return {
+        f"PADDOCK_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
+        for name, value in settings.items()
+    }
+
+
+def _is_live(pid: int) -> bool:
+    return start_ticks_of(pid) is not None
+
+
+def _kill(pid: int) -> Any:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    wait_until(lambda: not _is_live(pid), what=f"the end of worker {pid}")
