@@ -8,7 +8,7 @@ Loaded with the providers' libraries, never before (it imports pydantic-ai).
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
@@ -141,13 +141,8 @@ def _outcome(
 
 def _response_of(item: AssistantWords) -> wire.ModelResponse:
     state = (item.model_state or {}).get(STATE)
-    if isinstance(state, dict):
-        try:
-            return _restored(item.parts, state)
-        except (ValidationError, ValueError, TypeError, StopIteration):
-            # What an older version kept: the words alone are what the conversation needs.
-            pass
-    return wire.ModelResponse(
+    restored = _restored(item.parts, state) if isinstance(state, dict) else None
+    return restored or wire.ModelResponse(
         parts=[_plain(part, item.provider) for part in item.parts if _says_anything(part)],
         model_name=item.model,
         provider_name=item.provider,
@@ -175,32 +170,36 @@ def _plain(part: AssistantPart, provider: str | None) -> wire.ModelResponsePart:
             )
 
 
-def _restored(parts: Iterable[AssistantPart], state: dict[str, JsonValue]) -> wire.ModelResponse:
-    """Return the response as it came; ours and what was kept beside it are put together again."""
+def _restored(
+    parts: Sequence[AssistantPart], state: dict[str, JsonValue]
+) -> wire.ModelResponse | None:
+    """Return the response as it came; ours and what was kept beside it are put together again.
+
+    None where they do not fit (another version kept it): the words alone will do.
+    """
+    kept = state.get("parts")
+    beside = [entry for entry in kept if isinstance(entry, dict)] if isinstance(kept, list) else []
+    if sum("part_kind" not in entry for entry in beside) != len(parts):
+        return None
     ours = iter(parts)
-    kept = state["parts"]
-    if not isinstance(kept, list):
-        raise TypeError
-    restored = list(_put_together(ours, kept))
-    if next(ours, None) is not None:
-        raise ValueError
-    fields = {key: state[key] for key in _KEPT if key in state}
-    response = _RESPONSE.validate_python({"parts": [], **fields})
+    try:
+        restored = [
+            _PART.validate_python(
+                entry if "part_kind" in entry else _dumped(_plain(next(ours), None)) | entry
+            )
+            for entry in beside
+        ]
+        fields = {key: state[key] for key in _KEPT if key in state}
+        response = _RESPONSE.validate_python({"parts": [], **fields})
+    except ValidationError:
+        return None
     response.parts = restored
     return response
 
 
-def _put_together(
-    ours: Iterator[AssistantPart], kept: Sequence[JsonValue]
-) -> Iterator[wire.ModelResponsePart]:
-    for entry in kept:
-        if not isinstance(entry, dict):
-            raise TypeError
-        if "part_kind" in entry:
-            yield _PART.validate_python(entry)
-            continue
-        plain = _plain(next(ours), None)
-        yield _PART.validate_python(_PART.dump_python(plain, mode="json") | entry)
+def _dumped(part: wire.ModelResponsePart) -> dict[str, JsonValue]:
+    dumped: dict[str, JsonValue] = _PART.dump_python(part, mode="json")
+    return dumped
 
 
 # --- from pydantic-ai -----------------------------------------------------------------------------
