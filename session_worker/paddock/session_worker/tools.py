@@ -22,12 +22,16 @@ from paddock.session_worker.toolbox.contract import (
     ToolOutcome,
     ToolSpec,
 )
+from paddock.session_worker.toolbox.python_functions import PythonFunction
 from paddock.session_worker.toolbox.read_file import ReadFile
+from paddock.session_worker.toolbox.searching import Glob, Grep, Ls
+from paddock.session_worker.toolbox.signature import BadSignature, schema_of
 from paddock.session_worker.toolbox.write_files import EditFile, MultiEditFile, WriteFile
 
 __all__ = [
     "Approval",
     "BadCall",
+    "BadSignature",
     "Change",
     "Effects",
     "FileChange",
@@ -40,6 +44,8 @@ __all__ = [
     "ToolOutcome",
     "ToolSpec",
     "builtin_tools",
+    "python_tool",
+    "schema_of",
 ]
 
 
@@ -52,5 +58,22 @@ def builtin_tools(limits: Limits | None = None) -> Mapping[str, Tool]:
         WriteFile(bounds),
         EditFile(bounds),
         MultiEditFile(bounds),
+        Grep(bounds),
+        Glob(bounds),
+        Ls(bounds),
     )
     return {tool.spec.name: tool for tool in tools}
+
+
+def python_tool(
+    function_reference: str,
+    spec: ToolSpec,
+    python_path: tuple[str, ...] = (),
+    limits: Limits | None = None,
+) -> Tool:
+    """Return the function that ``module:qualname`` names as a tool; it runs in a child process.
+
+    ``python_path`` is where its module may be found beside where this process finds modules. Time
+    and output are bound by ``spec``, all else by ``limits``. ``schema_of`` gives its parameters.
+    """
+    return PythonFunction(function_reference, spec, python_path, limits or Limits())
