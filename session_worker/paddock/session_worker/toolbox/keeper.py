@@ -1,8 +1,8 @@
 """Keep one command: start it, bound it, gather its output and leave nothing of it behind.
 
-A script of its own, ``python -I -S keeper.py KEY=VALUE... -- COMMAND...``, standard
-library only and few imports, since it starts with every call. It stands between a session's worker
-and whatever the command does: floods, fork bombs, daemons and memory hogs meet this process.
+The main of a process of its own with the arguments ``KEY=VALUE... -- COMMAND...``; standard library
+only and few imports, since it starts with every call. It stands between a session's worker and
+whatever the command does: floods, fork bombs, daemons and memory hogs meet this process.
 
     worker ── stdin: the leash ──► keeper ── fork, new session ──► command and all it starts
            ◄─ stdout: frames ────         ◄── one pipe for its stdout and stderr ──
@@ -490,7 +490,3 @@ def main() -> None:
         Keeper(Options(sys.argv[1:split]), sys.argv[split + 1 :]).keep()
     except BrokenPipeError:  # the worker died before the report: everything is gone already
         os._exit(1)
-
-
-if __name__ == "__main__":
-    main()
