@@ -26,9 +26,9 @@ class Arguments(BaseModel):
     )
 
 
-def schema(kind: type[Arguments]) -> dict[str, object]:
+def schema(kind: type[Arguments], *, by_alias: bool = False) -> dict[str, object]:
     """Return the JSON schema a model is shown, without the titles that only cost it tokens."""
-    drawn = kind.model_json_schema(by_alias=False)
+    drawn = kind.model_json_schema(by_alias=by_alias)
     return _plain({key: value for key, value in drawn.items() if key != "description"})
 
 
@@ -41,8 +41,12 @@ def read[A: Arguments](kind: type[A], tool: str, arguments: Mapping[str, object]
     try:
         return kind.model_validate(dict(arguments))
     except ValidationError as error:
-        faults = [_fault(tuple(item["loc"]), item["type"], item["msg"]) for item in error.errors()]
-    raise BadCall(f"{tool}: {'; '.join(faults)}")
+        raise BadCall(f"{tool}: {'; '.join(faults_of(error))}") from error
+
+
+def faults_of(error: ValidationError) -> list[str]:
+    """Return what is wrong with each argument, in words that name it and never show its value."""
+    return [_fault(tuple(item["loc"]), item["type"], item["msg"]) for item in error.errors()]
 
 
 def _fault(where: tuple[int | str, ...], kind: str, message: str) -> str:

@@ -1,0 +1,161 @@
+"""Functions that the tests of Python tools call, as a user would write them."""
+
+import ctypes
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+print("a module may print when it is imported")
+
+
+class Order(BaseModel):
+    name: str
+    cents: int = 0
+
+
+@dataclass
+class Point:
+    x: float
+    y: float
+
+
+def add(a: int, b: int = 2) -> int:
+    return a + b
+
+
+async def add_later(a: int, b: int) -> int:
+    return a + b
+
+
+def half(of: float) -> float:
+    assert isinstance(of, float)
+    return of / 2
+
+
+def place(
+    order: Order, kind: Literal["fast", "slow"] = "slow", *, tags: frozenset[str] = frozenset()
+) -> str:
+    """Place an order."""
+    assert isinstance(order, Order)
+    return f"{order.name} {order.cents} {kind} {sorted(tags)}"
+
+
+def bounded(count: Annotated[int, Field(ge=1, le=3, description="How many.")]) -> int:
+    return count
+
+
+def shadowing(copy: int, model_fields: int, validate: int) -> int:
+    return copy + model_fields + validate
+
+
+def positional(a: int, /, b: int) -> int:
+    return a - b
+
+
+def anything(a: int, **more: object) -> dict[str, object]:
+    return {"a": a, **more}
+
+
+def rest(*many: int) -> None: ...
+
+
+def unreadable(a: "Missing") -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+
+def rich() -> dict[str, object]:
+    return {"at": datetime(2026, 1, 1, tzinfo=UTC), "point": Point(1.0, 2.0), "nan": float("nan")}
+
+
+def nothing() -> None: ...
+
+
+def texts() -> list[str]:
+    return ["\ud800", "a\0b", "é", str(2**70)]
+
+
+def chatter(text: str) -> str:
+    print(f"about to say {text}")
+    print("on stderr too", file=sys.stderr)
+    os.write(1, b"and below Python\n")
+    return text
+
+
+def fail(message: str) -> None:
+    raise ValueError(message)
+
+
+def leave(code: int) -> None:
+    sys.exit(code)
+
+
+def vanish(code: int) -> None:
+    os._exit(code)
+
+
+def crash() -> None:
+    ctypes.string_at(0)
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+def hold_the_interpreter() -> None:
+    ctypes.PyDLL(None).sleep(1000)
+
+
+def ask() -> str:
+    return input("your name? ")
+
+
+def unserialisable() -> object:
+    return object()
+
+
+def circular() -> object:
+    ring: list[object] = []
+    ring.append(ring)
+    return ring
+
+
+def huge() -> str:
+    return "x" * (20 << 20)
+
+
+def large() -> str:
+    return "x" * 100_000
+
+
+def close_everything() -> None:
+    os.closerange(3, 1000)
+
+
+def leave_a_thread() -> str:
+    import threading
+
+    threading.Thread(target=time.sleep, args=(1000,)).start()
+    return "done"
+
+
+def leave_a_process(pid_file: str) -> str:
+    child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    Path(pid_file).write_text(str(child.pid))
+    return "done"
+
+
+def where_am_i() -> dict[str, object]:
+    return {"folder": str(Path.cwd()), "environment": dict(os.environ), "path": sys.path}
+
+
+class Desk:
+    @staticmethod
+    def ring(times: int) -> str:
+        return "ring " * times
