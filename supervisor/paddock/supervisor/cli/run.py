@@ -81,8 +81,6 @@ def run(
         if session is not None:
             found = await host.session(session)
         else:
-            from paddock.client.environment import collect
-
             found = await host.new(
                 name,
                 agent=agent,
@@ -91,7 +89,7 @@ def run(
                 mode=mode.value,
                 unattended=not attended,
                 labels=labels,
-                environment=collect(os.environ, env or ()),
+                environment=environment,
                 python_path=(os.getcwd(),) if agent != "builtin" else (),  # noqa: PTH109
             )
         watching = Watching(found, attended=attended, is_quiet=as_json)
@@ -108,6 +106,9 @@ def run(
             )
         return exit_codes.OUTCOMES[outcome.status]
 
+    from paddock.client.environment import collect
+
+    environment = collect(os.environ, env or ())
     chosen = None if session is not None else model_for(model, agent)
     if cwd is not None or session is None:
         from paddock.client.host import workspace_at

@@ -34,6 +34,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def new(
     name: Annotated[str | None, typer.Argument(help="A name for it; must be free.")] = None,
     *,
+    named: Annotated[
+        str | None, typer.Option("--name", help="The same, as `run` takes it.")
+    ] = None,
     agent: Annotated[str, typer.Option(help="`builtin`, or MODULE:FUNCTION.")] = "builtin",
     model: Annotated[str | None, typer.Option(help="PROVIDER:MODEL, or script:FILE.")] = None,
     cwd: Annotated[Path | None, typer.Option(help="The workspace. Default: this folder.")] = None,
@@ -58,19 +61,23 @@ def new(
     from paddock.client.environment import collect
     from paddock.client.host import workspace_at
 
+    if name is not None and named is not None:
+        raise BadArgument("one name is enough: NAME or --name")
+    labels = labels_of(label)
+    environment = collect(os.environ, env or ())
     chosen = model_for(model, agent)
     workspace_at(cwd)
 
     async def work(host: "Host") -> None:
         session = await host.new(
-            name,
+            name or named,
             agent=agent,
             model=chosen,
             cwd=cwd,
             mode=mode.value,
             unattended=unattended,
-            labels=labels_of(label),
-            environment=collect(os.environ, env or ()),
+            labels=labels,
+            environment=environment,
             system_prompt=system_prompt,
             python_path=(os.getcwd(),) if agent != "builtin" else (),  # noqa: PTH109
         )

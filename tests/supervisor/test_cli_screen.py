@@ -1,0 +1,185 @@
+"""What is printed of a session: streamed words, what was lost or void, and nothing unclean."""
+
+import io
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+
+from paddock.client.feed import Previewed
+from paddock.store.events import (
+    ApprovalDecided,
+    AssistantMessageAdded,
+    Event,
+    Stored,
+    TextPart,
+    ToolCallFinished,
+    ToolCallRequested,
+    ToolCallStarted,
+    WorkerExited,
+)
+from paddock.store.ids import MessageId, OperationId, SessionId, ToolCallId
+from paddock.supervisor.cli.printing import clean, json_of, one_line
+from paddock.supervisor.cli.screen import Screen
+
+OPERATION = OperationId("operation")
+CALL = ToolCallId("call")
+
+
+class Shown:
+    """A screen that writes into strings."""
+
+    def __init__(self) -> None:
+        self.words, self.notes = io.StringIO(), io.StringIO()
+        self.screen = Screen(words=self.words, notes=self.notes)
+        self.sequence = 0
+
+    def preview(self, text: str, offset: int, *, channel: str = "text") -> None:
+        self.screen.show(Previewed("message", channel, offset, text))  # type: ignore[arg-type]
+
+    def event(self, event: Event) -> None:
+        self.sequence += 1
+        self.screen.show(Stored(SessionId("session"), self.sequence, 1, 0, event))
+
+    def message(self, text: str) -> None:
+        self.event(
+            AssistantMessageAdded(
+                message_id=MessageId("message"),
+                operation_id=OPERATION,
+                parts=(TextPart(text=text),),
+            )
+        )
+
+
+def test_words_stream_and_the_message_adds_only_what_was_not_shown() -> None:
+    shown = Shown()
+    shown.preview("Hello ", 0)
+    shown.preview("wor", 6)
+    shown.message("Hello world")
+    assert shown.words.getvalue() == "Hello world\n"
+
+
+def test_a_lost_preview_is_made_good_by_the_message() -> None:
+    shown = Shown()
+    shown.preview("Hello ", 0)
+    shown.preview("ld", 9)
+    shown.message("Hello world")
+    assert shown.words.getvalue() == "Hello world\n"
+
+
+def test_a_preview_that_comes_twice_is_shown_once() -> None:
+    shown = Shown()
+    shown.preview("Hello ", 0)
+    shown.preview("Hello world", 0)
+    shown.message("Hello world")
+    assert shown.words.getvalue() == "Hello world\n"
+
+
+def test_v5_a_reset_voids_what_was_shown_and_the_new_answer_is_whole() -> None:
+    shown = Shown()
+    shown.preview("Hullo", 0)
+    shown.preview("", 0, channel="reset")
+    shown.preview("Hel", 0)
+    shown.message("Hello")
+    assert shown.words.getvalue() == "Hullo\nHello\n"
+    assert "begins again" in shown.notes.getvalue()
+
+
+def test_a_message_without_previews_is_printed_whole() -> None:
+    shown = Shown()
+    shown.message("Hello")
+    assert shown.words.getvalue() == "Hello\n"
+
+
+def test_thinking_is_not_among_the_words() -> None:
+    shown = Shown()
+    shown.preview("hm", 0, channel="thinking")
+    shown.message("Hello")
+    assert shown.words.getvalue() == "Hello\n"
+
+
+def test_a_call_that_fails_says_how() -> None:
+    shown = Shown()
+    shown.event(
+        ToolCallRequested(
+            operation_id=OPERATION,
+            tool_call_id=CALL,
+            tool="bash",
+            arguments={"command": "make"},
+            arguments_digest="",
+        )
+    )
+    shown.event(ToolCallStarted(operation_id=OPERATION, tool_call_id=CALL))
+    shown.event(
+        ToolCallFinished(
+            operation_id=OPERATION, tool_call_id=CALL, status="error", text="no rule", exit_code=2
+        )
+    )
+    assert shown.notes.getvalue() == "● bash make\n✗ error (exit code 2): bash make: no rule\n"
+    assert shown.words.getvalue() == ""
+
+
+def test_a_call_that_nobody_could_be_asked_about_is_counted() -> None:
+    shown = Shown()
+    shown.event(
+        ApprovalDecided(
+            operation_id=OPERATION,
+            tool_call_id=CALL,
+            decision="denied",
+            door="policy",
+            rule="unattended",
+        )
+    )
+    assert shown.screen.denied == 1
+    assert "denied (unattended)" in shown.notes.getvalue()
+
+
+def test_p13_subscribers_are_told_of_a_death() -> None:
+    shown = Shown()
+    shown.event(
+        WorkerExited(
+            worker_generation=1, ending="crashed", reason="signal", signal=9, action="restarted"
+        )
+    )
+    assert "signal 9" in shown.notes.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain\ttext\n", "plain\ttext\n"),
+        ("\x1b[2J\x1b[31mred\x1b[0m", "red"),
+        ("\x1b]0;title\x07after", "after"),
+        ("\x1b]8;;http://x\x1b\\link\x1b]8;;\x1b\\", "link"),
+        ("over\rwritten", "overwritten"),
+        ("line\r\nline", "line\nline"),
+        ("bell\x07 back\x08 nul\x00", "bell back nul"),
+        ("c1 \x9b31m red", "c1  red"),
+        ("right\u202eleft", "rightleft"),
+        ("lone \ud800 surrogate", "lone \ufffd surrogate"),
+        ("cut \x1b", "cut "),
+        ("cut \x1b]0;never ends", "cut "),
+        ("Grüße, 世界 👋", "Grüße, 世界 👋"),
+    ],
+)
+def test_f15_text_of_models_and_tools_moves_no_cursor(text: str, shown: str) -> None:
+    assert clean(text) == shown
+
+
+def test_one_line_is_one_line() -> None:
+    assert one_line("a\n  b\tc" + "d" * 50, 10) == "a b cdddd…"
+
+
+def test_values_of_every_kind_become_json() -> None:
+    value = {
+        "at": datetime(2026, 5, 1, 12, 0, tzinfo=UTC),
+        "cost": Decimal("0.25"),
+        "bytes": b"\x01",
+        "many": (1, 2),
+        "big": 2**63,
+        "lone": "\ud800",
+    }
+    assert json_of(value) == (
+        '{"at": "2026-05-01T12:00:00Z", "cost": 0.25, "bytes": "01", "many": [1, 2], '
+        '"big": 9223372036854775808, "lone": "\ufffd"}'
+    )

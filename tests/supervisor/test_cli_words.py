@@ -1,0 +1,215 @@
+"""The words of a command line: what is wrong with them is one line on stderr and an exit code."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from paddock.supervisor.cli import exit_codes
+from paddock.supervisor.cli.main import VERBS, answer, command_of
+
+
+@pytest.fixture
+def quiet_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    """Return the exit code and the one line of a command line that goes wrong."""
+    code = answer(list(words))
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert len(said.err.splitlines()) == 1, said.err
+    assert "Traceback" not in said.err
+    return code, said.err
+
+
+def test_an_unknown_verb_is_one_line_with_the_verbs_that_are_near(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, line = refused(capsys, "suspent")
+    assert code == exit_codes.USAGE
+    assert "'suspent'" in line
+    assert "suspend" in line
+
+
+def test_an_unknown_option_is_one_line_that_names_the_help(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, line = refused(capsys, "ls", "--colour")
+    assert code == exit_codes.USAGE
+    assert "--colour" in line
+    assert "paddock ls --help" in line
+
+
+def test_no_words_at_all_print_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert answer([]) == exit_codes.USAGE
+    out = capsys.readouterr().out
+    assert all(verb in out for verb in ("run", "replay", "doctor"))
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_every_verb_has_examples_in_its_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert answer([verb, "--help"]) == exit_codes.DONE
+    out = capsys.readouterr().out
+    if verb != "store":
+        assert f"  paddock {verb}" in out or f"paddock {verb}" in out.partition("Examples:")[2]
+    assert "--as-json" not in out
+    assert command_of(verb) is not None
+
+
+def test_x7_an_empty_prompt_is_an_error(
+    quiet_stdin: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, line = refused(capsys, "run", "--json", "-")
+    assert code == exit_codes.USAGE
+    assert "PROMPT is empty" in line
+
+
+@pytest.mark.parametrize(
+    ("messages", "what"),
+    [
+        ("", "empty"),
+        ("[]", "empty"),
+        ("{}", "no JSON list"),
+        ("not json", "not JSON"),
+        ('[{"role": "assistant", "content": "hi"}]', "role 'assistant'"),
+        ('[{"role": "user", "content": [{"type": "image"}]}]', "no text"),
+    ],
+)
+def test_x7_a_list_of_messages_must_end_in_a_users_text(
+    messages: str,
+    what: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(messages.encode())))
+    code, line = refused(capsys, "run", "--json", "--messages", "-")
+    assert code == exit_codes.USAGE
+    assert what in line
+
+
+@pytest.mark.parametrize("label", ["team", "=x"])
+def test_x6_a_label_is_key_and_value(label: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, line = refused(capsys, "run", "--label", label, "hello")
+    assert code == exit_codes.USAGE
+    assert "key=value" in line
+
+
+def test_a_missing_script_is_named(ground: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, line = refused(capsys, "run", "--model", "script:nowhere.json", "hello")
+    assert code == exit_codes.NOT_FOUND
+    assert "nowhere.json" in line
+
+
+def test_a_script_that_is_none_is_told_where(
+    ground: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("bad.json").write_text(json.dumps([{"txt": "hello"}]))
+    code, line = refused(capsys, "run", "--model", "script:bad.json", "hello")
+    assert code == exit_codes.NOT_FOUND
+    assert "turn 0" in line
+    assert "'txt'" in line
+
+
+def test_an_unknown_model_is_told_with_what_is_possible(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, line = refused(capsys, "run", "--model", "hal-9000", "open the doors")
+    assert code == exit_codes.NOT_FOUND
+    assert "hal-9000" in line
+    assert "anthropic" in line
+
+
+def test_without_a_key_the_line_names_the_variables(capsys: pytest.CaptureFixture[str]) -> None:
+    code, line = refused(capsys, "run", "hello")
+    assert code == exit_codes.CREDENTIALS
+    assert "ANTHROPIC_API_KEY" in line
+
+
+def test_a_named_model_without_its_key_names_the_variable(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, line = refused(capsys, "run", "--model", "anthropic:claude-sonnet-5-5", "hello")
+    assert code == exit_codes.CREDENTIALS
+    assert "ANTHROPIC_API_KEY" in line
+
+
+def test_a_workspace_that_does_not_exist_is_named(
+    ground: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("turns.json").write_text("[]")
+    code, line = refused(
+        capsys, "run", "--model", "script:turns.json", "--cwd", "no/such/folder", "hello"
+    )
+    assert code == exit_codes.NOT_FOUND
+    assert "no/such/folder" in line
+
+
+def test_a_variable_that_is_not_set_is_named(
+    ground: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("turns.json").write_text("[]")
+    code, line = refused(
+        capsys, "run", "--model", "script:turns.json", "--env", "NOT_SET_ANYWHERE", "hello"
+    )
+    assert code == exit_codes.USAGE
+    assert "NOT_SET_ANYWHERE" in line
+
+
+def test_a_replay_refuses_to_start_unattended_without_yolo(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, line = refused(capsys, "replay", "session.jsonl", "--json")
+    assert code == exit_codes.USAGE
+    assert "--mode yolo" in line
+
+
+def test_a_missing_transcript_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    code, line = refused(capsys, "replay", "nowhere.jsonl", "--mode", "yolo", "--json")
+    assert code == exit_codes.NOT_FOUND
+    assert "nowhere.jsonl" in line
+
+
+def test_a_file_that_is_no_transcript_is_told(
+    ground: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("notes.txt").write_text("milk\neggs\n")
+    code, line = refused(capsys, "replay", "notes.txt", "--mode", "yolo", "--json")
+    assert code == exit_codes.USAGE
+    assert "notes.txt" in line
+
+
+def test_a_number_that_is_none_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    code, line = refused(capsys, "down", "--deadline", "soon")
+    assert code == exit_codes.USAGE
+    assert "--deadline" in line
+
+
+def test_home_goes_before_the_verb_and_over_the_environment(
+    ground: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert answer(["--home", str(ground / "other"), "config", "--json"]) == exit_codes.DONE
+    rows = {row["key"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["data"]["value"].startswith(str(ground / "other"))
+
+
+def test_doctor_says_each_thing_with_a_verdict(
+    ground: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PADDOCK_HOME", str(home))
+    assert answer(["doctor", "--json"]) == exit_codes.DONE
+    findings = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert {"python", "sqlite", "duckdb", "pyzmq", "pidfd", "cgroup v2", "landlock"} <= set(findings)
+    assert findings["host"]["value"] == "none runs"
+
+
+def test_doctor_finds_a_socket_path_that_is_too_long(
+    ground: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PADDOCK_HOME", str(ground / ("deep" * 30)))
+    assert answer(["doctor", "--json"]) == exit_codes.FAILED
+    findings = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert findings["socket path"]["verdict"] == "bad"
