@@ -19,7 +19,7 @@ from paddock.session_worker.approvals import Toolkit
 from paddock.session_worker.errors import AgentNotFound
 from paddock.session_worker.ledger import Moment, open_calls, take_from_queue
 from paddock.session_worker.stimuli import AgentEnded, FromAgent
-from paddock.session_worker.tools import Limits, Tool, ToolSpec
+from paddock.session_worker.tools import Limits, Tool, ToolSpec, python_tool, schema_of
 from paddock.session_worker.turn import InFlight, RunAgent, Step, advance, advance_calls
 from paddock.store.events import OperationFailed, TextPart
 from paddock.store.ids import OperationId
@@ -75,8 +75,6 @@ def _marked[T](module: ModuleType, mark: str, kind: type[T]) -> dict[str, T]:
 
 def declared_tool(declared: ToolDeclaration, python_path: Iterable[str]) -> Tool:
     """Return a marked function as a tool that runs in a child process."""
-    from paddock.session_worker.tools import python_tool, schema_of
-
     spec = ToolSpec(
         name=declared.name,
         description=declared.description,

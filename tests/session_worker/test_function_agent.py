@@ -1,0 +1,192 @@
+"""A function agent in a real worker: steps and calls are done once, whatever dies (P4-P6)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from paddock.session_worker.protocol import Beat
+from paddock.store.events import TextPart
+from paddock.store.session import thread
+from tests.session_worker.bench_host import BenchHost, bench_host
+from tests.session_worker.test_worker import certify, wait_until_started
+
+MODULE = '''
+from pathlib import Path
+import time
+from pydantic import BaseModel
+from paddock.agent import Context, StepInterrupted, agent, tool
+
+HERE = Path(__file__).parent
+
+def note(what):
+    with (HERE / "notes").open("a") as notes:
+        notes.write(what + "\\n")
+
+class Plan(BaseModel):
+    order: str
+    cents: int
+
+def think(text: str) -> Plan:
+    note("think")
+    return Plan(order=text, cents=5)
+
+@tool(effects="write", approval="allow", timeout_seconds=20)
+def refund(order_id: str, cents: int) -> str:
+    """Pay money back."""
+    note("refund")
+    for _ in range(400):
+        if not (HERE / "slow").exists():
+            break
+        time.sleep(0.05)
+    return f"{order_id} got {cents}"
+
+@tool(effects="write", approval="allow")
+def crash() -> str:
+    """Die."""
+    import os
+    os._exit(3)
+
+@agent("support", version="7")
+async def support(s: Context) -> None:
+    async for turn in s.turns():
+        plan = await s.step("plan", think, turn.text, effects="idempotent")
+        paid = await s.call(refund, order_id=plan.order, cents=plan.cents)
+        s.state["paid"] = s.state.get("paid", 0) + plan.cents
+        await turn.reply(f"{paid.status}: {paid.text} ({s.state['paid']} in all)")
+
+@agent("crasher")
+async def crasher(s: Context) -> None:
+    async for turn in s.turns():
+        died = await s.call(crash)
+        await turn.reply(f"{died.status} {died.is_error}")
+
+@agent("raiser")
+async def raiser(s: Context) -> None:
+    async for turn in s.turns():
+        raise ValueError("no: " + turn.text)
+
+@agent("changing")
+async def changing(s: Context) -> None:
+    async for turn in s.turns():
+        which = (HERE / "which").read_text() if (HERE / "which").exists() else "one"
+        await s.step(which, think, which)
+        (HERE / "which").write_text("two")
+        await s.step("same", think, which)
+        await s.call(refund, order_id="a", cents=1)
+        await turn.reply("done")
+'''
+
+
+@pytest.fixture
+def host(ground: Path) -> Iterator[BenchHost]:
+    (ground / "agents").mkdir()
+    (ground / "agents" / "desk.py").write_text(MODULE)
+    with bench_host(ground) as made:
+        yield made
+
+
+def create(host: BenchHost, name: str) -> Path:
+    folder = host.data.parent / "agents"
+    host.create(agent=f"desk:{name}", python_path=[str(folder)])
+    return folder
+
+
+def replies(host: BenchHost) -> list[str]:
+    return [
+        part.text
+        for message in thread(host.state().conversation)
+        for part in message.assistant_parts
+        if isinstance(part, TextPart)
+    ]
+
+
+def test_an_agent_answers_turn_after_turn_and_keeps_its_state(host: BenchHost) -> None:
+    folder = create(host, "support")
+    host.start()
+    host.send("A1")
+    host.rest()
+    host.send("A2")
+    host.rest()
+    assert replies(host) == ["ok: A1 got 5 (5 in all)", "ok: A2 got 5 (10 in all)"]
+    assert (folder / "notes").read_text().split() == ["think", "refund"] * 2
+    assert host.state().conversation.state == {"paid": 10}
+    host.suspend()
+    host.start()
+    host.send("A3")
+    host.rest()
+    assert replies(host)[-1] == "ok: A3 got 5 (15 in all)"
+    host.suspend()
+
+
+def test_p6_on_re_entry_a_recorded_step_is_not_run_again_and_a_killed_call_is_interrupted(
+    host: BenchHost,
+) -> None:
+    folder = create(host, "support")
+    (folder / "slow").touch()
+    host.start()
+    host.send("A1")
+    wait_until_started(host)
+    while "refund" not in ((folder / "notes").read_text() if (folder / "notes").exists() else ""):
+        host.hear(0.1)
+    host.kill()
+    (folder / "slow").unlink()
+    certify(host)
+    host.start()
+    host.rest()
+    assert (folder / "notes").read_text().split() == ["think", "refund"]
+    (answer,) = replies(host)
+    assert answer.startswith("interrupted:")
+    host.suspend()
+
+
+def test_p9_a_tool_that_exits_is_a_typed_result_and_the_session_goes_on(host: BenchHost) -> None:
+    create(host, "crasher")
+    host.start()
+    host.send("go")
+    host.rest()
+    assert replies(host) == ["error True"]
+    host.suspend()
+
+
+def test_an_agent_that_raises_fails_its_operation_and_takes_the_next(host: BenchHost) -> None:
+    create(host, "raiser")
+    host.start()
+    host.send("one")
+    host.rest()
+    state = host.state()
+    assert state.conversation.ended is not None
+    assert state.conversation.ended.status == "failed"
+    assert state.conversation.ended.error == "ValueError: no: one"
+    host.send("two")
+    host.wait_for(Beat, lambda beat: beat.stage == "resting")
+    ended = host.state().conversation.ended
+    assert ended is not None
+    assert ended.error == "ValueError: no: two"
+    host.suspend()
+
+
+def test_an_agent_that_takes_another_way_on_re_entry_ends_as_diverged(host: BenchHost) -> None:
+    folder = create(host, "changing")
+    (folder / "slow").touch()
+    host.start()
+    host.send("go")
+    wait_until_started(host)
+    host.kill()
+    (folder / "slow").unlink()
+    certify(host)
+    host.start()
+    host.rest()
+    ended = host.state().conversation.ended
+    assert ended is not None
+    assert (ended.status, ended.error_kind) == ("failed", "diverged")
+    host.suspend()
+
+
+def test_an_agent_that_is_not_there_is_one_clear_line(host: BenchHost) -> None:
+    folder = host.data.parent / "agents"
+    host.create(agent="desk:nobody", python_path=[str(folder)])
+    with pytest.raises(AssertionError, match="agents of that module: desk:support"):
+        host.start()
+    assert host.worker is not None
+    assert host.worker.wait(30) == 64
