@@ -9,6 +9,7 @@ from paddock.store.errors import Damaged, NewerFormat
 from paddock.store.events import FORMAT_VERSION
 from paddock.store.ids import SessionId
 from paddock.store.session_file.faults import translated
+from paddock.store.session_file.lock import is_owned
 from paddock.store.session_file.place import FILE_MODE, Place, sync_folder
 
 APPLICATION_ID = 0x5041444B
@@ -59,6 +60,8 @@ PAGE_BYTES = 4096
 FOLD_PAGES = 1000
 CACHE_KIB = 1024
 
+_UNWRITABLE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
+
 
 def build(place: Place, session_id: SessionId, *, at_us: int) -> None:
     """Make an empty session's file, whole or not at all, and durable with its name.
@@ -90,34 +93,45 @@ def build(place: Place, session_id: SessionId, *, at_us: int) -> None:
         sync_folder(place.folder)
 
 
-def connect(place: Place, *, writable: bool) -> sqlite3.Connection:
-    """Open the file; it must be there.
-
-    No connection folds the WAL in when it is closed: a WAL with damage in its middle would be cut
-    there and thrown away. Folding is a decision of the owner.
-
-    Raises:
-        StoreError: It cannot be opened, for a reason that the message gives.
-    """
-    mode = "rw" if writable else "ro"
-    uri = f"file:{quote(str(place.database.absolute()))}?mode={mode}"
+def connect_to_write(place: Place) -> sqlite3.Connection:
+    """Open the file, which must be there, as its owner, under its lock."""
+    checkpoint = f"PRAGMA wal_autocheckpoint = {FOLD_PAGES}"
     with translated(place.database):
-        connection = sqlite3.connect(
-            uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
+        return _connect(place, "mode=rw", "PRAGMA synchronous = FULL", checkpoint)
+
+
+def connect_to_read(place: Place) -> sqlite3.Connection:
+    """Open the file, which must be there, as anybody may."""
+    with translated(place.database):
         try:
-            connection.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)  # noqa: FBT003 - no keyword
-            connection.execute("PRAGMA mmap_size = 0")
-            connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-            if writable:
-                connection.execute("PRAGMA synchronous = FULL")
-                connection.execute(f"PRAGMA wal_autocheckpoint = {FOLD_PAGES}")
-            else:
-                connection.execute("PRAGMA query_only = ON")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+            return _connect(place, "mode=ro", "PRAGMA query_only = ON")
+        except sqlite3.OperationalError as error:
+            # SQLite makes its index file even for reading. On a disk that cannot be written it may
+            # do without, if the log is folded and nobody can be writing it.
+            is_unwritable = error.sqlite_errorcode & 0xFF in _UNWRITABLE
+            if not is_unwritable or place.has_wal() or is_owned(place):
+                raise
+            return _connect(place, "mode=ro&immutable=1", "PRAGMA query_only = ON")
+
+
+def _connect(place: Place, options: str, *pragmas: str) -> sqlite3.Connection:
+    """Open a connection that never folds the log in by being closed.
+
+    A log with damage in its middle would be cut off there and thrown away. Folding is the owner's
+    decision.
+    """
+    uri = f"file:{quote(str(place.database.absolute()))}?{options}"
+    connection = sqlite3.connect(
+        uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    )
+    try:
+        connection.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)  # noqa: FBT003 - no keyword
+        for pragma in ("PRAGMA mmap_size = 0", f"PRAGMA cache_size = -{CACHE_KIB}", *pragmas):
+            connection.execute(pragma)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def check_form(place: Place, connection: sqlite3.Connection, session_id: SessionId) -> None:

@@ -374,7 +374,7 @@ class SessionFile:
 
     def _open(self) -> None:
         """Open the file, check it, and only then fold it; sets all that is known of it."""
-        connection = database.connect(self._place, writable=True)
+        connection = database.connect_to_write(self._place)
         try:
             head = opening.check(
                 self._place,

@@ -38,7 +38,7 @@ class SessionReader:
         self._last: Witness | None = None
         if not self._place.database.exists():
             raise self._not_found()
-        self._connection = database.connect(self._place, writable=False)
+        self._connection = database.connect_to_read(self._place)
         try:
             database.check_form(self._place, self._connection, session_id)
             self._lock = _open_lock(self._place)

@@ -64,7 +64,7 @@ def verify(folder: Path | Place, session_id: SessionId) -> Report:
         gone = f"{str(place.database)!r} is gone, though it had events"
         return Report(place.database, 0, 0, (Problem(1, gone),))
     try:
-        connection = database.connect(place, writable=False)
+        connection = database.connect_to_read(place)
     except StoreError as error:
         return Report(place.database, 0, 0, (Problem(1, error.message),))
     try:
