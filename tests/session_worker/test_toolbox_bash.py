@@ -312,24 +312,59 @@ async def test_f5_all_processes_of_an_owner_are_killed_and_only_those(
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_f5_the_death_of_the_worker_ends_its_commands(where: Room) -> None:
-    """The keeper's leash breaks with whoever held it, however it died."""
-    program = (
-        "import asyncio, sys\n"
-        "from pathlib import Path\n"
-        "from tests.session_worker.toolbench import call, room\n"
-        "from paddock.session_worker.tools import builtin_tools\n"
-        "where = room(Path(sys.argv[1]), 'dying.1')\n"
-        "script = 'setsid sleep 1000 & echo $$ $! > pids; sleep 1000'\n"
-        "asyncio.run(call(builtin_tools()['bash'], where, command=script))\n"
-    )
+WORKER = """
+import asyncio, sys
+from pathlib import Path
+from tests.session_worker.toolbench import call, room
+from paddock.session_worker.tools import builtin_tools
+where = room(Path(sys.argv[1]), "dying.1")
+daemon = "echo $$ >> pids; trap : TERM; while :; do /bin/sleep 1; done"
+script = f"(env -i setsid /bin/sh -c '{daemon}' > /dev/null 2>&1 &)"
+script += "; setsid sleep 1000 & echo $$ $! >> pids; sleep 1000"
+asyncio.run(call(builtin_tools()["bash"], where, command=script))
+"""
 
+
+@pytest.mark.parametrize("is_swept", [False, True], ids=["by themselves", "and are swept up"])
+async def test_f5_the_death_of_the_worker_ends_its_commands(where: Room, is_swept: bool) -> None:
+    """The keeper's leash breaks with whoever held it, however it died.
+
+    A sweep by environment that comes right then leaves the keeper its time: the daemon that cleared
+    its environment is seen by nobody else.
+    """
     worker = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", program, str(where.workspace.parent), cwd=ROOT
+        sys.executable, "-c", WORKER, str(where.workspace.parent), cwd=ROOT
     )
     written = where.workspace / "pids"
-    await until(lambda: pids_in(written, 2))
+    await until(lambda: pids_in(written, 3))
     os.kill(worker.pid, signal.SIGKILL)
     await worker.wait()
+    if is_swept:
+        await asyncio.to_thread(processes.kill_owned, "dying.1")
+        assert all(is_gone(pid) for pid in pids_in(written))
     await until(lambda: all(is_gone(pid) for pid in pids_in(written)))
     await until(lambda: processes.owned_processes("dying.1") == [])
+
+
+async def test_a_sweep_spares_what_it_is_told_to(where: Room) -> None:
+    program = await asyncio.create_subprocess_exec(
+        "sleep", "1000", env={**where.environment, "PADDOCK_OWNER": "swept.1"}
+    )
+    assert processes.kill_owned("swept.1", deadline_seconds=0.2, spare=[program.pid]) == 0
+    assert processes.kill_owned("swept.1", "a call", deadline_seconds=0.2) == 0
+    assert [found.pid for found in processes.owned_processes("swept.1")] == [program.pid]
+    assert processes.kill_owned("swept.1") == 1
+    assert await program.wait() == -signal.SIGKILL
+
+
+async def test_f14_a_process_that_got_the_number_of_another_is_not_signalled(where: Room) -> None:
+    program = await asyncio.create_subprocess_exec(
+        "sleep", "1000", env={**where.environment, "PADDOCK_OWNER": "reused.1"}
+    )
+    (found,) = processes.owned_processes("reused.1")
+    before = processes.OwnedProcess(found.pid, found.start_time - 1)
+    assert not processes._end(before, "reused.1", mercy=False)
+    assert not processes._end(found, "somebody.else", mercy=False)
+    assert processes._end(found, "reused.1", mercy=False)
+    assert await program.wait() == -signal.SIGKILL
+    assert not processes._end(found, "reused.1", mercy=False)

@@ -126,7 +126,7 @@ class _Kept:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd=command.folder,
-            env=dict(command.environment),
+            env={**command.environment, processes.KEEPER_VARIABLE: "1"},
             pass_fds=command.pass_fds,
             start_new_session=True,
         )
@@ -165,9 +165,9 @@ class _Kept:
             environment[name] for name in (processes.OWNER_VARIABLE, processes.CALL_VARIABLE)
         )
         await in_thread(lambda: processes.kill_owned(owner, call, FORCE_SECONDS))
-        with contextlib.suppress(ProcessLookupError):
-            self._keeper.kill()
-        await in_thread(self._keeper.wait)
+        self._keeper.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # the kernel holds it
+            await in_thread(lambda: self._keeper.wait(FORCE_SECONDS))
         self._close()
 
     def ended(self) -> Ended:

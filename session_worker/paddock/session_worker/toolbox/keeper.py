@@ -10,7 +10,7 @@ whatever the command does: floods, fork bombs, daemons and memory hogs meet this
 The keeper is a child subreaper: whatever the command starts, in whichever session or group, with
 whatever environment, becomes the keeper's child when its parent ends. So "no child left" is a fact
 the kernel tells (ECHILD), not the result of a search. When the leash breaks (the worker closed it,
-or died) everything is killed.
+or died) everything is asked to end and then killed; on SIGTERM it is killed at once.
 
 Frames on stdout are one letter, four bytes of length, the bytes: ``o`` a piece of output, ``d`` how
 many bytes of output were passed over to keep up, at the end ``h`` the head of the output, ``t`` its
@@ -145,6 +145,7 @@ class Keeper:
         self._started = time.monotonic()
         self._verdict = ""  # why it was ended, when it did not end by itself
         self._is_ending = False
+        self._is_hurried = False
         self._exit_status: int | None = None
         self._next_watch = 0.0
         self._peak_processes = 0
@@ -154,7 +155,8 @@ class Keeper:
         os.set_blocking(wake_write, False)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(signal.SIGTERM, lambda *_: self._hurry())
+        for ignored in (signal.SIGINT, signal.SIGHUP):
             signal.signal(ignored, signal.SIG_IGN)
         self._pipe, write_end = os.pipe()
         self._command_pid = _start(command, options, write_end)
@@ -196,6 +198,11 @@ class Keeper:
         """Have the command ended; the first reason counts, and none after it ended by itself."""
         if not self._is_ending:
             self._verdict = self._verdict or verdict
+
+    def _hurry(self) -> None:
+        """End the command without asking it first."""
+        self._is_hurried = True
+        self._end("killed")
 
     def _read(self) -> None:
         """Take what the pipe holds, at most one read; close it at its end."""
@@ -253,7 +260,7 @@ class Keeper:
         for pid in _descendants():
             _signal(pid, signal.SIGTERM)
         deadline = time.monotonic() + self._options.grace_seconds
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and not self._is_hurried:
             self._look(0.01)
             if self._has_exited() and len(_descendants()) <= 1:
                 return
@@ -313,6 +320,7 @@ def _start(command: list[str], options: Options, output: int) -> int:
         return pid
     try:
         os.setsid()
+        os.environ.pop("PADDOCK_KEEPER", None)  # who bears it is left to tidy up when others go
         _prepare_child(options, output)
         os.execvp(command[0], command)
     except OSError as error:
@@ -329,7 +337,7 @@ def _prepare_child(options: Options, output: int) -> None:
     os.dup2(output, 2)
     for descriptor in options.pass_fds:
         os.set_inheritable(descriptor, True)  # noqa: FBT003 - it takes no keyword
-    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, *_IGNORED):
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, *_CHANGED):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     _lower(resource.RLIMIT_CORE, 0)
@@ -342,7 +350,7 @@ def _prepare_child(options: Options, output: int) -> None:
         return
 
 
-_IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
+_CHANGED = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD)
 
 
 def _lower(which: int, value: int) -> None:

@@ -12,12 +12,13 @@ import signal
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 
 OWNER_VARIABLE = "PADDOCK_OWNER"
 CALL_VARIABLE = "PADDOCK_CALL"
+KEEPER_VARIABLE = "PADDOCK_KEEPER"
 PAUSE_SECONDS = 0.005  # between two looks; a process being born or replaced shows no environment
 LOOKS_WITHOUT_A_FIND = 2
+READ_BYTES = 64 * 1024
 START_TIME_FIELD = 19  # number 22 of proc(5), counted from the state
 
 
@@ -52,21 +53,27 @@ def kill_owned(
 ) -> int:
     """Kill every process that carries the owner's mark (and the call's); return how many.
 
+    Keepers of calls are only told to go in the first half of the time: they alone see what of
+    their call has cleared its environment, and end it first.
+
     It returns when they are gone (two looks found none) or at the deadline; ``owned_processes``
     tells which are left. Never signalled: this process, those in ``spare``, and a process that got
     the number of one that died (the mark is read again while a pidfd holds the number).
     It blocks, so an event loop calls it in a thread.
     """
-    deadline = time.monotonic() + deadline_seconds
+    began = time.monotonic()
     spared = {os.getpid(), *spare}
     killed: set[OwnedProcess] = set()
     clean_looks = 0
-    while clean_looks < LOOKS_WITHOUT_A_FIND and time.monotonic() < deadline:
+    while True:
         found = [process for process in owned_processes(owner, call) if process.pid not in spared]
         clean_looks = 0 if found else clean_looks + 1
-        killed.update(process for process in found if _kill(process, owner, call))
+        waited = time.monotonic() - began
+        if clean_looks == LOOKS_WITHOUT_A_FIND or waited > deadline_seconds:
+            return len(killed)
+        mercy = waited < deadline_seconds / 2
+        killed.update(process for process in found if _end(process, owner, mercy=mercy))
         time.sleep(PAUSE_SECONDS)
-    return len(killed)
 
 
 def _pids() -> list[int]:
@@ -77,28 +84,46 @@ def _pids() -> list[int]:
 
 
 def _has_marks(pid: int, owner: str, call: str | None) -> bool:
-    folder = f"/proc/{pid}"
-    try:
-        if os.stat(folder).st_uid != os.geteuid():  # noqa: PTH116 - cheap
-            return False
-        environment = b"\0" + Path(folder, "environ").read_bytes()
-    except OSError:  # it ended, or is not ours to read
-        return False
+    environment = _environment(pid)
     if f"\0{OWNER_VARIABLE}={owner}\0".encode() not in environment:
         return False
     return call is None or f"\0{CALL_VARIABLE}={call}\0".encode() in environment
 
 
+def _environment(pid: int) -> bytes:
+    """Return a process's environment, a zero on both sides of each variable; b"" if not ours."""
+    folder = f"/proc/{pid}"
+    try:
+        if os.stat(folder).st_uid != os.geteuid():  # noqa: PTH116 - a Path is half the cost
+            return b""
+        return b"\0" + _read(f"{folder}/environ")
+    except OSError:  # it ended, or is not ours to read
+        return b""
+
+
+def _read(path: str) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = piece = os.read(descriptor, READ_BYTES)
+        while piece:
+            piece = os.read(descriptor, READ_BYTES)
+            data += piece
+        return data
+    finally:
+        os.close(descriptor)
+
+
 def _start_time(pid: int) -> int | None:
     try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     except OSError:
         return None
     is_alive = len(fields) > START_TIME_FIELD and fields[0] not in (b"Z", b"X")
     return int(fields[START_TIME_FIELD]) if is_alive else None
 
 
-def _kill(process: OwnedProcess, owner: str, call: str | None) -> bool:
+def _end(process: OwnedProcess, owner: str, *, mercy: bool) -> bool:
+    """Kill a process, or with mercy tell a keeper to; say whether there was one to signal."""
     try:
         handle = os.pidfd_open(process.pid)
     except OSError:
@@ -108,9 +133,14 @@ def _kill(process: OwnedProcess, owner: str, call: str | None) -> bool:
         # and that this is the one that was found is told by its start time.
         if _start_time(process.pid) != process.start_time:
             return False
-        if not _has_marks(process.pid, owner, call):
+        if not _has_marks(process.pid, owner, None):
             return False
-        signal.pidfd_send_signal(handle, signal.SIGKILL)
+        is_keeper = f"\0{KEEPER_VARIABLE}=".encode() in _environment(process.pid)
+        if is_keeper and mercy:
+            signal.pidfd_send_signal(handle, signal.SIGTERM)
+            signal.pidfd_send_signal(handle, signal.SIGCONT)  # if something stopped it
+        else:
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
     except ProcessLookupError:
         return False
     finally:
