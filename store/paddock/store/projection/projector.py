@@ -29,7 +29,7 @@ from paddock.store.projection import fold
 from paddock.store.projection.database import Database
 from paddock.store.projection.fold import HOST, Batch, Folded
 from paddock.store.projection.writing import Writer
-from paddock.store.session_file import SessionReader, folder_of, host_place, sessions_in
+from paddock.store.session_file import Place, SessionReader, folder_of, host_place, sessions_in
 
 BATCH_EVENTS = 5_000
 BATCH_BYTES = 16 * 1024 * 1024
@@ -135,6 +135,8 @@ class Projector:
         self._applied: dict[str, Applied] = {}
         self._damaged: dict[str, Damage] = {}
         self._unfolded: set[str] = set()
+        self._stamps: dict[str, str] = {}
+        self._new_stamps: dict[str, str] = {}
         self._checked: set[str] = set()
         self._gone: list[str] = []
         self._folded: OrderedDict[str, Folded] = OrderedDict()
@@ -210,7 +212,7 @@ class Projector:
     # --- on the one thread that writes ---
 
     def scan(self) -> int:
-        """Look through the folders; every session there is due. Return how many there are.
+        """Look through the folders; each session whose file changed is due. Return how many are.
 
         Sessions of which DuckDB has rows and the disk has no file were erased: so are their rows.
         """
@@ -219,14 +221,21 @@ class Projector:
         gone = [s for s in self._applied if s not in there and s != HOST]
         if gone:
             self.erase(gone)
+        if host_place(self.data).database.exists():
+            found.append(SessionId(HOST))
+        changed = [s for s in found if s in self._damaged or self._stamp(s) != self._stamps.get(s)]
         with self._changed:
-            for session_id in found:
+            for session_id in changed:
                 self._due.add(session_id, told=False)
-            if host_place(self.data).database.exists():
-                self._due.add(HOST, told=False)
             if self._is_rebuilding:
                 self._left_to_rebuild = {s for s in found if s not in self._checked}
-        return len(found)
+        return len(changed)
+
+    def save_stamps(self) -> None:
+        """Remember which files are projected whole, so that the next start need not open them."""
+        if self._new_stamps:
+            stamps, self._new_stamps = self._new_stamps, {}
+            self._writer.stamp(stamps)
 
     def step(self) -> int:
         """Project one batch of what is due; return how many events it had.
@@ -248,6 +257,8 @@ class Projector:
             with self._changed:
                 for session_id in touched:
                     self._folded.pop(session_id, None)  # it is ahead of its row now
+                    self._stamps.pop(session_id, None)
+                    self._new_stamps.pop(session_id, None)
                     self._due.add(session_id, told=True)
             raise
         finally:
@@ -282,6 +293,8 @@ class Projector:
             for session_id in gone:
                 self._forget(session_id)
                 self._applied.pop(session_id, None)
+                self._stamps.pop(session_id, None)
+                self._new_stamps.pop(session_id, None)
                 self._damaged.pop(session_id, None)
                 self._unfolded.discard(session_id)
                 self._left_to_rebuild.discard(session_id)
@@ -305,6 +318,8 @@ class Projector:
         for session_id in list(self._readers):
             self._forget(session_id)
         with suppress(duckdb.Error):
+            self.save_stamps()
+        with suppress(duckdb.Error):
             self._connection.close()
 
     # --- inside ---
@@ -319,6 +334,9 @@ class Projector:
             "SELECT session_id, sequence, what FROM internal.damaged"
         ).fetchall():
             self._damaged[session_id] = Damage(session_id, sequence, what)
+        self._stamps = dict(
+            connection.execute("SELECT session_id, stamp FROM internal.stamps").fetchall()
+        )
         differing = connection.execute(
             "SELECT coalesce(e.session_id, s.session_id) FROM (SELECT session_id, "
             "count(*) AS number, max(sequence) AS last FROM internal.events GROUP BY session_id) e "
@@ -360,6 +378,7 @@ class Projector:
         self, session_id: str, page: int, batch: Batch, touched: dict[str, Folded]
     ) -> tuple[int, bool]:
         """Fold a session's next page into the batch; return its events, and if more is left."""
+        stamp = self._stamp(session_id)  # before it is read: what comes after changes it
         try:
             reader = self._reader(session_id)
             if not self._is_as_applied(session_id, reader):
@@ -391,6 +410,8 @@ class Projector:
             self._unfolded.discard(session_id)
             if not has_more:
                 self._left_to_rebuild.discard(session_id)
+        if not has_more and damage is None and self._stamps.get(session_id) != stamp:
+            self._stamps[session_id] = self._new_stamps[session_id] = stamp
         if damage is not None:
             self._note_damage(session_id, damage)
         elif self._damaged.pop(session_id, None) is not None:
@@ -454,15 +475,34 @@ class Projector:
         self._checked.add(session_id)
         return True
 
+    def _place(self, session_id: str) -> Place:
+        if session_id == HOST:
+            return host_place(self.data)
+        return Place(folder_of(self.data, SessionId(session_id)))
+
+    def _stamp(self, session_id: str) -> str:
+        """Return what tells a file from itself at another time; the time of change is not forged.
+
+        Two writes within one tick of the kernel's clock may look alike; who owns the file tells of
+        them.
+        """
+        place = self._place(session_id)
+        parts = []
+        for path in (place.database, place.wal):
+            try:
+                found = path.stat()
+            except FileNotFoundError:
+                parts.append("-")
+                continue
+            # An empty log is made by whoever opens the file, and tells nothing.
+            is_told = path == place.database or found.st_size
+            parts.append(f"{found.st_ino}.{found.st_size}.{found.st_ctime_ns}" if is_told else "-")
+        return " ".join(parts)
+
     def _reader(self, session_id: str) -> SessionReader:
         reader = self._readers.get(session_id)
         if reader is None:
-            place: Any = (
-                host_place(self.data)
-                if session_id == HOST
-                else folder_of(self.data, SessionId(session_id))
-            )
-            reader = SessionReader(place, SessionId(session_id))
+            reader = SessionReader(self._place(session_id), SessionId(session_id))
             self._readers[session_id] = reader
             if len(self._readers) > OPEN_READERS:
                 _, oldest = self._readers.popitem(last=False)

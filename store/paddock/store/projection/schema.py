@@ -384,6 +384,7 @@ CREATE TABLE internal.state(
     session_id VARCHAR, sequence BIGINT, hash BLOB, session JSON, open JSON, memory JSON
 );
 CREATE VIEW internal.applied AS SELECT session_id, sequence, hash FROM internal.state;
+CREATE TABLE internal.stamps(session_id VARCHAR, stamp VARCHAR);
 CREATE TABLE internal.damaged(session_id VARCHAR, sequence BIGINT, what VARCHAR, seen_at TIMESTAMP);
 """
 

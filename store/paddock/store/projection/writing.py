@@ -54,6 +54,12 @@ class Writer:
             "WHERE internal.state.session_id = gone.session_id",
             {"session_id": "VARCHAR"},
         )
+        self._stale = connection.query_appender(
+            "DELETE FROM internal.stamps USING appender_data stale "
+            "WHERE internal.stamps.session_id = stale.session_id",
+            {"session_id": "VARCHAR"},
+        )
+        self._stamps = connection.appender("internal.stamps")
         self._state = connection.query_appender(
             "INSERT INTO internal.state SELECT session_id, sequence, hash, session::JSON, "
             "open::JSON, memory::JSON FROM appender_data",
@@ -94,7 +100,7 @@ class Writer:
         connection = self.connection
         connection.begin()
         try:
-            for table in (*schema.PER_SESSION, "state", "damaged"):
+            for table in (*schema.PER_SESSION, "state", "stamps", "damaged"):
                 connection.execute(
                     f"DELETE FROM internal.{table} WHERE session_id IN "  # noqa: S608 - our own names
                     "(SELECT unnest($1::VARCHAR[]))",
@@ -124,8 +130,23 @@ class Writer:
         """The session's file can be read again."""
         self.connection.execute("DELETE FROM internal.damaged WHERE session_id = ?", [session_id])
 
+    def stamp(self, stamps: Mapping[str, str]) -> None:
+        """Remember what the files of these sessions looked like when all of them was projected."""
+        connection = self.connection
+        connection.begin()
+        try:
+            self._stale.append_rows([(session_id,) for session_id in stamps])
+            self._stale.flush()
+            self._stamps.append_rows(list(stamps.items()))
+            self._stamps.flush()
+            connection.commit()
+        except BaseException:
+            self._undo()
+            raise
+
     def _undo(self) -> None:
-        for appender in (*self._appenders.values(), self._gone, self._state):
+        ours = (self._gone, self._state, self._stale, self._stamps)
+        for appender in (*self._appenders.values(), *ours):
             appender.clear()
         # Where the database itself failed there is nothing to roll back; the first error is told.
         with suppress(duckdb.Error):

@@ -1,0 +1,491 @@
+"""The one who has the DuckDB file: opens it, keeps it up with the logs, replaces it when it is bad.
+
+Two kinds of thread use a keeper. One writes: it calls :meth:`Keeper.open` and then either
+:meth:`Keeper.work` until it is told to stop (the store process), or :meth:`Keeper.catch_up` (a
+command that looks without a host). Others ask, through :meth:`Keeper.asking`; each has a cursor of
+its own, and all of them are ended before the file is replaced.
+"""
+
+import fcntl
+import os
+import queue
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import duckdb
+
+from paddock.store.errors import (
+    AlreadyExists,
+    AlreadyOwned,
+    Damaged,
+    PaddockError,
+    SessionNotFound,
+    StoreError,
+    TimedOut,
+)
+from paddock.store.ids import SessionId
+from paddock.store.process.checking import compare
+from paddock.store.projection import (
+    FILE_NAME,
+    Database,
+    Progress,
+    Projector,
+    Settings,
+    Untrusted,
+    is_damage,
+    move_aside,
+)
+from paddock.store.protocol import StoreStatus
+from paddock.store.query import Asking, ProjectionDamaged
+from paddock.store.session_file import fold, folder_of
+
+LOCK_NAME = "store.lock"
+SCAN_SECONDS = 30.0
+"""How often the folders are looked through, for what nobody told of."""
+REST_SECONDS = 5.0
+"""After so long without an event a checkpoint disturbs nobody."""
+CHECKPOINT_BYTES = 8 * 1024 * 1024
+"""A log of DuckDB's smaller than this is left where it is."""
+RETRY_SECONDS = 1.0
+SWAP_SECONDS = 30.0
+"""How long a rebuild waits for queries, which it cancels, to end."""
+
+type Job[T] = Callable[["Keeper"], T]
+
+
+class Keeper:
+    """Holds ``store.lock`` from the start to :meth:`close`.
+
+    Raises:
+        AlreadyOwned: A store has this data folder already; the facts give its ``pid``.
+    """
+
+    def __init__(
+        self, data: Path, *, settings: Settings | None = None, folds_files: bool = False
+    ) -> None:
+        self.data = data
+        self.path = data / FILE_NAME
+        self.notice: str | None = None
+        """Why the file was made anew, or why nothing is written; one line for a person."""
+        self.is_ready = threading.Event()
+        self._settings = settings
+        self._fold_file = self._fold if folds_files else None
+        self._lock = _take_lock(data)
+        self._database: Database | None = None
+        self._projector: Projector | None = None
+        self._gate = threading.Condition()
+        self._askings: set[Asking] = set()
+        self._is_swapping = False
+        self._is_stopped = threading.Event()
+        self._is_stalled = False
+        self._is_working = False
+        self._jobs: queue.SimpleQueue[tuple[Job[Any], Future[Any]]] = queue.SimpleQueue()
+
+    # --- from any thread ---
+
+    @contextmanager
+    def asking(
+        self,
+        query: str,
+        params: Sequence[Any] | Mapping[str, Any] = (),
+        *,
+        timeout_seconds: float = 30.0,
+        row_limit: int | None = None,
+    ) -> Iterator[Asking]:
+        """Give a query that runs. Raises as :class:`Asking` does, and TimedOut while it opens."""
+        deadline = time.monotonic() + timeout_seconds
+        database = self._enter(deadline)
+        asking = Asking(
+            database,
+            query,
+            params,
+            timeout_seconds=max(deadline - time.monotonic(), 0.001),
+            row_limit=row_limit,
+        )
+        with self._gate:
+            self._askings.add(asking)
+        try:
+            with asking:
+                yield asking
+        except ProjectionDamaged as error:
+            if self._is_working:  # else its one thread is the caller's, who sees to it
+                why = error.message
+                self.submit(lambda keeper: keeper.rebuild(why))
+            raise
+        finally:
+            with self._gate:
+                self._askings.discard(asking)
+                self._gate.notify_all()
+
+    def wait_for(self, heads: Mapping[SessionId, int], timeout_seconds: float) -> None:
+        """Wait until these events can be seen in SQL: one reads what one wrote.
+
+        Raises:
+            Damaged: A session's file cannot be read up to there.
+            SessionNotFound: There is no such session.
+            TimedOut: It took longer.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        self._enter(deadline)
+        for session_id, sequence in heads.items():
+            while True:
+                projector = self.projector
+                left = deadline - time.monotonic()
+                if projector.wait_until(session_id, sequence, left):
+                    break
+                damage = projector.damage_of(session_id)
+                if damage is not None:
+                    raise Damaged(damage.what, session_id=session_id, sequence=damage.sequence)
+                if not folder_of(self.data, session_id).exists():
+                    message = f"there is no session {session_id!r}; `paddock ls` shows them"
+                    raise SessionNotFound(message, session_id=session_id)
+                if deadline - time.monotonic() <= 0:
+                    raise TimedOut(
+                        f"event {sequence} of session {session_id!r} could not be seen in SQL "
+                        f"within {timeout_seconds:g} s; {self.word()}",
+                        seconds=timeout_seconds,
+                    )
+
+    def learn(self, session_ids: Sequence[str]) -> None:
+        """The logs of these sessions have grown."""
+        projector = self._projector
+        if projector is not None:
+            projector.learn(session_ids)
+
+    def submit[T](self, job: Job[T]) -> "Future[T]":
+        """Have the writing thread do something between two batches."""
+        future: Future[T] = Future()
+        self._jobs.put((job, future))
+        projector = self._projector
+        if projector is not None:
+            projector.wake()
+        return future
+
+    def stop(self) -> None:
+        """Have :meth:`work` return soon, and end the queries that run."""
+        self._is_stopped.set()
+        with self._gate:
+            for asking in self._askings:
+                asking.cancel()
+        projector = self._projector
+        if projector is not None:
+            projector.wake()
+
+    def progress(self) -> Progress:
+        """Return how far the projection is."""
+        projector = self._projector
+        return Progress() if projector is None else projector.progress()
+
+    def state(self) -> Literal["ready", "catching_up", "rebuilding", "stalled"]:
+        """Return what it does, in a word."""
+        if self._is_stalled:
+            return "stalled"
+        progress = self.progress()
+        if progress.is_rebuilding or not self.is_ready.is_set():
+            return "rebuilding" if progress.is_rebuilding else "catching_up"
+        return "catching_up" if progress.due else "ready"
+
+    def word(self) -> str:
+        """Return how it fares, as one line for a person."""
+        progress = self.progress()
+        match self.state():
+            case "stalled":
+                text = f"nothing new can be seen: {self.notice}"
+            case "rebuilding":
+                text = (
+                    f"the projection is being rebuilt ({progress.rebuilt} of {progress.sessions} "
+                    f"sessions): {self.notice}"
+                )
+            case "catching_up":
+                text = f"catching up, {progress.due} sessions to look at"
+            case "ready":
+                text = f"{progress.sessions} sessions, up to date"
+        if progress.damaged:
+            text += f"; {_number(len(progress.damaged), 'session')} damaged and not up to date"
+        if progress.waiting_for_fold:
+            text += f"; {_number(progress.waiting_for_fold, 'session')} to be recovered first"
+        return text
+
+    def caveat(self) -> str | None:
+        """Return what a reader of a result must know about its completeness, or None."""
+        progress = self.progress()
+        is_whole = self.state() in {"ready", "catching_up"}
+        is_whole = is_whole and not progress.damaged and not progress.waiting_for_fold
+        return None if is_whole else self.word()
+
+    def status(self) -> StoreStatus:
+        """Return how it fares."""
+        progress = self.progress()
+        database = self._database
+        return StoreStatus(
+            word=self.word(),
+            pid=os.getpid(),
+            state=self.state(),
+            sessions=progress.sessions,
+            due=progress.due,
+            events=progress.events,
+            rebuilt=progress.rebuilt,
+            waiting_for_fold=progress.waiting_for_fold,
+            damaged={damage.session_id: damage.what for damage in progress.damaged},
+            size_bytes=0 if database is None else database.size_bytes(),
+            notice=self.notice,
+        )
+
+    @property
+    def projector(self) -> Projector:
+        """The projector of the moment; a rebuild brings another."""
+        assert self._projector is not None, "opened before it is asked"
+        return self._projector
+
+    # --- on the one thread that writes ---
+
+    def open(self) -> None:
+        """Open the database; one that cannot be trusted is moved aside, and a new one filled.
+
+        Raises:
+            StoreError: Another process has the file open, or the disk fails.
+        """
+        try:
+            self._open(is_rebuild=not self.path.exists() and self._has_sessions())
+        except Untrusted as error:
+            self._replace(error.message)
+        if self.progress().is_rebuilding and self.notice is None:
+            self.notice = "its file was not there"
+        self.projector.scan()
+        self.is_ready.set()
+
+    def work(self) -> None:
+        """Keep up with the logs until :meth:`stop`."""
+        self._is_working = True
+        scanned = moved = time.monotonic()
+        is_dirty = True
+        while not self._is_stopped.is_set():
+            self._do_jobs()
+            try:
+                if time.monotonic() - scanned > SCAN_SECONDS:
+                    scanned = time.monotonic()
+                    self.projector.scan()
+                if self.projector.step():
+                    moved, is_dirty = time.monotonic(), True
+                elif is_dirty and time.monotonic() - moved > REST_SECONDS:
+                    is_dirty = False
+                    self._rest()
+                self._is_stalled = False
+            except duckdb.Error as error:
+                self._cure(error)
+                continue
+            self.projector.wait_due(REST_SECONDS if is_dirty else SCAN_SECONDS)
+
+    def catch_up(self, *, seconds: float = 3_600.0) -> None:
+        """Project all that is due now.
+
+        Raises:
+            StoreError: DuckDB's file cannot be written.
+        """
+        for _ in range(3):  # a file that is damaged anew each time is the disk's fault
+            try:
+                self.projector.catch_up(seconds=seconds)
+                self._do_jobs()
+            except duckdb.Error as error:
+                if not is_damage(error):
+                    raise StoreError(f"{str(self.path)!r} cannot be written: {error}") from error
+                self.rebuild(str(error).splitlines()[0])
+            else:
+                return
+        raise StoreError(f"{str(self.path)!r} is damaged again and again; check the disk")
+
+    def rebuild(self, why: str = "asked for") -> None:
+        """Throw the file away and begin a new one. Queries that run are ended."""
+        with self._gate:
+            if self._is_swapping:
+                return
+            self._is_swapping = True
+        try:
+            self._close_database()
+            self._replace(why)
+            self.projector.scan()
+        finally:
+            with self._gate:
+                self._is_swapping = False
+                self._gate.notify_all()
+
+    def erase(self, session_id: str) -> None:
+        """Remove every row of a session, and what a checkpoint leaves of them in the file."""
+        self.projector.erase([session_id])
+        self.projector.checkpoint()
+
+    def checkpoint(self) -> int:
+        """Fold DuckDB's log into its file; return the size of both."""
+        self.projector.save_stamps()
+        self.projector.checkpoint()
+        assert self._database is not None
+        return self._database.size_bytes()
+
+    def snapshot(self, path: Path) -> int:
+        """Copy the file as it is now, whole and readable by any DuckDB; return its size.
+
+        Raises:
+            AlreadyExists: There is something at ``path``; it is left as it is.
+            StoreError: It cannot be written there.
+        """
+        if path.exists():
+            raise AlreadyExists(f"{str(path)!r} is there already", path=str(path))
+        self.checkpoint()
+        new = path.with_name(path.name + ".new")
+        log, new_log = Path(f"{self.path}.wal"), Path(f"{new}.wal")
+        try:
+            # Nothing writes meanwhile: this is the only thread that does.
+            shutil.copyfile(self.path, new)
+            if log.exists():
+                shutil.copyfile(log, new_log)
+            _fold_copy(new)
+            new.chmod(0o600)
+            os.link(new, path)  # unlike a rename it takes nobody's place
+        except FileExistsError as error:
+            raise AlreadyExists(f"{str(path)!r} is there already", path=str(path)) from error
+        except (OSError, duckdb.Error) as error:
+            raise StoreError(f"no snapshot at {str(path)!r}: {error}", path=str(path)) from error
+        finally:
+            new.unlink(missing_ok=True)
+            new_log.unlink(missing_ok=True)
+        return path.stat().st_size
+
+    def verify(self) -> list[str]:
+        """Read every row, compare it with the logs, and return what differs, in words."""
+        projector = self.projector
+        projector.scan()
+        self.catch_up()
+        assert self._database is not None
+        return compare(self._database, self.data)
+
+    def close(self) -> None:
+        """Close the file, its log folded in where nothing stands in the way; free the lock."""
+        self.stop()
+        if self._projector is not None and not self._is_stalled:
+            with suppress(duckdb.Error):
+                self.checkpoint()
+        self._close_database()
+        while not self._jobs.empty():
+            _, future = self._jobs.get()
+            future.cancel()
+        descriptor, self._lock = self._lock, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    # --- inside ---
+
+    def _enter(self, deadline: float) -> Database:
+        """Return the database, waiting while it is opened or replaced."""
+        if not self.is_ready.wait(max(deadline - time.monotonic(), 0)):
+            raise TimedOut("the store is still opening its file; ask again")
+        with self._gate:
+            while self._is_swapping and not self._is_stopped.is_set():
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise TimedOut("the store is replacing its file; ask again")
+                self._gate.wait(left)
+            if self._is_stopped.is_set() or self._database is None:
+                raise StoreError("the store is going; ask again")
+            return self._database
+
+    def _open(self, *, is_rebuild: bool) -> None:
+        database = Database(self.path, self._settings)
+        try:
+            self._projector = Projector(
+                database, self.data, is_rebuild=is_rebuild, fold_file=self._fold_file
+            )
+        except duckdb.Error as error:
+            database.close()
+            raise Untrusted(f"{str(self.path)!r} cannot be read: {error}") from error
+        except BaseException:
+            database.close()
+            raise
+        self._database = database
+
+    def _replace(self, why: str) -> None:
+        move_aside(self.path)
+        self.notice = why.strip().splitlines()[0]
+        self._open(is_rebuild=True)
+
+    def _close_database(self) -> None:
+        with self._gate:
+            for asking in self._askings:
+                asking.cancel()
+            if not self._gate.wait_for(lambda: not self._askings, SWAP_SECONDS):
+                raise StoreError("a query does not end; the file cannot be replaced")
+        if self._projector is not None:
+            self._projector.close()
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def _cure(self, error: duckdb.Error) -> None:
+        """Do what a failed batch asks for: a new file, or patience."""
+        text = str(error).strip().splitlines()[0]
+        if is_damage(error) or self._database is None:
+            try:
+                self.rebuild(text)
+            except StoreError as again:
+                text = again.message
+            else:
+                return
+        self._is_stalled = True
+        self.notice = text
+        self._is_stopped.wait(RETRY_SECONDS)
+
+    def _rest(self) -> None:
+        self.projector.save_stamps()
+        log = Path(f"{self.path}.wal")
+        if log.exists() and log.stat().st_size > CHECKPOINT_BYTES:
+            self.projector.checkpoint()
+
+    def _do_jobs(self) -> None:
+        while not self._jobs.empty():
+            job, future = self._jobs.get()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(job(self))
+            except PaddockError as error:
+                future.set_exception(error)
+            except duckdb.Error as error:
+                future.set_exception(StoreError(str(error)))
+                if is_damage(error):
+                    self.rebuild(str(error))
+
+    def _has_sessions(self) -> bool:
+        return any((self.data / "sessions").glob("*/*"))
+
+    def _fold(self, session_id: SessionId) -> None:
+        fold(folder_of(self.data, session_id), session_id)
+
+
+def _fold_copy(path: Path) -> None:
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("CHECKPOINT")
+
+
+def _take_lock(data: Path) -> int:
+    path = data / LOCK_NAME
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.read(descriptor, 100).decode("ascii", "replace").strip()
+        os.close(descriptor)
+        pid = int(holder) if holder.isdigit() else None
+        message = f"the store of {str(data)!r} is open already, by pid {holder or 'unknown'}"
+        raise AlreadyOwned(f"{message}; ask it, or end it", pid=pid) from error
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor
+
+
+def _number(count: int, of: str) -> str:
+    return f"{count} {of}" if count == 1 else f"{count} {of}s"
