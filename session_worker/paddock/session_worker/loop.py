@@ -154,7 +154,7 @@ class SessionLoop:
         try:
             while self.engine.ending is None:
                 await self._take_together()
-                if not self._stimuli:
+                if not self._stimuli and self.engine.ending is None:
                     self._arrival.clear()
                     await self._arrival.wait()
             return await self._leave(self.engine.ending)
