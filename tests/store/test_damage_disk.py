@@ -253,7 +253,7 @@ def test_f2_killed_at_any_size_of_the_log_loses_nothing_acknowledged(tmp_path: P
             said = pipe.read().split()
         assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGXFSZ
         with own(folder) as file:
-            assert file.head >= int(said[-1]) if said else 3
+            assert file.head >= (int(said[-1]) if said else 3)
             assert file.head % 3 == 0
         assert verify(folder, SESSION).ok
     shutil.rmtree(folder)
