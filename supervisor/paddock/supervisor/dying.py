@@ -1,0 +1,95 @@
+"""Transitions: a worker died; after its burial the session rests, starts again, or fails. Pure."""
+
+from paddock.supervisor.errors import HostGone
+from paddock.supervisor.life import Life, is_left_down, was_deleted
+from paddock.supervisor.stimuli import (
+    Buried,
+    Commanded,
+    DeleteAsked,
+    Exited,
+    Kill,
+    LeaveAsked,
+    NotBuried,
+    Notify,
+    TimerFired,
+    Wanted,
+)
+
+
+def died(life: Life, stimulus: Exited) -> None:
+    """Death is proven; what follows has its order."""
+    life.bury(stimulus.at)
+
+
+def buried(life: Life, stimulus: Buried) -> None:
+    """The certificate is durable: rest, start again, or be left down."""
+    life.head = max(life.head, stimulus.head)
+    life.pid = life.error = None
+    if stimulus.deleted:
+        life.end()
+        return
+    if life.deletion is not None:
+        life.bury(stimulus.at)  # asked for after the burial had begun
+        return
+    if stimulus.ending == "crashed":
+        detail: dict[str, object] = {"generation": life.generation, "reason": stimulus.reason}
+        life.do(Notify("died", detail))
+    life.tell_gone({"was_live": True})
+    if stimulus.failed is not None:
+        life.fail(is_left_down(life.session_id, stimulus.failed))
+        return
+    leaving, life.leaving = life.leaving, None
+    was_asked = leaving is not None
+    if leaving is not None and leaving.is_final:
+        life.refuse_all(HostGone("the host ends: ask again when it is back, by the same id"))
+        life.is_wanted = False
+    is_wanted = life.is_wanted or not life.queue.is_empty
+    if is_wanted or (stimulus.restart_seconds is not None and not was_asked):
+        life.start_again(stimulus)
+        return
+    if was_asked:
+        life.do(Notify("suspended", {"reason": stimulus.reason}))
+    life.rest()
+
+
+def not_buried(life: Life, stimulus: NotBuried) -> None:
+    """Somebody holds the lock still (stuck), or the file is damaged (failed)."""
+    if stimulus.is_final:
+        life.do(Notify("damaged", {"reason": stimulus.error.message}))
+        life.tell_gone_error(stimulus.error)
+        life.fail(stimulus.error)
+        return
+    life.pid = stimulus.pid
+    life.be_stuck(stimulus.at, stimulus.error)
+
+
+def backed_off(life: Life, stimulus: TimerFired) -> None:
+    """It has waited long enough."""
+    life.seek_or_spawn(stimulus.at)
+
+
+def start_late(life: Life, stimulus: TimerFired) -> None:
+    """No Hello in time: kill it, and if that does nothing let the lock decide."""
+    if life.cause is None:
+        life.kill(stimulus.at, "start_timeout", wants_stacks=True)
+    elif life.pid is None:
+        life.bury(stimulus.at)
+    else:
+        life.be_stuck(stimulus.at)
+
+
+def try_again(life: Life, stimulus: TimerFired) -> None:
+    """Look whether the one who holds it is gone."""
+    if life.cause is not None:
+        life.do(Kill(life.start, life.cause))
+    life.bury(stimulus.at)
+
+
+def refuse_stuck(life: Life, stimulus: Wanted | Commanded | LeaveAsked | DeleteAsked) -> None:
+    """Nothing can be done for it now; the answer says why."""
+    life.refuse(stimulus.ticket, life.failure())
+
+
+def refuse_deleted(life: Life, stimulus: Wanted | Commanded | LeaveAsked) -> None:
+    """It is no more."""
+    life.refuse(stimulus.ticket, was_deleted(life.session_id))

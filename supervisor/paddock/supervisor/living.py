@@ -1,0 +1,117 @@
+"""Transitions: what a live worker says and is asked, and whether it still beats. Pure."""
+
+from paddock.store.errors import PaddockError, Refused
+from paddock.supervisor.life import BEAT_CHECKS, Life
+from paddock.supervisor.stimuli import (
+    Beaten,
+    Commanded,
+    CredentialsPut,
+    Grew,
+    SendCredentials,
+    Stage,
+    TellSettled,
+    TimerFired,
+    Touched,
+    WasAccepted,
+    WasNotAccepted,
+    WasSettled,
+)
+
+
+def command(life: Life, stimulus: Commanded) -> None:
+    """A command for a live session."""
+    if life.enqueue(stimulus):
+        life.deliver(life.queue.hand_over())
+
+
+def wait_in_queue(life: Life, stimulus: Commanded) -> None:
+    """It goes to the next generation."""
+    if life.enqueue(stimulus):
+        life.why, life.is_wanted = f"command {stimulus.command.verb}", True
+
+
+def beat(life: Life, stimulus: Beaten) -> None:
+    """Take note of what it does, and that it beats."""
+    life.has_beaten = True
+    life.worker_stage, life.operation_id = stimulus.stage, stimulus.operation_id
+    life.head = max(life.head, stimulus.head)
+    life.peak_rss_bytes = max(life.peak_rss_bytes or 0, stimulus.rss_bytes) or None
+    if stimulus.stage == "working":
+        life.last_active_at = stimulus.at
+    if life.is_live:
+        needs = stimulus.stage == "needs_credentials"
+        life.stage = Stage.NEEDS_CREDENTIALS if needs else Stage.LIVE
+
+
+def grew(life: Life, stimulus: Grew) -> None:
+    """Its log has grown: that is activity, and a sign of life."""
+    life.head = max(life.head, stimulus.head)
+    life.last_active_at = stimulus.at
+    life.has_beaten = True  # a commit tells that its loop runs, too
+
+
+def touched(life: Life, stimulus: Touched) -> None:
+    """Somebody uses it."""
+    life.last_active_at = stimulus.at
+
+
+def accepted(life: Life, stimulus: WasAccepted) -> None:
+    """A command is durable: tell who waits for that."""
+    result = {"command_id": stimulus.command_id, "sequence": stimulus.sequence}
+    for ticket in life.queue.accepted(stimulus.command_id, stimulus.sequence):
+        life.reply(ticket, result)
+
+
+def settled(life: Life, stimulus: WasSettled) -> None:
+    """A command has its answer: tell it, and hand over the next one."""
+    life.last_active_at = stimulus.at
+    pending = life.queue.settled(stimulus.answer.command_id)
+    if pending is not None:
+        if pending.accepted_at is None:  # its Accepted was lost with a connection
+            result = {
+                "command_id": pending.command_id,
+                "sequence": stimulus.answer.sequence,
+            }
+            for ticket in pending.tickets:
+                life.reply(ticket, result)
+        life.do(TellSettled(tuple(pending.tickets), stimulus.answer))
+    if life.is_live:
+        life.deliver(life.queue.hand_over())
+
+
+def not_accepted(life: Life, stimulus: WasNotAccepted) -> None:
+    """A command was not taken in; nothing of it is stored."""
+    pending = life.queue.settled(stimulus.command_id)
+    error = _coded(stimulus.code, stimulus.reason)
+    for ticket in pending.tickets if pending is not None else ():
+        life.refuse(ticket, error)
+    if life.is_live:
+        life.deliver(life.queue.hand_over())
+
+
+def check_beat(life: Life, stimulus: TimerFired) -> None:
+    """Count the checks in a row without a beat; at the last of them it hangs."""
+    if life.cause is not None:
+        life.be_stuck(stimulus.at)
+        return
+    life.missed_beats = 0 if life.has_beaten else life.missed_beats + 1
+    life.has_beaten = False
+    if life.missed_beats >= BEAT_CHECKS:
+        life.kill(stimulus.at, "hang", wants_stacks=True)
+    else:
+        life.deadline = stimulus.at + life.patience.hang_after_seconds / BEAT_CHECKS
+
+
+def give_credentials(life: Life, _: CredentialsPut) -> None:
+    """Hand on secrets that came while it lives."""
+    life.do(SendCredentials())
+
+
+class _Coded(Refused):
+    """An error that a worker told by its code."""
+
+
+def _coded(code: str, reason: str) -> PaddockError:
+    error = _Coded(reason)
+    error.code = code  # type: ignore[misc]  # the code is the worker's own, known only now
+    return error
