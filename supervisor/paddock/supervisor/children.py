@@ -1,0 +1,237 @@
+"""The zygote and the workers forked from it: multiprocess's forkserver, held on our own terms.
+
+What differs from ``get_context("forkserver").Process.start()`` and why: its zygote is looked for
+anew by each start (ours is replaced when it is dead or does not answer in time), its preload hides
+an ImportError, it starts a resource tracker that nothing here needs, it imports the supervisor's
+``__main__`` into every worker, and its exit hooks join or kill workers. The forkserver process, its
+protocol and the process objects are multiprocess's own.
+"""
+
+import asyncio
+import contextlib
+import io
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from multiprocess import forkserver, get_context
+from multiprocess.context import reduction, set_spawning_popen
+from multiprocess.util import close_fds
+
+from paddock.store.errors import PeerBroke
+from paddock.supervisor.processes import Process, Status
+from paddock.supervisor.zygote import enter
+
+READY_SECONDS = 30.0
+"""The imports take 1-2.5 s on two idle cores."""
+FORK_SECONDS = 10.0
+"""A fork takes 1-3 ms; a zygote that is silent for so long is stopped or hangs."""
+FORKS_AT_ONCE = 4
+DIRECT = ("-P", "-c")
+
+
+class ZygoteBroke(PeerBroke):
+    """The zygote is dead, does not answer, or could not import what workers need."""
+
+    code = "zygote_broke"
+
+
+class Zygote:
+    """One forkserver process; made by ``start`` and of no use after ``end`` or its death."""
+
+    def __init__(self, process: Process, address: str, folder: Path, alive: int) -> None:
+        self.process = process
+        self._address = address
+        self._folder = folder
+        self._alive = alive
+        self._nothing = os.open(os.devnull, os.O_RDONLY)
+        self._threads = ThreadPoolExecutor(FORKS_AT_ONCE, "fork")
+        self._context = get_context("forkserver")
+
+    @classmethod
+    async def start(cls, targets: Sequence[str], ended: Callable[[Status], None]) -> "Zygote":
+        """Start one and wait until it has imported all; ``ended`` is called when it is dead.
+
+        Raises:
+            ZygoteBroke: It could not import what it should, or was not ready in time.
+        """
+        folder = Path(tempfile.mkdtemp(prefix="pdz-"))
+        address = str(folder / "s")
+        alive_read, alive_write = os.pipe()
+        report_read, report_write = os.pipe()
+        try:
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(address)
+                listener.listen(128)
+                process = _launch(targets, listener.fileno(), alive_read, report_write)
+        finally:
+            os.close(alive_read)
+            os.close(report_write)
+        zygote = cls(process, address, folder, alive_write)
+        process.watch(ended)
+        try:
+            report = await _report(report_read, READY_SECONDS)
+        except (TimeoutError, ValueError) as error:
+            zygote.end()
+            message = "the zygote did not come up; its words are in the host's log"
+            raise ZygoteBroke(message, pid=process.pid) from error
+        finally:
+            os.close(report_read)
+        if "error" in report:
+            zygote.end()
+            message = f"the zygote could not be made ready: {report['error']}"
+            raise ZygoteBroke(message, pid=process.pid)
+        return zygote
+
+    async def fork(self, target: str, orders: bytes, name: str) -> Process:
+        """Return a new worker that runs ``target(orders)``.
+
+        Raises:
+            ZygoteBroke: It gave no process in time; it should be ended and replaced. Whether there
+                is a process nonetheless, the session's lock tells.
+        """
+        if self.process.is_dead:
+            message = f"the zygote (process {self.process.pid}) is dead"
+            raise ZygoteBroke(message, pid=self.process.pid)
+        loop = asyncio.get_running_loop()
+        request = loop.run_in_executor(self._threads, self._fork, target, orders, name)
+        try:
+            async with asyncio.timeout(FORK_SECONDS):
+                pid, sentinel, leash = await asyncio.shield(request)
+        except (OSError, EOFError, TimeoutError) as error:
+            request.add_done_callback(_swallow)
+            message = f"the zygote (process {self.process.pid}) gave no process: {error!r}"
+            raise ZygoteBroke(message, pid=self.process.pid) from error
+        return Process(pid, _pidfd_of(pid, sentinel), sentinel=sentinel, leash=leash)
+
+    def end(self) -> None:
+        """Kill it. Its workers live on."""
+        self.process.send(signal.SIGKILL)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of it; without workers it then ends by itself."""
+        if self._alive < 0:
+            return
+        os.close(self._alive)
+        os.close(self._nothing)
+        self._alive = -1
+        self._threads.shutdown(wait=False)
+        with contextlib.suppress(OSError):
+            Path(self._address).unlink()
+            self._folder.rmdir()
+
+    def _fork(self, target: str, orders: bytes, name: str) -> tuple[int, int, int]:
+        """Do as ``multiprocess.popen_forkserver.Popen`` does; runs in a thread, may block.
+
+        Returns the pid, the descriptor that gives first it and later the exit code, and one whose
+        close the worker can notice.
+        """
+        work = self._context.Process(target=enter, args=(target, orders), name=name, daemon=False)
+        buffer = io.BytesIO()
+        set_spawning_popen(self)  # else a process object refuses to be pickled; thread-local
+        try:
+            reduction.dump({"name": name}, buffer)
+            reduction.dump(work, buffer)
+        finally:
+            set_spawning_popen(None)
+        parent_read, child_write = os.pipe()
+        child_read, parent_write = os.pipe()
+        try:
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(self._address)
+                # In this order: what it reads, what it writes, the life line, the resource tracker
+                # (none: an end that is never written to).
+                fds = [child_read, child_write, self._alive, self._nothing]
+                reduction.sendfds(client, fds)
+        except BaseException:
+            os.close(parent_read)
+            os.close(parent_write)
+            raise
+        finally:
+            os.close(child_read)
+            os.close(child_write)
+        leash = os.dup(parent_write)
+        try:
+            with open(parent_write, "wb", closefd=True) as pipe:  # noqa: PTH123 - a descriptor
+                pipe.write(buffer.getbuffer())
+            pid = forkserver.read_signed(parent_read)
+        except BaseException:
+            close_fds(parent_read, leash)
+            raise
+        return pid, parent_read, leash
+
+
+def _launch(targets: Sequence[str], listener: int, alive: int, report: int) -> Process:
+    code = (
+        "from paddock.supervisor.zygote import main; "
+        f"main({listener}, {alive}, {report}, {list(targets)!r})"
+    )
+    environment = dict(os.environ)
+    extra = [entry for entry in sys.path if entry and "site-packages" not in entry]
+    environment["PYTHONPATH"] = os.pathsep.join(extra)
+    # A session of its own: a Ctrl-C at the terminal of `paddock up` must not reach any worker.
+    child = subprocess.Popen(
+        [sys.executable, *DIRECT, code],
+        stdin=subprocess.DEVNULL,
+        pass_fds=(listener, alive, report),
+        start_new_session=True,
+        cwd="/",
+        env=environment,
+    )
+    process = Process(child.pid, os.pidfd_open(child.pid))
+    child.returncode = 0  # it is reaped through its pidfd; subprocess has no part in that
+    return process
+
+
+def _pidfd_of(pid: int, sentinel: int) -> int:
+    """Return a pidfd of a worker just forked, or -1 if it is dead already.
+
+    The zygote reports an exit code right after it reaped: as long as it has not, the pid cannot
+    have been given to another process before the pidfd was opened.
+    """
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return -1
+    if select.select([sentinel], [], [], 0)[0]:
+        os.close(pidfd)
+        return -1
+    return pidfd
+
+
+async def _report(descriptor: int, seconds: float) -> dict[str, object]:
+    """Read the zygote's report. Raises TimeoutError, or ValueError where it ended without one."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(descriptor, _set, ready)
+    try:
+        async with asyncio.timeout(seconds):
+            await ready
+    finally:
+        loop.remove_reader(descriptor)
+    found = json.loads(os.read(descriptor, 65536))
+    if not isinstance(found, dict):
+        message = f"{found!r} is no report"
+        raise ValueError(message)  # noqa: TRY004 - json's own error is a ValueError, too
+    return found
+
+
+def _set(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _swallow(request: "asyncio.Future[tuple[int, int, int]]") -> None:
+    """Let go of what a fork that came too late gave; the process is told by its broken pipe."""
+    if not request.cancelled() and request.exception() is None:
+        _, sentinel, leash = request.result()
+        close_fds(sentinel, leash)

@@ -1,0 +1,57 @@
+"""The process that workers are forked from: everything imported, frozen, one thread, no sockets.
+
+Run by ``children.Zygote`` with ``python -P -m``; it says on a pipe that it is ready, or why not
+(multiprocess's own preload swallows an ImportError), and becomes a multiprocess forkserver.
+"""
+
+import gc
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+
+FORBIDDEN = ("duckdb", "paddock.store.projection")
+"""Modules that no worker needs and every worker would pay for, or that start threads."""
+
+
+def main(listener_fd: int, alive_fd: int, report_fd: int, targets: list[str]) -> None:
+    """Import what the ``targets`` (``module:function``) need, report, and serve until not needed.
+
+    ``alive_fd`` reads as ended once neither the supervisor nor a worker has the other end.
+    """
+    from multiprocess import forkserver
+
+    report: dict[str, object] = {"pid": os.getpid()}
+    try:
+        for target in targets:
+            resolve(target)
+        importlib.import_module("multiprocess.popen_forkserver")
+    except (ImportError, AttributeError, SyntaxError) as error:
+        report["error"] = f"{type(error).__name__}: {error}"
+    tasks = Path("/proc/self/task")
+    threads = len(list(tasks.iterdir())) if tasks.is_dir() else 1
+    if threads != 1:
+        report["error"] = f"{threads} threads after the imports; a fork would lose all but one"
+    heavy = [name for name in FORBIDDEN if name in sys.modules]
+    if heavy:
+        report["error"] = f"{heavy[0]} was imported; no worker needs it"
+    gc.collect()
+    gc.freeze()
+    os.write(report_fd, json.dumps(report).encode())
+    os.close(report_fd)
+    if "error" not in report:
+        forkserver.main(listener_fd, alive_fd, None)
+
+
+def resolve(target: str) -> object:
+    """Return what ``module:function`` names. Raises ImportError or AttributeError."""
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def enter(target: str, orders: bytes) -> None:
+    """Run a worker: called in the fork."""
+    function = resolve(target)
+    assert callable(function), f"{target} was resolved before the fork"
+    function(orders)
