@@ -1,0 +1,174 @@
+"""Sessions' files as the supervisor itself writes and reads them: a birth, a look, a replay.
+
+Everything here blocks on the disk and runs in the host's pool of threads, one call a session at a
+time for what writes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgpack
+
+from paddock.session_worker.errors import WorkspaceMissing
+from paddock.session_worker.ledger import digest_of
+from paddock.store.errors import AlreadyExists, Damaged, NeedsFold, SessionNotFound
+from paddock.store.events import Row, SessionConfig, SessionCreated, decode
+from paddock.store.ids import CommandId, SessionId
+from paddock.store.session_file import (
+    SessionFile,
+    SessionReader,
+    folder_of,
+    holder_of,
+    is_owned,
+)
+
+TAIL_EVENTS = 6
+WIRE_BYTES = 4 * 1024 * 1024
+"""Of events in one message, unless one alone is larger."""
+
+type Found = Literal["cold", "open", "alive", "failed", "deleted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the end of a session's file says: at rest, undone, owned by somebody alive, or over."""
+
+    found: Found
+    head: int
+    reason: str = ""
+    pid: int | None = None
+    start_ticks: int = 0
+
+
+def create(data: Path, session_id: SessionId, config: SessionConfig, *, at_us: int) -> bool:
+    """Make the session's file with its first event; return False if the same one was there.
+
+    Raises:
+        WorkspaceMissing: The workspace's folder does not exist.
+        AlreadyExists: The id is known with another payload.
+        StoreError: The file cannot be made; nothing of it counts.
+    """
+    if not Path(config.workspace).is_dir():
+        message = (
+            f"the workspace {config.workspace!r} does not exist: make it, or name another folder"
+        )
+        raise WorkspaceMissing(message, workspace=config.workspace)
+    digest = digest_of(config.model_dump(mode="json"))
+    folder = folder_of(data, session_id)
+    try:
+        file = SessionFile.create(folder, session_id, at_us=at_us)
+    except AlreadyExists:
+        assert_same(data, session_id, digest)
+        return False
+    with file:
+        created = SessionCreated(config=config, digest=digest, command_id=CommandId(session_id))
+        file.append([created], generation=0, at_us=at_us)
+    return True
+
+
+def config_of(data: Path, session_id: SessionId) -> tuple[SessionConfig, str]:
+    """Return what a session was created with, and the digest of that.
+
+    Raises:
+        SessionNotFound, StoreError: There is none, or it cannot be read.
+    """
+    with SessionReader(folder_of(data, session_id), session_id) as reader:
+        rows = reader.rows(0, 1)
+    first = decode(rows[0].kind, rows[0].payload) if rows else None
+    if not isinstance(first, SessionCreated):
+        message = f"session {session_id!r} does not begin with its creation"
+        raise Damaged(message, session_id=session_id, sequence=1)
+    return first.config, first.digest
+
+
+def assert_same(data: Path, session_id: SessionId, digest: str) -> None:
+    """Raise AlreadyExists unless the session was created with the payload of that digest."""
+    try:
+        _, known = config_of(data, session_id)
+    except NeedsFold:  # it was created and lives, or died: its first event is as good as any
+        with SessionFile.own(folder_of(data, session_id), session_id) as file:
+            rows = file.rows(0, 1)
+        known = getattr(decode(rows[0].kind, rows[0].payload), "digest", "")
+    if known != digest:
+        message = f"session {session_id!r} exists with another configuration: make a new id"
+        raise AlreadyExists(message, session_id=session_id)
+
+
+def look(data: Path, session_id: SessionId) -> Look:
+    """Return how the session's file ends.
+
+    Raises:
+        SessionNotFound: There is none.
+        Damaged, NewerFormat, StoreError: It cannot be read.
+    """
+    folder = folder_of(data, session_id)
+    if is_owned(folder):
+        holder = holder_of(folder)
+        if holder is not None and holder.is_alive:
+            return Look("alive", 0, pid=holder.pid, start_ticks=holder.start_ticks)
+    try:
+        with SessionReader(folder, session_id) as reader:
+            head, _ = reader.head()
+            rows = reader.rows(max(0, head - TAIL_EVENTS))
+    except NeedsFold:
+        return Look("open", 0)
+    if not rows:
+        message = f"session {session_id!r} was never created to the end; `paddock ls` shows others"
+        raise SessionNotFound(message, session_id=session_id)
+    found, reason = _end_of(rows)
+    return Look(found, head, reason)
+
+
+def _end_of(rows: Sequence[Row]) -> tuple[Found, str]:
+    for row in reversed(rows):
+        match row.kind:
+            case "session_deleted":
+                return "deleted", ""
+            case "session_failed":
+                event = decode(row.kind, row.payload)
+                return "failed", getattr(event, "reason", "")
+            case "session_suspended" | "session_created":
+                return "cold", ""
+            case "worker_exited" | "session_resumed":
+                continue
+            case _:
+                return "open", ""
+    return "open", ""
+
+
+def read(data: Path, session_id: SessionId, after: int, limit: int) -> tuple[int, bytes]:
+    """Return how many events above ``after`` there are (at most ``limit``), packed for the wire.
+
+    Raises:
+        NeedsFold, Damaged, SessionNotFound, StoreError: As the reader of the file does.
+    """
+    with SessionReader(folder_of(data, session_id), session_id) as reader:
+        rows = reader.rows(after, limit)
+    return pack(rows)
+
+
+def pack(rows: Sequence[Row]) -> tuple[int, bytes]:
+    """Return rows as they travel, cut to what one message may hold, and how many they are."""
+    chosen: list[Row] = []
+    size = 0
+    for row in rows:
+        size += len(row.payload) + 200
+        if chosen and size > WIRE_BYTES:
+            break
+        chosen.append(row)
+    plain = [list(row[:9]) for row in chosen]  # all but the hash
+    packed: bytes = msgpack.packb(plain, unicode_errors="surrogatepass")
+    return len(chosen), packed
+
+
+def last_words(folder: Path, name: str, limit_bytes: int) -> str:
+    """Return the end of what a worker wrote to its stderr, as text."""
+    try:
+        with (folder / f"stderr.{name}").open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - limit_bytes))
+            return file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
