@@ -1,0 +1,289 @@
+"""Those who stand at the clients' door: greeted, heard, answered, and missed when they vanish."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+from pydantic import JsonValue, ValidationError
+
+from paddock.session_worker.errors import BadArgument, BadMessage
+from paddock.store.errors import Bug, PaddockError
+from paddock.supervisor.asks import Asks, Client, Done
+from paddock.supervisor.commands import Ticket
+from paddock.supervisor.doors import Door, Peer
+from paddock.supervisor.feeds import Feeds
+from paddock.supervisor.loop import Host, Record
+from paddock.supervisor.processes import Process
+from paddock.supervisor.protocol import (
+    FROM_CLIENT,
+    TO_CLIENT,
+    VERBS,
+    Alive,
+    Answer,
+    Ask,
+    CommandSettled,
+    Failed,
+    FromClient,
+    Greet,
+    Leave,
+    ToClient,
+    Verb,
+)
+from paddock.supervisor.protocol import Host as HostWord
+from paddock.supervisor.stimuli import Effect, Notify, Reply, ReplyError, TellSettled
+
+log = structlog.get_logger("paddock.supervisor.clients")
+
+SILENT_SECONDS = 15.0
+"""A client says that it is alive every 5 s (L11)."""
+LOOK_SECONDS = 2.0
+OWNER_VARIABLE = b"PADDOCK_OWNER="
+
+
+@dataclass(slots=True)
+class _Guest:
+    client: Client
+    heard_at: float
+    process: Process | None = None
+    asks: set[asyncio.Task[None]] = field(default_factory=set)
+
+
+class Clients:
+    """The clients' door of a host."""
+
+    def __init__(self, host: Host, down: Callable[[str, bool, float], None]) -> None:
+        self._host = host
+        self.door: Door[FromClient, ToClient] = Door(
+            host.context,
+            host.setting.runtime / "clients.sock",
+            FROM_CLIENT,
+            TO_CLIENT,
+            uid=os.getuid(),
+            heard=self._heard,
+            refused=self._misspoke,
+            lost=self._gone,
+        )
+        self.feeds = Feeds(host, self.door)
+        self.asks = Asks(host, self.feeds, down)
+        self._guests: dict[bytes, _Guest] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self.last_seen_at = 0.0
+        host.answered = self._answered
+
+    @property
+    def count(self) -> int:
+        """How many are here."""
+        return len(self._guests)
+
+    def open(self) -> None:
+        """Begin to listen."""
+        self.door.open()
+        self.last_seen_at = self._host.now()
+        self._look()
+
+    def close(self) -> None:
+        """End it."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for identity in list(self._guests):
+            self._gone(identity)
+        self.door.close()
+
+    # --- words ---
+
+    def _heard(self, peer: Peer, word: FromClient) -> None:
+        self.last_seen_at = self._host.now()
+        guest = self._guests.get(peer.identity)
+        if guest is not None:
+            guest.heard_at = self.last_seen_at
+        match word:
+            case Greet():
+                self._greet(peer, word)
+            case Ask() if guest is not None:
+                self._ask(guest, word)
+            case Ask():
+                message = "greet first: this host does not know you (it was started anew?)"
+                self._fail(peer.identity, word.request_id, BadMessage(message))
+            case Leave():
+                self._gone(peer.identity)
+            case Alive():
+                pass
+            case _:
+                pass
+
+    def _greet(self, peer: Peer, word: Greet) -> None:
+        guest = self._guests.get(peer.identity)
+        if guest is None:
+            client = Client(peer.identity, peer.pid, peer.uid, word.name, _owner_of(peer.pid))
+            guest = self._guests[peer.identity] = _Guest(client, self._host.now())
+            self._watch(guest)
+        setting = self._host.setting
+        self.door.say(
+            peer.identity,
+            HostWord(
+                paddock_version=setting.paddock_version,
+                pid=os.getpid(),
+                epoch=setting.epoch,
+                store_address=self._host.store.address,
+                data=str(setting.data),
+            ),
+        )
+
+    def _watch(self, guest: _Guest) -> None:
+        """Notice its death at once, where the kernel can tell us of it."""
+        pid = guest.client.pid
+        if pid == os.getpid():
+            return
+        with suppress(OSError):
+            guest.process = Process(pid, os.pidfd_open(pid))
+            guest.process.watch_death(lambda: self._gone(guest.client.identity))
+
+    def _ask(self, guest: _Guest, word: Ask) -> None:
+        kind = VERBS.get(word.verb)
+        client = guest.client
+        try:
+            if kind is None:
+                message = f"{word.verb!r} is no verb of this host; it knows {', '.join(VERBS)}"
+                raise BadArgument(message, verb=word.verb)
+            words = _validated(kind, word.arguments)
+            ticket = Ticket(client.identity, word.request_id)
+            work = self.asks.begin(client, ticket, words)
+        except PaddockError as error:
+            self._fail(client.identity, word.request_id, error)
+            return
+        if work is None:
+            return  # the machine answers the ticket
+        task = asyncio.get_running_loop().create_task(self._finish(client, ticket, work))
+        guest.asks.add(task)
+        task.add_done_callback(guest.asks.discard)
+
+    async def _finish(self, client: Client, ticket: Ticket, work: Done) -> None:
+        try:
+            done = await work
+        except PaddockError as error:
+            self._fail(client.identity, ticket.request_id, error)
+            return
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            log.exception("ask_failed", request_id=ticket.request_id)
+            message = f"{type(error).__name__}: {error}; the host's log has the story"
+            self._fail(client.identity, ticket.request_id, Bug(message))
+            return
+        if done is None:
+            return  # the machine answers the ticket
+        result, afterwards = done
+        self._answer(client.identity, ticket.request_id, result)
+        if afterwards is not None:
+            afterwards()
+
+    def _misspoke(self, peer: Peer, error: BadMessage) -> None:
+        log.warning("bad_message", door="clients", pid=peer.pid, error=error.message)
+        self._fail(peer.identity, 0, error)
+
+    # --- answers ---
+
+    def _answered(self, effect: Effect, record: Record) -> None:
+        match effect:
+            case Reply():
+                if not self.asks.resolve(effect.ticket, effect.result):
+                    self._answer(effect.ticket.client, effect.ticket.request_id, effect.result)
+            case ReplyError():
+                if not self.asks.reject(effect.ticket, effect.error):
+                    self._fail(effect.ticket.client, effect.ticket.request_id, effect.error)
+            case TellSettled():
+                self._settled(effect, record)
+            case Notify():
+                self.feeds.notify(record, effect)
+            case _:
+                message = f"{type(effect).__name__} is not for clients"
+                raise Bug(message)
+
+    def _settled(self, effect: TellSettled, record: Record) -> None:
+        answer = effect.answer
+        word = CommandSettled(
+            command_id=answer.command_id,
+            session_id=record.session_id,
+            sequence=answer.sequence,
+            kind=answer.kind,
+            operation_id=answer.operation_id,
+            code=answer.code,
+            reason=answer.reason,
+        )
+        for identity in dict.fromkeys(ticket.client for ticket in effect.tickets):
+            if identity in self._guests:
+                self.door.say(identity, word)
+
+    def _answer(self, identity: bytes, request_id: int, result: dict[str, object]) -> None:
+        if identity in self._guests:
+            word = Answer.model_validate({"request_id": request_id, "result": result})
+            self.door.say(identity, word)
+
+    def _fail(self, identity: bytes, request_id: int, error: PaddockError) -> None:
+        facts = {name: _plain(value) for name, value in error.facts.items()}
+        self.door.say(
+            identity,
+            Failed(request_id=request_id, code=error.code, message=error.message, facts=facts),
+        )
+
+    def say_down(self, ticket: Ticket) -> None:
+        """Tell who ended the host that it is done."""
+        self._answer(ticket.client, ticket.request_id, {"ended": True})
+
+    # --- who is gone ---
+
+    def _look(self) -> None:
+        """Let go of those who have been silent for too long."""
+        now = self._host.now()
+        for identity, guest in list(self._guests.items()):
+            if now - guest.heard_at > SILENT_SECONDS:
+                self._gone(identity)
+        self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+
+    def _gone(self, identity: bytes) -> None:
+        guest = self._guests.pop(identity, None)
+        if guest is None:
+            return
+        self.door.forget(identity)
+        self.feeds.leave(identity)
+        if guest.process is not None:
+            guest.process.release()
+        self.last_seen_at = self._host.now()
+        # What it asked for goes on: an accepted command takes effect whoever waits for it.
+
+
+def _validated(kind: type[Verb], arguments: dict[str, JsonValue]) -> Verb:
+    try:
+        return kind.model_validate(arguments)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = f"{kind.verb}: {where or 'arguments'}: {first['msg']}"
+        raise BadArgument(message, verb=kind.verb, argument=where) from error
+
+
+def _owner_of(pid: int) -> str | None:
+    """Return the session whose tool process this is, by the mark in its environment."""
+    try:
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return None
+    for entry in environment.split(b"\0"):
+        if entry.startswith(OWNER_VARIABLE):
+            owner = entry[len(OWNER_VARIABLE) :].decode("ascii", "replace")
+            return owner.rpartition(".")[0]
+    return None
+
+
+def _plain(value: object) -> JsonValue:
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(each) for each in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    return str(value)

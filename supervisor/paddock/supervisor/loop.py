@@ -1,0 +1,804 @@
+"""The one place of the supervisor that touches the world: stimuli in, effects carried out in order.
+
+It decides nothing. Sockets, deaths and timers become stimuli of a session's life (``machine``);
+what a life wants done is done here. What is slow (disk, fork) runs in threads, and its result is
+the next stimulus. One asyncio loop, which never waits for any of it.
+"""
+
+import asyncio
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import random
+from typing import Any, assert_never
+
+import msgpack
+import structlog
+import zmq
+
+from paddock.session_worker.errors import BadMessage
+from paddock.session_worker.protocol import (
+    FROM_WORKER,
+    TO_WORKER,
+    Accepted,
+    Beat,
+    BusyNow,
+    Bye,
+    Credentials,
+    Delta,
+    Durable,
+    FromWorker,
+    Hello,
+    NotAccepted,
+    Refuse,
+    Settled,
+    StartOrders,
+    Suspend,
+    Welcome,
+)
+from paddock.session_worker.protocol import Deliver as DeliverWord
+from paddock.store.errors import PaddockError, StoreError
+from paddock.store.ids import SessionId
+from paddock.store.session_file import erase, folder_of, holder_of, start_ticks_of
+from paddock.store.session_file.lock import boot_id, pid_namespace
+from paddock.supervisor import births, burial
+from paddock.supervisor.children import Zygote, ZygoteBroke
+from paddock.supervisor.config import Settings
+from paddock.supervisor.doors import Door, Peer
+from paddock.supervisor.errors import SessionFailed
+from paddock.supervisor.feed import Feed
+from paddock.supervisor.fleet import Candidate, Fleet, Given, NoRoom, Wait
+from paddock.supervisor.home import Secret
+from paddock.supervisor.life import Life, Patience
+from paddock.supervisor.machine import step
+from paddock.supervisor.processes import Process, Status, reap_orphans
+from paddock.supervisor.registry import Entry, Registry
+from paddock.supervisor.restart import Budget
+from paddock.supervisor.stimuli import (
+    AskToLeave,
+    Beaten,
+    Buried,
+    Bury,
+    Deliver,
+    Effect,
+    Exited,
+    FoundAlive,
+    FoundOpen,
+    GiveBackRoom,
+    Greeted,
+    Grew,
+    Kill,
+    LeaveAsked,
+    NotBuried,
+    Notify,
+    NotSpawned,
+    Reply,
+    ReplyError,
+    RoomGiven,
+    RoomRefused,
+    SaidBye,
+    SeekRoom,
+    SendCredentials,
+    Spawn,
+    Spawned,
+    Stage,
+    Stayed,
+    Stimulus,
+    TakeRoom,
+    TellSettled,
+    TimerFired,
+    WasAccepted,
+    WasBusy,
+    WasNotAccepted,
+    WasSettled,
+)
+from paddock.supervisor.store_child import StoreChild
+
+log = structlog.get_logger("paddock.supervisor")
+
+DISK_THREADS = 8
+STACKS_SECONDS = 0.25
+"""For a hanging worker to write its stacks into its stderr (DESIGN §7)."""
+DUMP_SIGNAL = signal.SIGUSR2
+LATE_SECONDS = 0.5
+"""A timer that is later than this tells of our own lag, and judges nobody."""
+CAPACITY_DEADLINE_SECONDS = 10.0
+ZYGOTE_PAUSE_SECONDS = 1.0
+
+
+def now_us() -> int:
+    """Return the time of day, UTC microseconds."""
+    return time.time_ns() // 1000
+
+
+@dataclass(slots=True)
+class Record:
+    """All that the host holds of one session."""
+
+    life: Life
+    feed: Feed = field(default_factory=Feed)
+    name: str | None = None
+    start_id: str | None = None
+    process: Process | None = None
+    status: Status = field(default_factory=Status)
+    route: bytes | None = None
+    """The identity of its worker at the workers' door."""
+    credentials: dict[str, str] = field(default_factory=dict)
+    timer: asyncio.TimerHandle | None = None
+    rss_bytes: int = 0
+    approvals: int = 0
+    queued: int = 0
+    lag_ms: float = 0.0
+    was_stopped: bool = False
+    """Whether its process was found stopped (SIGSTOP) when it was killed for hanging."""
+
+    @property
+    def session_id(self) -> SessionId:
+        """Whose it is."""
+        return self.life.session_id
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a host is made of; ``worker`` is ``module:function`` and takes packed orders."""
+
+    settings: Settings
+    data: Path
+    runtime: Path
+    epoch: int
+    worker: str
+    paddock_version: str
+
+
+class Host:
+    """The lives of all sessions of a home, and what carries them."""
+
+    def __init__(
+        self,
+        setting: Setting,
+        registry: Registry,
+        secret: Secret,
+        store_command: list[str] | None = None,
+    ) -> None:
+        self.setting = setting
+        self.settings = setting.settings
+        self.registry = registry
+        self.secret = secret
+        self.records: dict[SessionId, Record] = {}
+        self.fleet = Fleet(self.settings.max_live_sessions, self.settings.at_capacity)
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.workers = Door(
+            self.context,
+            setting.runtime / "workers.sock",
+            FROM_WORKER,
+            TO_WORKER,
+            uid=os.getuid(),
+            heard=self._heard,
+            refused=self._misspoke,
+            lost=self._route_lost,
+        )
+        self.store = StoreChild(
+            self.context,
+            data=setting.data,
+            runtime=setting.runtime,
+            command=store_command,
+            note=self.note,
+        )
+        self.is_leaving = False
+        self.answered: Callable[[Effect, Record], None] = lambda _effect, _record: None
+        """What tells clients: the clients' door sets it."""
+        self.forwarded: Callable[[Record, FromWorker], None] = lambda _record, _word: None
+        """What follows a session: the feeds set it."""
+        self._patience = Patience(
+            start_seconds=self.settings.start_timeout_seconds,
+            hang_after_seconds=self.settings.hang_after_seconds,
+        )
+        self._disk = ThreadPoolExecutor(DISK_THREADS, "disk")
+        self._registrar = ThreadPoolExecutor(1, "registry")  # one: its writes keep their order
+        self._routes: dict[bytes, SessionId] = {}
+        self._waiting: deque[tuple[Record, Stimulus]] = deque()
+        self._is_stepping = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._zygote: Zygote | None = None
+        self._zygote_task: asyncio.Task[Zygote] | None = None
+        self._room_waits: dict[SessionId, asyncio.Future[None]] = {}
+        self._boot_id = boot_id()
+        self._pid_namespace = pid_namespace()
+
+    @property
+    def zygote_pid(self) -> int | None:
+        """The process that workers are forked from, if there is one now."""
+        return None if self._zygote is None else self._zygote.process.pid
+
+    # --- its own life ---
+
+    def open(self) -> None:
+        """Begin to listen to workers, start the zygote and the store."""
+        self.workers.open()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGCHLD, self.reap)
+        self._begin_zygote()
+        self.store.start()
+
+    def spawn_task(self, work: Awaitable[Any]) -> asyncio.Task[Any]:
+        """Run a task whose failure is a fault of ours: logged with its story, never silent."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+        return task
+
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("task_failed", exc_info=task.exception())
+
+    async def on_disk[T](self, work: Callable[[], T]) -> T:
+        """Run what blocks on the disk in the bounded pool."""
+        return await asyncio.get_running_loop().run_in_executor(self._disk, work)
+
+    async def in_registry[T](self, work: Callable[[], T]) -> T:
+        """Run what reads or writes the host's own file, in order."""
+        return await asyncio.get_running_loop().run_in_executor(self._registrar, work)
+
+    def note(self, kind: str, subject: str, detail: dict[str, object]) -> None:
+        """Record an event of the host."""
+        log.info(kind, subject=subject, **detail)
+        at = now_us()
+
+        def write() -> None:
+            with suppress(StoreError):  # the log line is there; the row is for questions later
+                self.registry.note(kind, subject, detail, at)
+
+        self._registrar.submit(write)
+
+    def reap(self) -> None:
+        """Reap orphans that we inherited."""
+        reap_orphans(self._is_watched)
+
+    def _is_watched(self, pid: int) -> bool:
+        if self._zygote is not None and self._zygote.process.pid == pid:
+            return True
+        if self.store.process is not None and self.store.process.pid == pid:
+            return True
+        return any(
+            record.process is not None and record.process.pid == pid
+            for record in self.records.values()
+        )
+
+    async def close(self) -> None:
+        """Let go of everything; whoever wants workers gone has asked them to leave before."""
+        self.is_leaving = True
+        await self.store.leave()
+        if self._zygote_task is not None:
+            self._zygote_task.cancel()
+        if self._zygote is not None:
+            self._zygote.end()
+        for record in self.records.values():
+            if record.timer is not None:
+                record.timer.cancel()
+        self.workers.close()
+        self._registrar.shutdown(wait=True)
+
+    # --- stimulus in, effects out ---
+
+    def stimulate(self, record: Record, stimulus: Stimulus) -> None:
+        """Let a session's life take something in; carry out what it wants done, in order."""
+        self._waiting.append((record, stimulus))
+        if self._is_stepping:
+            return
+        self._is_stepping = True
+        try:
+            while self._waiting:
+                who, what = self._waiting.popleft()
+                for effect in step(who.life, what):
+                    self._carry_out(who, effect)
+                self._set_timer(who)
+        finally:
+            self._is_stepping = False
+
+    def now(self) -> float:
+        """Return the time of the clock that stimuli carry."""
+        return asyncio.get_running_loop().time()
+
+    def _carry_out(self, record: Record, effect: Effect) -> None:
+        match effect:
+            case SeekRoom():
+                self._seek_room(record)
+            case TakeRoom():
+                self.fleet.take(record.session_id)
+            case GiveBackRoom():
+                self._came_to_rest(record)
+            case Spawn():
+                self.spawn_task(self._spawn(record, effect))
+            case Deliver():
+                self._say(record, DeliverWord(command=effect.command))
+            case AskToLeave():
+                self._say(
+                    record,
+                    Suspend(
+                        reason=effect.reason,
+                        deadline_seconds=effect.deadline_seconds,
+                        force=effect.force,
+                    ),
+                )
+            case Kill():
+                self._kill(record, effect)
+            case Bury():
+                self.spawn_task(self._bury(record, effect))
+            case SendCredentials():
+                self._say(record, Credentials(values=record.credentials))
+            case Stayed():
+                for loser in self.fleet.victim_stayed(record.session_id):
+                    self._ask_fleet(loser)
+            case Reply() | ReplyError() | TellSettled() | Notify():
+                self.answered(effect, record)
+            case _:
+                assert_never(effect)
+
+    def _set_timer(self, record: Record) -> None:
+        deadline = record.life.deadline
+        if record.timer is not None:
+            if record.timer.when() == deadline and not record.timer.cancelled():
+                return
+            record.timer.cancel()
+            record.timer = None
+        if deadline is not None:
+            loop = asyncio.get_running_loop()
+            record.timer = loop.call_at(deadline, self._timer_due, record, deadline)
+
+    def _timer_due(self, record: Record, deadline: float) -> None:
+        record.timer = None
+        if record.life.deadline != deadline:
+            return
+        # What the worker said is in the socket: nobody is judged before it was heard.
+        self.workers.drain()
+        late = self.now() - deadline
+        if late > LATE_SECONDS and record.life.is_live:
+            log.warning("lagging", seconds=round(late, 3))
+            loop = asyncio.get_running_loop()
+            record.timer = loop.call_later(LATE_SECONDS, self._timer_fires, record, deadline)
+            return
+        self._timer_fires(record, deadline)
+
+    def _timer_fires(self, record: Record, deadline: float) -> None:
+        record.timer = None
+        if record.life.deadline == deadline:
+            self.stimulate(record, TimerFired(self.now()))
+        else:
+            self._set_timer(record)
+
+    # --- room ---
+
+    async def wait_room(self, session_id: SessionId) -> None:
+        """Reserve a room for a session that is not there yet.
+
+        Raises:
+            CapacityExceeded, TimedOut: There is none.
+        """
+        future = asyncio.get_running_loop().create_future()
+        self._room_waits[session_id] = future
+        try:
+            self._ask_fleet(session_id)
+            async with asyncio.timeout(self._patience.room_seconds):
+                await future
+        except BaseException:
+            self._room_waits.pop(session_id, None)
+            self.give_back_room(session_id)
+            raise
+
+    def give_back_room(self, session_id: SessionId) -> None:
+        """Free a session's room and serve who waits."""
+        for served in self.fleet.give_back(session_id):
+            self._room_given(served)
+
+    def _seek_room(self, record: Record) -> None:
+        self._ask_fleet(record.session_id)
+
+    def _ask_fleet(self, session_id: SessionId) -> None:
+        answer = self.fleet.ask(session_id, self._candidates(session_id))
+        match answer:
+            case Given():
+                self._room_given(session_id)
+            case Wait(victim=victim):
+                leave = LeaveAsked(self.now(), "capacity", CAPACITY_DEADLINE_SECONDS, force=False)
+                self.stimulate(self.records[victim], leave)
+            case NoRoom():
+                self._room_refused(session_id, answer.error())
+            case _:
+                assert_never(answer)
+
+    def _candidates(self, seeker: SessionId) -> list[Candidate]:
+        return [
+            Candidate(record.session_id, record.life.last_active_at)
+            for record in self.records.values()
+            if record.life.is_at_rest
+            and not record.feed.subscribers
+            and record.session_id != seeker
+        ]
+
+    def _room_given(self, session_id: SessionId) -> None:
+        future = self._room_waits.pop(session_id, None)
+        if future is not None:
+            if not future.done():
+                future.set_result(None)
+            return
+        self.stimulate(self.records[session_id], RoomGiven(self.now()))
+
+    def _room_refused(self, session_id: SessionId, error: PaddockError) -> None:
+        future = self._room_waits.pop(session_id, None)
+        if future is not None:
+            if not future.done():
+                future.set_exception(error)
+            return
+        self.stimulate(self.records[session_id], RoomRefused(self.now(), error))
+
+    def _came_to_rest(self, record: Record) -> None:
+        session_id = record.session_id
+        self.give_back_room(session_id)
+        if record.start_id is not None:
+            record.start_id = None
+            self._registrar.submit(self._strike_out, session_id)
+
+    def _strike_out(self, session_id: SessionId) -> None:
+        with suppress(StoreError):  # a stale entry only makes the next supervisor look once more
+            self.registry.strike_out(session_id)
+
+    # --- births and deaths of processes ---
+
+    async def _spawn(self, record: Record, spawn: Spawn) -> None:
+        start_id = os.urandom(12).hex()
+        record.start_id, record.status, record.was_stopped = start_id, Status(), False
+        entry = Entry(record.session_id, start_id, self._boot_id, self._pid_namespace)
+        orders = self._orders(record, spawn, start_id)
+        zygote: Zygote | None = None
+        try:
+            await self.in_registry(lambda: self.registry.enter(entry, now_us()))
+            zygote = await self._wait_zygote()
+            process = await zygote.fork(self.setting.worker, orders, f"paddock {record.session_id}")
+        except (ZygoteBroke, StoreError) as error:
+            log.warning("not_spawned", session_id=record.session_id, error=str(error))
+            if zygote is not None:
+                self._replace_zygote(zygote)
+            self.stimulate(record, NotSpawned(self.now(), spawn.start, error.code))
+            return
+        self._hold(record, process, spawn.start)
+        self.stimulate(record, Spawned(self.now(), spawn.start, process.pid))
+
+    def _orders(self, record: Record, spawn: Spawn, start_id: str) -> bytes:
+        limit = self.settings.memory_limit_mb
+        orders = StartOrders(
+            session_id=record.session_id,
+            data=str(self.setting.data),
+            runtime=str(self.setting.runtime),
+            address=self.workers.address,
+            epoch=self.setting.epoch,
+            start_id=start_id,
+            token=self.secret.token(record.session_id, start_id),
+            asked_at_us=now_us(),
+            resume_reason=spawn.reason,
+            reset=spawn.reset,
+            supervisor_pid=os.getpid(),
+            credentials=record.credentials,
+            default_model=self.settings.default_model,
+            orphan_grace_seconds=self.settings.orphan_grace_seconds,
+            memory_limit_bytes=None if limit is None else limit * 1024 * 1024,
+        )
+        packed: bytes = msgpack.packb(orders.model_dump(), unicode_errors="surrogatepass")
+        return packed
+
+    def _hold(self, record: Record, process: Process, start: int) -> None:
+        """Hold the process of a start until it is dead."""
+        record.process = process
+
+        def ended(status: Status) -> None:
+            if record.process is process:
+                record.process, record.status = None, status
+            self._forget_route(record)
+            self.stimulate(record, Exited(self.now(), start))
+            self.reap()
+
+        process.watch(ended)
+
+    def _kill(self, record: Record, kill: Kill) -> None:
+        process = record.process
+        if process is None:
+            return
+        log.warning("killing", session_id=record.session_id, pid=process.pid, cause=kill.reason)
+        if not kill.wants_stacks:
+            process.send(signal.SIGKILL)
+            return
+        if kill.reason == "hang" and process.state() == "T":
+            record.was_stopped = True
+        process.send(DUMP_SIGNAL)
+        process.send(signal.SIGCONT)
+        loop = asyncio.get_running_loop()
+        loop.call_later(STACKS_SECONDS, process.send, signal.SIGKILL)
+
+    async def _bury(self, record: Record, bury: Bury) -> None:
+        rites = burial.Rites(
+            data=self.setting.data,
+            session_id=record.session_id,
+            bury=bury,
+            status=record.status,
+            was_stopped=record.was_stopped,
+            start_id=record.start_id,
+            budget=Budget(self.settings.max_restarts, self.settings.max_restarts_an_hour),
+            secrets=tuple(record.credentials.values()),
+            memory_limit_bytes=None,
+            now_us=now_us,
+            chance=random(),  # noqa: S311 - jitter
+        )
+        try:
+            outcome = await self.on_disk(lambda: burial.bury(rites))
+            if outcome.deleted_by is not None:
+                await self._entomb(record, outcome)
+        except PaddockError as error:
+            log.warning("not_buried", session_id=record.session_id, error=error.message)
+            pid = error.facts.get("pid")
+            self.stimulate(
+                record,
+                NotBuried(
+                    self.now(),
+                    bury.start,
+                    error,
+                    pid if isinstance(pid, int) else None,
+                    burial.is_final(error),
+                ),
+            )
+            return
+        self.stimulate(
+            record,
+            Buried(
+                self.now(),
+                bury.start,
+                outcome.head,
+                outcome.ending,
+                outcome.reason,
+                outcome.restart_seconds,
+                outcome.failed,
+                outcome.error_kind,
+                deleted=outcome.deleted_by is not None,
+            ),
+        )
+        self.grew(record, outcome.head)
+
+    async def _entomb(self, record: Record, outcome: burial.Outcome) -> None:
+        """Set up the tombstone, and erase what is to be erased."""
+        session_id, by = record.session_id, outcome.deleted_by
+        assert by is not None, "the caller saw that it was deleted"
+        await self.in_registry(
+            lambda: self.registry.bury(session_id, by, erase=outcome.erase, at_us=now_us())
+        )
+        if outcome.erase:
+            await self.erase(session_id)
+
+    async def erase(self, session_id: SessionId) -> None:
+        """Leave no byte of a deleted session."""
+        self.store.erase(session_id)
+        await self.on_disk(lambda: erase(folder_of(self.setting.data, session_id)))
+        await self.in_registry(lambda: self.registry.erased(session_id))
+
+    # --- the zygote ---
+
+    def _begin_zygote(self) -> None:
+        self._zygote_task = asyncio.get_running_loop().create_task(self._make_zygote())
+        self._zygote_task.add_done_callback(_look_at)
+
+    async def _make_zygote(self) -> Zygote:
+        while True:
+            try:
+                self._zygote = await Zygote.start([self.setting.worker], self._zygote_ended)
+            except ZygoteBroke as error:
+                self.note("failed", "zygote", {"error": error.message})
+                if self.is_leaving:
+                    raise
+                await asyncio.sleep(ZYGOTE_PAUSE_SECONDS)
+                continue
+            self.note("started", "zygote", {"pid": self._zygote.process.pid})
+            return self._zygote
+
+    async def _wait_zygote(self) -> Zygote:
+        assert self._zygote_task is not None, "the zygote is begun when the host opens"
+        try:
+            async with asyncio.timeout(self._patience.start_seconds):
+                return await asyncio.shield(self._zygote_task)
+        except TimeoutError as error:
+            message = "the zygote is not ready; the host's log tells why"
+            raise ZygoteBroke(message) from error
+
+    def _replace_zygote(self, broken: Zygote) -> None:
+        if self._zygote is broken and not self.is_leaving:
+            broken.end()  # its death is what starts the next one
+
+    def _zygote_ended(self, status: Status) -> None:
+        zygote, self._zygote = self._zygote, None
+        detail: dict[str, object] = {"exit_code": status.exit_code, "signal": status.signal}
+        if zygote is not None:
+            zygote.close()
+            detail["pid"] = zygote.process.pid
+        if self.is_leaving or zygote is None:
+            return
+        self.note("died", "zygote", detail)
+        self._begin_zygote()
+
+    # --- what workers say ---
+
+    def _heard(self, peer: Peer, word: FromWorker) -> None:
+        if isinstance(word, Hello):
+            self._greeted(peer, word)
+            return
+        session_id = self._routes.get(peer.identity)
+        record = None if session_id is None else self.records.get(session_id)
+        if record is None or record.route != peer.identity:
+            return  # of a connection that was replaced: the file has all that counts
+        at = self.now()
+        match word:
+            case Durable():
+                last = word.first + word.count - 1
+                self.stimulate(record, Grew(at, last))
+                self.forwarded(record, word)
+                self.store.tell(record.session_id, last)
+            case Delta():
+                self.forwarded(record, word)
+            case Beat():
+                self._beaten(record, word, at)
+            case Accepted():
+                self.stimulate(record, WasAccepted(at, word.command_id, word.sequence))
+            case Settled():
+                self.stimulate(record, WasSettled(at, word))
+            case NotAccepted():
+                self.stimulate(record, WasNotAccepted(at, word.command_id, word.code, word.reason))
+            case BusyNow():
+                self.stimulate(record, WasBusy(at, word.reason))
+            case Bye():
+                self.stimulate(record, SaidBye(at, word.reason, word.head))
+            case _:
+                pass
+
+    def _beaten(self, record: Record, word: Beat, at: float) -> None:
+        record.rss_bytes, record.lag_ms = word.rss_bytes, word.lag_ms
+        record.approvals, record.queued = len(word.approval_ids), word.queued
+        beaten = Beaten(at, word.stage, word.head, word.operation_id, word.rss_bytes)
+        self.stimulate(record, beaten)
+        self.forwarded(record, word)
+
+    def _greeted(self, peer: Peer, word: Hello) -> None:
+        refusal = self._why_not(peer, word)
+        if refusal is not None:
+            log.warning("refused_worker", session_id=word.session_id, code=refusal.code)
+            self.workers.say(peer.identity, refusal)
+            return
+        record = self.records.get(word.session_id)
+        if record is None:
+            record = self.add_record(word.session_id, head=word.head)
+        if record.process is None and not self._adopt(record, word):
+            return
+        record.start_id = word.start_id
+        self._forget_route(record)
+        record.route = peer.identity
+        self._routes[peer.identity] = word.session_id
+        self.workers.say(peer.identity, Welcome(epoch=self.setting.epoch))
+        self.stimulate(
+            record,
+            Greeted(
+                self.now(),
+                word.generation,
+                word.pid,
+                word.head,
+                word.stage,
+                word.operation_id,
+                word.unanswered,
+            ),
+        )
+        self.grew(record, word.head)
+
+    def _why_not(self, peer: Peer, word: Hello) -> Refuse | None:
+        """Return why a greeting is not answered with a welcome, or None."""
+        if not self.secret.is_token(word.token, word.session_id, word.start_id):
+            return Refuse(code="wrong_token", reason="this is no start of this host")
+        if word.pid != peer.pid:
+            return Refuse(code="wrong_pid", reason=f"it was sent by process {peer.pid}")
+        record = self.records.get(word.session_id)
+        if record is None:
+            return None
+        known = record.start_id
+        if known is None and record.life.stage in {Stage.COLD, Stage.SEEKING}:
+            return None
+        if known == word.start_id and record.life.has_process:
+            return None
+        return Refuse(code="not_wanted", reason=f"the session is {record.life.stage}")
+
+    def _adopt(self, record: Record, word: Hello) -> bool:
+        """Hold the process of a worker that an earlier supervisor started."""
+        ticks = start_ticks_of(word.pid)
+        process = None if ticks is None else Process.find(word.pid, ticks)
+        if process is None:
+            return False
+        if record.life.stage in {Stage.COLD, Stage.SEEKING}:
+            self._hold(record, process, record.life.start + 1)
+        else:
+            self._hold(record, process, record.life.start)
+        return True
+
+    def _misspoke(self, peer: Peer, error: BadMessage) -> None:
+        log.warning("bad_message", door="workers", pid=peer.pid, error=error.message)
+
+    def _route_lost(self, identity: bytes) -> None:
+        session_id = self._routes.pop(identity, None)
+        record = None if session_id is None else self.records.get(session_id)
+        if record is not None and record.route == identity:
+            record.route = None
+
+    def _forget_route(self, record: Record) -> None:
+        if record.route is not None:
+            self._routes.pop(record.route, None)
+            self.workers.forget(record.route)
+            record.route = None
+
+    def _say(self, record: Record, word: Any) -> None:
+        if record.route is not None:
+            self.workers.say(record.route, word)
+
+    # --- records ---
+
+    def grew(self, record: Record, head: int) -> None:
+        """Take note that a session's log is as long as ``head``."""
+        if head > 0:
+            record.life.head = max(record.life.head, head)
+            self.store.tell(record.session_id, head)
+            self.forwarded(record, Bye(reason="", head=head))
+
+    def add_record(self, session_id: SessionId, *, head: int = 0) -> Record:
+        """Return a record for a session at rest that had none."""
+        life = Life(session_id, self._patience, head=head)
+        life.queue.limit = self.settings.max_waiting_commands
+        record = self.records[session_id] = Record(life)
+        record.feed.head = head
+        return record
+
+    def take_in(self, session_id: SessionId, look: births.Look, start_id: str | None) -> Record:
+        """Make a record from what the session's file says; finish what is found there."""
+        record = self.add_record(session_id, head=look.head)
+        match look.found:
+            case "cold":
+                pass
+            case "failed":
+                message = f"session {session_id!r} is left down: {look.reason}"
+                record.life.stage = Stage.FAILED
+                record.life.error = SessionFailed(
+                    f"{message}; `paddock resume --reset` frees it", session_id=session_id
+                )
+            case "deleted":
+                record.life.stage = Stage.DELETED
+            case "open":
+                self.stimulate(record, FoundOpen(self.now()))
+            case "alive":
+                self._found_alive(record, look, start_id)
+            case _:
+                assert_never(look.found)
+        return record
+
+    def _found_alive(self, record: Record, look: births.Look, start_id: str | None) -> None:
+        assert look.pid is not None, "who is alive has a pid"
+        process = Process.find(look.pid, look.start_ticks)
+        if process is None:
+            self.stimulate(record, FoundOpen(self.now()))
+            return
+        record.start_id = start_id
+        self._hold(record, process, record.life.start + 1)
+        patience = self.settings.adopt_within_seconds
+        self.stimulate(record, FoundAlive(self.now(), look.pid, patience))
+
+
+def _look_at(task: asyncio.Task[Zygote]) -> None:
+    if not task.cancelled():
+        task.exception()  # each spawn is told; nobody may be there to be told now
+
+
+__all__ = ["Host", "Record", "Setting", "holder_of", "now_us"]

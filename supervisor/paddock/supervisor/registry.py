@@ -1,0 +1,250 @@
+"""What the host itself has to remember, in ``host.sqlite``: small tables, no truth about sessions.
+
+Epochs, reserved names, tombstones, the sessions that may have something open, and the faults of the
+host's own processes. All but the last can be told from the sessions' files again, so a commit here
+need not survive a power cut (``synchronous=NORMAL``); it survives any death of a process.
+"""
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paddock.store.errors import AlreadyExists, StoreError
+from paddock.store.ids import CommandId, SessionId
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS epochs (
+    epoch INTEGER PRIMARY KEY, pid INTEGER NOT NULL, boot_id TEXT NOT NULL, started_at INTEGER
+    NOT NULL, ended_at INTEGER, reason TEXT);
+CREATE TABLE IF NOT EXISTS entries (
+    session_id TEXT PRIMARY KEY, start_id TEXT NOT NULL, boot_id TEXT NOT NULL,
+    pid_namespace INTEGER NOT NULL, written_at INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS names (name TEXT PRIMARY KEY, session_id TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS tombstones (
+    session_id TEXT PRIMARY KEY, command_id TEXT NOT NULL, erase INTEGER NOT NULL,
+    deleted_at INTEGER NOT NULL, is_erased INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS host_events (
+    number INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, at INTEGER NOT NULL, kind TEXT NOT NULL,
+    subject TEXT NOT NULL, detail TEXT NOT NULL);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """The term of one supervisor, and what the one before it left."""
+
+    number: int
+    is_same_boot: bool
+    was_clean: bool
+    is_first: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A session that may have something open: a start was or is under way."""
+
+    session_id: SessionId
+    start_id: str
+    boot_id: str
+    pid_namespace: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """A session that was deleted, and by which command."""
+
+    session_id: SessionId
+    command_id: CommandId
+    erase: bool
+    is_erased: bool
+
+
+class Registry:
+    """The host's own file. Methods may be called from any thread; they take turns."""
+
+    def __init__(self, path: Path) -> None:
+        """Open it, made if missing, under the host's lock.
+
+        Raises:
+            StoreError: It cannot be opened, or is damaged. Moved away, it is made anew and every
+                session is looked at.
+        """
+        self._turn = threading.Lock()
+        self._epoch = 0
+        try:
+            self._connection = sqlite3.connect(
+                path, isolation_level=None, check_same_thread=False, timeout=5.0
+            )
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=NORMAL")
+            self._connection.executescript(TABLES)
+        except sqlite3.Error as error:
+            message = f"{str(path)!r} cannot be used: {error}; move it away and start again"
+            raise StoreError(message, path=str(path)) from error
+        path.chmod(0o600)
+
+    def close(self) -> None:
+        """Close it."""
+        with self._turn:
+            self._connection.close()
+
+    # --- epochs and host events ---
+
+    def begin_epoch(self, pid: int, boot_id: str, at_us: int) -> Epoch:
+        """Begin the term of this supervisor; its number is above all before."""
+        last = self._one("SELECT epoch, boot_id, ended_at FROM epochs ORDER BY epoch DESC LIMIT 1")
+        number = 1 if last is None else int(last[0]) + 1
+        self._do(
+            "INSERT INTO epochs VALUES (?, ?, ?, ?, NULL, NULL)", (number, pid, boot_id, at_us)
+        )
+        self._epoch = number
+        self.note("started", "supervisor", {"pid": pid}, at_us)
+        if last is None:
+            return Epoch(number, is_same_boot=True, was_clean=True, is_first=True)
+        is_same_boot = last[1] == boot_id
+        return Epoch(number, is_same_boot, was_clean=last[2] is not None, is_first=False)
+
+    def end_epoch(self, reason: str, at_us: int) -> None:
+        """Say that this supervisor leaves in good order."""
+        self._do(
+            "UPDATE epochs SET ended_at = ?, reason = ? WHERE epoch = ?",
+            (at_us, reason, self._epoch),
+        )
+        self.note("stopped", "supervisor", {"reason": reason}, at_us)
+
+    def note(self, kind: str, subject: str, detail: Mapping[str, object], at_us: int) -> None:
+        """Record what happened to supervisor, store or zygote (``host_events``)."""
+        self._do(
+            "INSERT INTO host_events (epoch, at, kind, subject, detail) VALUES (?, ?, ?, ?, ?)",
+            (self._epoch, at_us, kind, subject, json.dumps(detail)),
+        )
+
+    # --- sessions that may have something open ---
+
+    def enter(self, entry: Entry, at_us: int) -> None:
+        """Remember that a start of the session is under way. Before the start."""
+        self._do(
+            "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?)",
+            (entry.session_id, entry.start_id, entry.boot_id, entry.pid_namespace, at_us),
+        )
+
+    def strike_out(self, session_id: SessionId) -> None:
+        """Forget it: the session is at rest and certified."""
+        self._do("DELETE FROM entries WHERE session_id = ?", (session_id,))
+
+    def entries(self) -> list[Entry]:
+        """Return the sessions that may have something open."""
+        query = "SELECT session_id, start_id, boot_id, pid_namespace FROM entries"
+        return [Entry(SessionId(row[0]), row[1], row[2], row[3]) for row in self._all(query)]
+
+    # --- names ---
+
+    def reserve(self, name: str, session_id: SessionId) -> bool:
+        """Give the name to the session; return whether it is new to it.
+
+        Raises:
+            AlreadyExists: Another session has it.
+        """
+        with self._turn:
+            try:
+                self._connection.execute("INSERT INTO names VALUES (?, ?)", (name, session_id))
+            except sqlite3.IntegrityError:
+                found = self._connection.execute(
+                    "SELECT session_id FROM names WHERE name = ?", (name,)
+                ).fetchone()
+                if found is not None and found[0] == session_id:
+                    return False
+                owner = None if found is None else found[0]
+                message = f"the name {name!r} is taken by session {owner}; choose another"
+                raise AlreadyExists(message, name=name, session_id=owner) from None
+            except sqlite3.Error as error:
+                raise _failed(error) from error
+            return True
+
+    def release(self, name: str, session_id: SessionId) -> None:
+        """Take a name back from a session."""
+        self._do("DELETE FROM names WHERE name = ? AND session_id = ?", (name, session_id))
+
+    def session_of(self, name: str) -> SessionId | None:
+        """Return whose name it is."""
+        found = self._one("SELECT session_id FROM names WHERE name = ?", (name,))
+        return None if found is None else SessionId(found[0])
+
+    def names(self) -> dict[SessionId, str]:
+        """Return the names of all sessions that have one."""
+        return {
+            SessionId(row[1]): row[0] for row in self._all("SELECT name, session_id FROM names")
+        }
+
+    # --- tombstones ---
+
+    def bury(
+        self, session_id: SessionId, command_id: CommandId, *, erase: bool, at_us: int
+    ) -> None:
+        """Remember that the session was deleted, and give its names back."""
+        with self._turn:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                self._connection.execute(
+                    "INSERT OR IGNORE INTO tombstones VALUES (?, ?, ?, ?, 0)",
+                    (session_id, command_id, erase, at_us),
+                )
+                for table in ("names", "entries"):
+                    self._connection.execute(
+                        f"DELETE FROM {table} WHERE session_id = ?",  # noqa: S608 - two constants
+                        (session_id,),
+                    )
+                self._connection.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise _failed(error) from error
+
+    def tombstone(self, session_id: SessionId) -> Tombstone | None:
+        """Return the tombstone of a session, None if it was not deleted."""
+        found = self._one(
+            "SELECT command_id, erase, is_erased FROM tombstones WHERE session_id = ?",
+            (session_id,),
+        )
+        if found is None:
+            return None
+        return Tombstone(session_id, CommandId(found[0]), bool(found[1]), bool(found[2]))
+
+    def buried(self) -> set[SessionId]:
+        """Return all deleted sessions."""
+        return {SessionId(row[0]) for row in self._all("SELECT session_id FROM tombstones")}
+
+    def to_erase(self) -> list[SessionId]:
+        """Return the deleted sessions whose files are still to be erased."""
+        query = "SELECT session_id FROM tombstones WHERE erase AND NOT is_erased"
+        return [SessionId(row[0]) for row in self._all(query)]
+
+    def erased(self, session_id: SessionId) -> None:
+        """Remember that nothing of the session is left."""
+        self._do("UPDATE tombstones SET is_erased = 1 WHERE session_id = ?", (session_id,))
+
+    # --- below ---
+
+    def _do(self, statement: str, values: Iterable[object] = ()) -> None:
+        with self._turn:
+            try:
+                self._connection.execute(statement, tuple(values))
+            except sqlite3.Error as error:
+                raise _failed(error) from error
+
+    def _one(self, query: str, values: Iterable[object] = ()) -> tuple[Any, ...] | None:
+        rows = self._all(query, values)
+        return rows[0] if rows else None
+
+    def _all(self, query: str, values: Iterable[object] = ()) -> list[tuple[Any, ...]]:
+        with self._turn:
+            try:
+                return self._connection.execute(query, tuple(values)).fetchall()
+            except sqlite3.Error as error:
+                raise _failed(error) from error
+
+
+def _failed(error: sqlite3.Error) -> StoreError:
+    return StoreError(f"the host's own file (host.sqlite) failed: {error}")

@@ -1,0 +1,267 @@
+"""The supervisor process: ``python -P -m paddock.supervisor.serve``.
+
+In this order: the host's lock, then the sockets (a second bind on an ipc path succeeds and steals
+it), then ``host.json``, so that workers of an earlier supervisor find this one; then what is found
+undone is finished. It leaves by ``os._exit``: multiprocess's exit hooks join or kill workers.
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+
+import structlog
+
+from paddock.session_worker import __version__
+from paddock.store.errors import PaddockError, SessionNotFound
+from paddock.store.ids import SessionId
+from paddock.store.session_file import sessions_in, start_ticks_of
+from paddock.store.session_file.lock import boot_id
+from paddock.supervisor import births
+from paddock.supervisor.clients import Clients
+from paddock.supervisor.config import Configuration, Settings
+from paddock.supervisor.home import (
+    HostFile,
+    Secret,
+    prepare,
+    read_configuration,
+    take_lock,
+    write_host_file,
+)
+from paddock.supervisor.loop import Host, Setting, now_us
+from paddock.supervisor.processes import become_subreaper
+from paddock.supervisor.registry import Epoch, Registry
+from paddock.supervisor.stimuli import LeaveAsked, Stage
+
+log = structlog.get_logger("paddock.supervisor")
+
+WORKER = "paddock.session_worker.main:run_worker"
+SWEEP_SECONDS = 1.0
+LOOKS_AT_ONCE = 64
+EXIT_REFUSED = 3
+"""The host could not start: another one runs, a folder or a setting is wrong."""
+EXIT_RESTART = 4
+"""It ended by a fault of its own; a watcher starts it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    reason: str
+    keeps_workers: bool
+    deadline_seconds: float
+
+
+class Service:
+    """One term of a host, from its lock to its last word."""
+
+    def __init__(
+        self, configuration: Configuration, registry: Registry, epoch: Epoch, worker: str
+    ) -> None:
+        self._configuration = configuration
+        self._settings = configuration.settings
+        self._registry = registry
+        self._epoch = epoch
+        folders = configuration.folders
+        setting = Setting(
+            configuration.settings, folders.data, folders.runtime, epoch.number, worker, __version__
+        )
+        self._host = Host(setting, registry, Secret.of(folders.data), _store_command())
+        self._clients = Clients(self._host, self._go)
+        self._end: asyncio.Future[_End] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> None:
+        """Serve until somebody ends it."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._go, "signal", False, 20.0)  # noqa: FBT003
+        self._host.open()
+        self._clients.open()
+        self._announce()
+        finishing = self._host.spawn_task(self._finish_what_is_found())
+        sweeping = self._host.spawn_task(self._sweep())
+        end = await self._end
+        log.info("leaving", reason=end.reason, keeps_workers=end.keeps_workers)
+        self._host.is_leaving = True
+        for task in (sweeping, finishing):
+            task.cancel()
+        if not end.keeps_workers:
+            await self._suspend_all(end.deadline_seconds)
+        for ticket in self._clients.asks.down_tickets:
+            self._clients.say_down(ticket)
+        folders = self._configuration.folders
+        (folders.runtime / "host.json").unlink(missing_ok=True)
+        self._clients.close()
+        await self._host.close()
+        self._registry.end_epoch(end.reason, now_us())
+        self._registry.close()
+        for name in ("workers.sock", "clients.sock"):
+            (folders.runtime / name).unlink(missing_ok=True)
+
+    def _go(self, reason: str, keeps_workers: bool, deadline_seconds: float) -> None:  # noqa: FBT001
+        if not self._end.done():
+            self._end.set_result(_End(reason, keeps_workers, deadline_seconds))
+
+    def _announce(self) -> None:
+        """Say where we are: workers without a supervisor look for this."""
+        host, setting = self._host, self._host.setting
+        write_host_file(
+            setting.runtime,
+            HostFile(
+                pid=os.getpid(),
+                start_ticks=start_ticks_of(os.getpid()) or 0,
+                epoch=setting.epoch,
+                workers_address=host.workers.address,
+                clients_address=self._clients.door.address,
+                store_address=host.store.address,
+                paddock_version=setting.paddock_version,
+                data=str(setting.data),
+            ),
+        )
+
+    # --- finishing what is found ---
+
+    async def _finish_what_is_found(self) -> None:
+        """Take in the sessions that may have something open, and erase what is to be erased."""
+        host = self._host
+        entries = {each.session_id: each for each in await host.in_registry(self._registry.entries)}
+        candidates = list(entries)
+        if not self._epoch.is_same_boot or (self._epoch.is_first and not entries):
+            # After the loss of the whole host (or of this file) entries are no proof.
+            candidates = await host.on_disk(lambda: sessions_in(host.setting.data))
+        for start in range(0, len(candidates), LOOKS_AT_ONCE):
+            await asyncio.gather(
+                *(
+                    self._take_in(each, entries[each].start_id if each in entries else None)
+                    for each in candidates[start : start + LOOKS_AT_ONCE]
+                )
+            )
+        for session_id in await host.in_registry(self._registry.to_erase):
+            with suppress(SessionNotFound):
+                await host.erase(session_id)
+
+    async def _take_in(self, session_id: SessionId, start_id: str | None) -> None:
+        host = self._host
+        try:
+            look = await host.on_disk(lambda: births.look(host.setting.data, session_id))
+        except SessionNotFound:
+            await host.in_registry(lambda: self._registry.strike_out(session_id))
+            return
+        except PaddockError as error:
+            log.warning("unreadable", session_id=session_id, error=error.message)
+            return
+        if session_id not in host.records:
+            record = host.take_in(session_id, look, start_id)
+            if record.life.stage is Stage.COLD:
+                await host.in_registry(lambda: self._registry.strike_out(session_id))
+
+    # --- resting ---
+
+    async def _sweep(self) -> None:
+        """Suspend the idle; leave, where that is wanted, when nobody needs a host."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            for record in self._clients.asks.idle(self._settings.idle_after_seconds):
+                self._clients.asks.ask_to_rest(record)
+            after = self._settings.leave_after_seconds
+            if after is not None and self._is_unused(after):
+                self._go("unused", False, self._settings.suspend_deadline_seconds)  # noqa: FBT003
+
+    def _is_unused(self, seconds: float) -> bool:
+        now = self._host.now()
+        if self._clients.count or now - self._clients.last_seen_at < seconds:
+            return False
+        return all(
+            record.life.is_at_rest or record.life.stage in {Stage.COLD, Stage.FAILED, Stage.DELETED}
+            for record in self._host.records.values()
+        )
+
+    async def _suspend_all(self, deadline_seconds: float) -> None:
+        leaving = []
+        for record in list(self._host.records.values()):
+            if record.life.stage in {Stage.COLD, Stage.FAILED, Stage.DELETED}:
+                continue
+            ticket, gone = self._clients.asks.ticket()
+            leaving.append(gone)
+            asked = LeaveAsked(
+                self._host.now(), "shutdown", deadline_seconds, ticket=ticket, is_final=True
+            )
+            self._host.stimulate(record, asked)
+        if leaving:
+            _, late = await asyncio.wait(leaving, timeout=deadline_seconds + 2.0)
+            for future in leaving:
+                if future.done() and not future.cancelled():
+                    future.exception()
+            if late:
+                log.warning("still_there", sessions=len(late))
+
+
+def _store_command() -> list[str] | None:
+    """Return how the store is started where that is not the ordinary way; [] for none at all."""
+    given = os.environ.get("PADDOCK_STORE_COMMAND")
+    return None if given is None else given.split()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a supervisor; return its exit code."""
+    flags = _parser().parse_args(arguments)
+    given = {name: value for name, value in vars(flags).items() if value is not None}
+    _log_to_stderr()
+    try:
+        configuration = read_configuration(given)
+        prepare(configuration.folders)
+        lock = take_lock(configuration.folders.data)
+        registry = Registry(configuration.folders.data / "host.sqlite")
+        epoch = registry.begin_epoch(os.getpid(), boot_id(), now_us())
+    except PaddockError as error:
+        print(f"paddock: {error.message}", file=sys.stderr)  # noqa: T201 - to whoever started it
+        return EXIT_REFUSED
+    become_subreaper()
+    asyncio.run(_serve(configuration, registry, epoch, flags.worker))
+    lock.close()
+    return 0
+
+
+async def _serve(
+    configuration: Configuration, registry: Registry, epoch: Epoch, worker: str
+) -> None:
+    await Service(configuration, registry, epoch, worker).run()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="paddock.supervisor.serve", description=__doc__)
+    for name in ("home", "data", "runtime", "config"):
+        parser.add_argument(f"--{name}")
+    for name in Settings.model_fields:
+        parser.add_argument("--" + name.replace("_", "-"))
+    parser.add_argument("--worker", default=WORKER, help="module:function that runs a worker")
+    return parser
+
+
+def _log_to_stderr() -> None:
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(default=str),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+if __name__ == "__main__":
+    CODE = EXIT_RESTART
+    try:
+        CODE = main()
+    except SystemExit as error:
+        CODE = int(error.code or 0)
+    except BaseException:
+        log.exception("fault")
+    sys.stderr.flush()
+    os._exit(CODE)

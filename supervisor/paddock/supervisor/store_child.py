@@ -1,0 +1,145 @@
+"""The store process as the supervisor keeps it: started, told of new heads, started again.
+
+No session ever waits for it. What cannot be told to it is dropped: it reads the files.
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import zmq
+
+from paddock.store.ids import SessionId
+from paddock.store.protocol import Erase, Heads, pack
+from paddock.supervisor.processes import Process, Status
+
+GATHER_SECONDS = 0.02
+"""Heads are gathered for so long: at 5,000 events/s a message each costs more than it tells."""
+FIRST_PAUSE_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 30.0
+STEADY_SECONDS = 60.0
+LEAVE_SECONDS = 5.0
+HEADS_AT_ONCE = 1000
+
+type Note = Callable[[str, str, dict[str, object]], None]
+
+
+class StoreChild:
+    """One store process at a time, for as long as the host lives."""
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        *,
+        data: Path,
+        runtime: Path,
+        command: Sequence[str] | None,
+        note: Note,
+    ) -> None:
+        self.address = f"ipc://{runtime / 'store.sock'}"
+        self.process: Process | None = None
+        self.restarts = 0
+        self._command = command if command is not None else _command(data, runtime)
+        self._note = note
+        self._heads: dict[SessionId, int] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._pause = FIRST_PAUSE_SECONDS
+        self._started_at = 0.0
+        self._is_leaving = False
+        self._gone = asyncio.Event()
+        self._log: int | None = None
+        self._socket = context.socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.SNDHWM, 1000)
+        self._socket.connect(self.address)
+
+    def start(self) -> None:
+        """Start it. What fails is tried again, a little later each time."""
+        if self._is_leaving or not self._command:
+            self._gone.set()
+            return
+        self._timer = None
+        loop = asyncio.get_running_loop()
+        self._started_at = loop.time()
+        try:
+            child = subprocess.Popen(
+                list(self._command), stdin=subprocess.DEVNULL, start_new_session=True, cwd="/"
+            )
+        except OSError as error:
+            self._note("failed", "store", {"error": str(error)})
+            self._start_later()
+            return
+        self.process = Process(child.pid, os.pidfd_open(child.pid))
+        child.returncode = 0  # it is reaped through its pidfd
+        self.process.watch(self._ended)
+        self._note("started", "store", {"pid": child.pid})
+
+    def tell(self, session_id: SessionId, head: int) -> None:
+        """Tell it, soon, that a log has grown."""
+        self._heads[session_id] = head
+        if len(self._heads) == 1:
+            asyncio.get_running_loop().call_later(GATHER_SECONDS, self._tell_heads)
+
+    def erase(self, session_id: SessionId) -> None:
+        """Have it remove every row of a session; on its next look at the files at the latest."""
+        self._send(pack(1, Erase(session_id=session_id)))
+
+    async def leave(self) -> None:
+        """End it: asked first, killed at the deadline."""
+        self._is_leaving = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._gone.set()
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if self.process is None:
+                break
+            self.process.send(number)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LEAVE_SECONDS):
+                    await self._gone.wait()
+        self._socket.close()
+
+    def _ended(self, status: Status) -> None:
+        detail: dict[str, object] = {"exit_code": status.exit_code, "signal": status.signal}
+        detail["pid"] = self.process.pid if self.process else None
+        self.process = None
+        self._note("stopped" if self._is_leaving else "died", "store", detail)
+        if self._is_leaving:
+            self._gone.set()
+            return
+        if asyncio.get_running_loop().time() - self._started_at > STEADY_SECONDS:
+            self._pause = FIRST_PAUSE_SECONDS
+        self._start_later()
+
+    def _start_later(self) -> None:
+        self.restarts += 1
+        self._timer = asyncio.get_running_loop().call_later(self._pause, self.start)
+        self._pause = min(self._pause * 2, LONGEST_PAUSE_SECONDS)
+
+    def _tell_heads(self) -> None:
+        heads, self._heads = self._heads, {}
+        items = list(heads.items())
+        for start in range(0, len(items), HEADS_AT_ONCE):
+            self._send(pack(0, Heads(heads=dict(items[start : start + HEADS_AT_ONCE]))))
+
+    def _send(self, frame: bytes) -> None:
+        if self._socket.closed:
+            return
+        with suppress(zmq.Again):
+            self._socket.send(frame, zmq.DONTWAIT)
+        with suppress(zmq.Again):  # its answers are of no interest
+            while True:
+                self._socket.recv(zmq.DONTWAIT)
+
+
+def _command(data: Path, runtime: Path) -> list[str]:
+    return [
+        *(sys.executable, "-P", "-m", "paddock.store.process"),
+        *("--data", str(data), "--runtime", str(runtime)),
+        *("--supervisor-pid", str(os.getpid())),
+    ]
