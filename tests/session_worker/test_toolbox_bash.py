@@ -99,6 +99,20 @@ async def test_f4_a_flood_is_kept_as_head_tail_and_a_whole_file(bash: Tool, wher
     done.spool.unlink()
 
 
+async def test_f2_a_full_disk_costs_the_middle_of_an_output_and_not_the_call(
+    bash: Tool, where: Room
+) -> None:
+    """A link to /dev/full stands in for it: opening is refused there, as writing is elsewhere."""
+    plan = bash.prepare({"command": "seq 100000; echo last; exit 3"}, where)
+    (where.scratch / f"{plan.call}.out").symlink_to("/dev/full")
+    done = await run(bash, plan, where)
+    assert (done.status, done.exit_code, done.spool) == ("error", 3, None)
+    assert done.text.startswith("Exit code 3\n1\n2\n")
+    assert "99999\n100000\nlast\n" in done.text
+    assert "could not be kept" in done.text
+    assert list(where.scratch.iterdir()) == []
+
+
 async def test_f4_a_flood_without_end_is_stopped(where: Room) -> None:
     done = await call(small(spool_bytes=5_000_000), where, command="yes")
     assert (done.status, done.error_kind) == ("limit_exceeded", "output")
@@ -202,8 +216,16 @@ async def test_a_cancelled_command_may_tidy_up(bash: Tool, where: Room) -> None:
 
 
 async def test_a_command_that_kills_its_keeper_ends_all_the_same(bash: Tool, where: Room) -> None:
-    done = await call(bash, where, command="echo $$ > pids; kill -9 $PPID; sleep 1000")
+    told: list[str] = []
+    script = "echo $$ > pids; echo said; until test -e go; do :; done; kill -9 $PPID; sleep 1000"
+    task = asyncio.create_task(
+        run(bash, bash.prepare({"command": script}, where), where, told.append)
+    )
+    await until(lambda: told)
+    (where.workspace / "go").touch()
+    done = await task
     assert (done.status, done.error_kind) == ("error", "lost")
+    assert "said" in done.text
     assert is_gone(*pids_in(where.workspace / "pids"))
 
 
@@ -295,7 +317,8 @@ def test_p6_a_command_has_an_intent_and_nobody_knows_whether_it_happened(
 async def test_f5_all_processes_of_an_owner_are_killed_and_only_those(
     bash: Tool, tmp_path: Path
 ) -> None:
-    mine, other = room(tmp_path, "mine.1"), room(tmp_path, "mine.10")
+    own = f"mine-{os.getpid()}"
+    mine, other = room(tmp_path, f"{own}.1"), room(tmp_path, f"{own}.10")
     script = "echo $$ >> {0}; setsid sleep 1000 & echo $! >> {0}; sleep 1000"
     tasks = [
         asyncio.create_task(call(bash, where, command=script.format(where.owner)))
@@ -303,7 +326,7 @@ async def test_f5_all_processes_of_an_owner_are_killed_and_only_those(
     ]
     pids = [mine.workspace / where.owner for where in (mine, other)]
     await until(lambda: all(pids_in(path, 2) for path in pids))
-    killed = await asyncio.to_thread(processes.kill_owned, "mine.1", deadline_seconds=10)
+    killed = await asyncio.to_thread(processes.kill_owned, mine.owner, deadline_seconds=10)
     assert killed >= 3  # the shell, its child in a session of its own, and their keeper
     assert all(is_gone(pid) for pid in pids_in(pids[0]))
     assert not any(is_gone(pid) for pid in pids_in(pids[1]))
@@ -317,7 +340,7 @@ import asyncio, sys
 from pathlib import Path
 from tests.session_worker.toolbench import call, room
 from paddock.session_worker.tools import builtin_tools
-where = room(Path(sys.argv[1]), "dying.1")
+where = room(Path(sys.argv[1]), sys.argv[2])
 daemon = "echo $$ >> pids; trap : TERM; while :; do /bin/sleep 1; done"
 script = f"(env -i setsid /bin/sh -c '{daemon}' > /dev/null 2>&1 &)"
 script += "; setsid sleep 1000 & echo $$ $! >> pids; sleep 1000"
@@ -333,38 +356,38 @@ async def test_f5_the_death_of_the_worker_ends_its_commands(where: Room, is_swep
     its environment is seen by nobody else.
     """
     worker = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", WORKER, str(where.workspace.parent), cwd=ROOT
+        sys.executable, "-c", WORKER, str(where.workspace.parent), where.owner, cwd=ROOT
     )
     written = where.workspace / "pids"
     await until(lambda: pids_in(written, 3))
     os.kill(worker.pid, signal.SIGKILL)
     await worker.wait()
     if is_swept:
-        await asyncio.to_thread(processes.kill_owned, "dying.1")
+        await asyncio.to_thread(processes.kill_owned, where.owner)
         assert all(is_gone(pid) for pid in pids_in(written))
     await until(lambda: all(is_gone(pid) for pid in pids_in(written)))
-    await until(lambda: processes.owned_processes("dying.1") == [])
+    await until(lambda: processes.owned_processes(where.owner) == [])
 
 
 async def test_a_sweep_spares_what_it_is_told_to(where: Room) -> None:
     program = await asyncio.create_subprocess_exec(
-        "sleep", "1000", env={**where.environment, "PADDOCK_OWNER": "swept.1"}
+        "sleep", "1000", env={**where.environment, "PADDOCK_OWNER": where.owner}
     )
-    assert processes.kill_owned("swept.1", deadline_seconds=0.2, spare=[program.pid]) == 0
-    assert processes.kill_owned("swept.1", "a call", deadline_seconds=0.2) == 0
-    assert [found.pid for found in processes.owned_processes("swept.1")] == [program.pid]
-    assert processes.kill_owned("swept.1") == 1
+    assert processes.kill_owned(where.owner, deadline_seconds=0.2, spare=[program.pid]) == 0
+    assert processes.kill_owned(where.owner, "a call", deadline_seconds=0.2) == 0
+    assert [found.pid for found in processes.owned_processes(where.owner)] == [program.pid]
+    assert processes.kill_owned(where.owner) == 1
     assert await program.wait() == -signal.SIGKILL
 
 
 async def test_f14_a_process_that_got_the_number_of_another_is_not_signalled(where: Room) -> None:
     program = await asyncio.create_subprocess_exec(
-        "sleep", "1000", env={**where.environment, "PADDOCK_OWNER": "reused.1"}
+        "sleep", "1000", env={**where.environment, "PADDOCK_OWNER": where.owner}
     )
-    (found,) = processes.owned_processes("reused.1")
+    (found,) = processes.owned_processes(where.owner)
     before = processes.OwnedProcess(found.pid, found.start_time - 1)
-    assert not processes._end(before, "reused.1", mercy=False)
+    assert not processes._end(before, where.owner, mercy=False)
     assert not processes._end(found, "somebody.else", mercy=False)
-    assert processes._end(found, "reused.1", mercy=False)
+    assert processes._end(found, where.owner, mercy=False)
     assert await program.wait() == -signal.SIGKILL
-    assert not processes._end(found, "reused.1", mercy=False)
+    assert not processes._end(found, where.owner, mercy=False)

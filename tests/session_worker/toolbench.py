@@ -11,8 +11,12 @@ from paddock.session_worker.toolbox.contract import Plan, Progress, Room, Tool, 
 DEADLINE_SECONDS = 30.0
 
 
-def room(folder: Path, owner: str = "session.1", *, jail: bool = False) -> Room:
-    """Return a room in ``folder``, with a workspace and a scratch folder side by side."""
+def room(folder: Path, owner: str | None = None, *, jail: bool = False) -> Room:
+    """Return a room in ``folder``, with a workspace and a scratch folder side by side.
+
+    Its owner is like no other's on this host: tests look for what it left.
+    """
+    owner = owner or f"{folder.name}-{os.getpid()}.1"
     workspace, scratch = folder / "workspace", folder / "scratch"
     workspace.mkdir(exist_ok=True)
     scratch.mkdir(mode=0o700, exist_ok=True)

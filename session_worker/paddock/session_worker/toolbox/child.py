@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -116,6 +116,7 @@ class _Kept:
         self._progress = progress
         self._frames = bytearray()
         self._head = self._tail = b""
+        self._seen = ""  # all there is to show, should the keeper never report
         self._report: dict[str, str] = {}
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._loop = asyncio.get_running_loop()
@@ -172,19 +173,30 @@ class _Kept:
 
     def ended(self) -> Ended:
         report = self._report
-        total = int(report.get("total", "0"))
-        spool = self._command.spool if self._command.spool.exists() else None
+        if not report:
+            self._command.spool.unlink(missing_ok=True)
+            verdict = "timed_out" if self.is_overdue else "lost"
+            return Ended(verdict, None, self._seen, len(self._seen.encode()), None)
+        total = int(report["total"])
         return Ended(
-            verdict="timed_out" if self.is_overdue else report.get("verdict", "lost"),
+            verdict="timed_out" if self.is_overdue else report["verdict"],
             exit_code=int(report["exit"]) if report.get("exit") else None,
-            text=join(self._head, self._tail, total),
+            text=join(self._head, self._tail, total) + self._note(),
             total=total,
-            spool=spool,
+            spool=self._command.spool if self._command.spool.exists() else None,
             left=int(report.get("left", "0")),
             processes=int(report.get("processes", "0")),
             memory_bytes=int(report.get("memory", "0")),
             cpu_seconds=float(report.get("cpu", "0")),
         )
+
+    def _note(self) -> str:
+        """Say so where the whole output could not be kept; a part is not kept as the whole."""
+        error = self._report.get("spool_error")
+        if not error:
+            return ""
+        self._command.spool.unlink(missing_ok=True)
+        return f"\n[the whole output could not be kept: {error}]"
 
     def _read(self) -> None:
         try:
@@ -195,20 +207,27 @@ class _Kept:
             self._close()
             return
         self._frames += data
+        live = "".join(self._take(letter, body) for letter, body in self._whole_frames())
+        if live:
+            self._seen = (self._seen + live)[-self._command.limits.output_bytes :]
+            self._progress(live)
+
+    def _whole_frames(self) -> Iterator[tuple[str, bytes]]:
         while len(self._frames) >= HEADER_BYTES:
             end = HEADER_BYTES + int.from_bytes(self._frames[1:HEADER_BYTES], "big")
             if len(self._frames) < end:
                 return
             letter, body = chr(self._frames[0]), bytes(self._frames[HEADER_BYTES:end])
             del self._frames[:end]
-            self._take(letter, body)
+            yield letter, body
 
-    def _take(self, letter: str, body: bytes) -> None:
+    def _take(self, letter: str, body: bytes) -> str:
+        """Take a frame; return what of it is to be shown at once."""
         match letter:
             case "o":
-                self._progress(safe(self._decoder.decode(body)))
+                return safe(self._decoder.decode(body))
             case "d":
-                self._progress(f"\n[... {int(body):,} bytes not shown live ...]\n")
+                return f"\n[... {int(body):,} bytes not shown live ...]\n"
             case "h":
                 self._head = body
             case "t":
@@ -217,7 +236,8 @@ class _Kept:
                 lines = body.decode("utf-8", "replace").splitlines()
                 self._report = dict(line.split("=", 1) for line in lines)
             case _:
-                return  # a keeper never sends another
+                pass  # a keeper never sends another
+        return ""
 
     def _let_go(self) -> None:
         """Break the leash: the keeper ends what it keeps and leaves."""

@@ -498,3 +498,4 @@ def main() -> None:
         Keeper(Options(sys.argv[1:split]), sys.argv[split + 1 :]).keep()
     except BrokenPipeError:  # the worker died before the report: everything is gone already
         os._exit(1)
+    os._exit(0)  # tidying up an interpreter takes longer than a short command
