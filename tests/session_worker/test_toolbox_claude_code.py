@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,10 +12,12 @@ from paddock.session_worker.toolbox.claude_code import (
     map_claude_code_call,
     turn_paths,
 )
+from paddock.session_worker.toolbox.disk import sha256
 from paddock.session_worker.tools import builtin_tools
-from tests.session_worker.toolbench import room
+from tests.session_worker.toolbench import call, room
 
-RECORDED = Path(__file__).resolve().parents[3] / "shared" / "data" / "claude_code"
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+RECORDED = DATA / "claude_code"
 
 
 @pytest.mark.parametrize(
@@ -63,25 +66,25 @@ def test_a_tool_that_is_not_ours_is_none(name: str) -> None:
     assert map_claude_code_call(name, {}, "/a", "/b") is None
 
 
-def recorded_calls() -> Iterator[tuple[str, dict[str, object], str]]:
-    for path in sorted(RECORDED.rglob("*.jsonl")):
-        for line in path.read_text().splitlines():
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:  # two values on one line: not what is tested here
-                continue
-            message = record.get("message") or {}
-            content = message.get("content") if message.get("role") == "assistant" else None
-            for block in content if isinstance(content, list) else []:
-                if block.get("type") == "tool_use":
-                    yield block["name"], block["input"], record.get("cwd") or "/nowhere"
+def recorded_calls(path: Path) -> Iterator[tuple[str, dict[str, object], str]]:
+    for line in path.read_text().splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:  # two values on one line: not what is tested here
+            continue
+        message = record.get("message") or {}
+        content = message.get("content") if message.get("role") == "assistant" else None
+        for block in content if isinstance(content, list) else []:
+            if block.get("type") == "tool_use":
+                yield block["name"], block["input"], record.get("cwd") or "/nowhere"
 
 
 @pytest.mark.real_data
 @pytest.mark.skipif(not RECORDED.exists(), reason="the recorded sessions are not here")
 def test_every_recorded_call_of_a_tool_of_ours_is_well_formed(tmp_path: Path) -> None:
     tools, where, seen = builtin_tools(), room(tmp_path), 0
-    for name, arguments, recorded_cwd in recorded_calls():
+    every = (one for path in sorted(RECORDED.rglob("*.jsonl")) for one in recorded_calls(path))
+    for name, arguments, recorded_cwd in every:
         mapped = map_claude_code_call(name, arguments, recorded_cwd, str(where.workspace))
         assert (mapped is None) == (name not in CLAUDE_CODE_TOOLS)
         if mapped is not None and mapped[0] in tools:
@@ -89,3 +92,36 @@ def test_every_recorded_call_of_a_tool_of_ours_is_well_formed(tmp_path: Path) ->
             tools[mapped[0]].prepare(mapped[1], where)
             seen += 1
     assert seen > 500
+
+
+def self_contained() -> list[dict[str, Any]]:
+    """Return the recorded sessions that bring all their files, with the hashes at their end."""
+    if not DATA.exists():
+        return []
+    sessions = json.loads((DATA / "replay.json").read_text())["sessions"]
+    return [
+        session
+        for session in sessions
+        if session["tier"].startswith("A") and session["file"].startswith("claude_code/")
+    ]
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not RECORDED.exists(), reason="the recorded sessions are not here")
+@pytest.mark.parametrize("session", self_contained(), ids=lambda session: session["test"])
+async def test_a_recorded_session_s_calls_make_the_files_it_ended_with(
+    session: dict[str, Any], tmp_path: Path
+) -> None:
+    tools, where = builtin_tools(), room(tmp_path)
+    for name, content in session["initial_files"].items():
+        path = where.workspace / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode())
+    if session["git_init"]:
+        assert (await call(tools["bash"], where, command="git init -q")).status == "ok"
+    for name, arguments, recorded_cwd in recorded_calls(DATA / session["file"]):
+        mapped = map_claude_code_call(name, arguments, recorded_cwd, str(where.workspace))
+        if mapped is not None:
+            await call(tools[mapped[0]], where, **mapped[1])
+    for name, digest in session["expected_final_sha256"].items():
+        assert sha256((where.workspace / name).read_bytes()) == digest, name
