@@ -42,6 +42,8 @@ from paddock.supervisor.protocol import (
 GREETING_SECONDS = 5.0
 ALIVE_SECONDS = 4.0
 """A client silent for 15 s counts as having left (L11): three beats may be lost."""
+SILENT_SECONDS = 12.0
+"""A loop that stood still for longer may have been given up by the host: it greets anew."""
 QUEUED_MESSAGES = 10_000
 """What libzmq holds in either direction before it says "full"."""
 
@@ -65,6 +67,7 @@ class Connection:
         self._socket = socket
         self._monitor = monitor
         self._ended = asyncio.Event()
+        self._spoke_at = asyncio.get_running_loop().time()
         self._reason = "the host went away"
         self._numbers = itertools.count(1)
         self._asked: dict[int, tuple[asyncio.Future[Reply], Callable[[Reply], None] | None]] = {}
@@ -198,6 +201,11 @@ class Connection:
             self._tasks.append(asyncio.create_task(work))
 
     def _say(self, word: FromClient) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._spoke_at > SILENT_SECONDS:
+            self._end("this client was silent for too long")
+            raise HostGone(self._reason)
+        self._spoke_at = now
         try:
             # With DONTWAIT the future is done when it is returned: sent, or failed.
             sent = self._socket.send(FROM_CLIENT.pack(word), zmq.DONTWAIT)

@@ -16,6 +16,7 @@ from paddock.store.events import (
     SessionFailed,
     Stored,
     TextPart,
+    ToolCallFinished,
     Usage,
 )
 from paddock.store.ids import CommandId, MessageId, OperationId, SessionId
@@ -35,7 +36,7 @@ class Outcome:
     status: OutcomeStatus
     sequence: int
     final_message: str | None = None
-    """The words of the answer that it ended with, if it ended with one."""
+    """The words of the answer that it ended with, if it did; of a shell command, its output."""
     usage: Usage = field(default_factory=Usage)
     cost_usd: float | None = None
     """None when a part of it is not known."""
@@ -61,6 +62,7 @@ class Watch:
         self._used: dict[str, int] = {}
         self._cost: float | None = 0.0
         self._model_calls = 0
+        self._is_shell = False
 
     def take(self, stored: Stored) -> Outcome | None:
         """Take the next event in; return the outcome if it is the end."""
@@ -100,6 +102,10 @@ class Watch:
     def _of_operation(self, stored: Stored) -> Outcome | None:
         event = stored.event
         match event:
+            case OperationStarted():
+                self._is_shell = event.operation == "shell"
+            case ToolCallFinished() if self._is_shell:
+                self._last_words = event.text
             case AssistantMessageAdded():
                 words = [part.text for part in event.parts if isinstance(part, TextPart)]
                 self._words[event.message_id] = "".join(words)

@@ -1,21 +1,21 @@
 """Starting a host where none runs: detached, waited for, and its last words told when it fails."""
 
 import asyncio
-import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
-from typing import IO, NoReturn
+from pathlib import Path
+from typing import NoReturn
 
-from paddock.client.failures import error_of
 from paddock.client.places import Places, announced
 from paddock.store.errors import PaddockError
-from paddock.supervisor.errors import HostGone
+from paddock.supervisor.errors import HostGone, HostRunning
 
 LOOK_AGAIN_SECONDS = 0.01
 LAST_WORDS_BYTES = 4000
+LOG = "host.log"
+LOG_LIMIT_BYTES = 4_000_000
 IDLE_EXIT_SECONDS = 600.0
 """A host that a verb started leaves when nothing happened for ten minutes."""
 
@@ -35,7 +35,10 @@ async def start_host(
         HostGone: It ended, or did not come up within the deadline; with what it said last.
         BadConfiguration: It did not like its settings.
     """
-    with tempfile.TemporaryFile(prefix="paddock-up-") as words:
+    _check(places)
+    log = _log_file(places)
+    began_at = log.stat().st_size
+    with log.open("ab") as words:
         process = subprocess.Popen(  # noqa: ASYNC220 - it returns at once
             command_line(idle_exit_seconds, arguments),
             stdin=subprocess.DEVNULL,
@@ -45,22 +48,39 @@ async def start_host(
             env=environment(places),
             start_new_session=True,
         )
-        until = asyncio.get_running_loop().time() + deadline_seconds
-        while True:
-            found = announced(places)
-            if found is not None and found.is_live():
-                return found.pid
-            if process.poll() is not None:
-                raise _failed(process.returncode, _tail(words))
-            if asyncio.get_running_loop().time() >= until:
-                process.kill()
-                process.wait()
-                message = (
-                    f"the host did not come up within {deadline_seconds:g} s; "
-                    f"it said {_tail(words)[-1:] or 'nothing'}"
-                )
-                raise HostGone(message)
-            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+    until = asyncio.get_running_loop().time() + deadline_seconds
+    while True:
+        found = announced(places)
+        if found is not None and found.is_live():
+            return found.pid
+        status = process.poll()
+        if status is not None:
+            said = _said(log, began_at)
+            if not _is_taken(said):
+                raise _failed(status, said)
+        if asyncio.get_running_loop().time() >= until:
+            process.kill()
+            process.wait()
+            raise _late(deadline_seconds, _said(log, began_at))
+        await asyncio.sleep(LOOK_AGAIN_SECONDS)
+
+
+def _log_file(places: Places) -> Path:
+    """Return the file that hosts of this home write to; an old one that grew large is put aside."""
+    places.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log = places.data / LOG
+    if log.exists() and log.stat().st_size > LOG_LIMIT_BYTES:
+        log.replace(log.with_suffix(".log.old"))
+    log.touch(mode=0o600)
+    return log
+
+
+def _check(places: Places) -> None:
+    """Say what is wrong with the settings in this process, where it is known by its own class."""
+    from paddock.supervisor.home import check_length, read_configuration
+
+    read_configuration({}, environment(places))
+    check_length(places.runtime)
 
 
 def serve_here(places: Places, idle_exit_seconds: float | None) -> NoReturn:
@@ -73,7 +93,7 @@ def command_line(idle_exit_seconds: float | None, arguments: Sequence[str] = ())
     """Return the command that is a host; ``-P`` keeps the current folder from shadowing modules."""
     line = [sys.executable, "-P", "-m", "paddock.supervisor.serve"]
     if idle_exit_seconds is not None:
-        line += ["--idle-exit-seconds", f"{idle_exit_seconds:g}"]
+        line += ["--leave-after-seconds", f"{idle_exit_seconds:g}"]
     return [*line, *arguments]
 
 
@@ -82,18 +102,27 @@ def environment(places: Places) -> dict[str, str]:
     return {**os.environ, **places.as_environment()}
 
 
-def _tail(words: IO[bytes]) -> list[str]:
-    """Return the last lines that a host said."""
-    words.seek(max(0, words.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
-    lines = words.read().decode("utf-8", "replace").splitlines()
+def _said(log: Path, began_at: int) -> list[str]:
+    """Return the last lines that a host said, of those after ``began_at``."""
+    with log.open("rb") as words:
+        words.seek(max(began_at, words.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
+        lines = words.read().decode("utf-8", "replace").splitlines()
     return [line.strip() for line in lines if line.strip()]
+
+
+def _is_taken(said: list[str]) -> bool:
+    """Whether the home has a host already: one that another client starts at this moment."""
+    return bool(said) and "a host runs on" in said[-1]
 
 
 def _failed(status: int, said: list[str]) -> PaddockError:
     """Return why a host did not come up: by what it said last, or by how it ended."""
-    last = said[-1] if said else f"exit status {status}, without a word"
-    try:
-        told = json.loads(last)
-        return error_of(str(told["code"]), str(told["message"]), dict(told.get("facts") or {}))
-    except (ValueError, TypeError, KeyError):
-        return HostGone(f"the host did not start: {last}", status=status)
+    last = said[-1].removeprefix("paddock: ") if said else f"exit status {status}, without a word"
+    return HostGone(f"the host did not start: {last}", status=status)
+
+
+def _late(seconds: float, said: list[str]) -> PaddockError:
+    if _is_taken(said):
+        return HostRunning(f"{said[-1].removeprefix('paddock: ')}; it does not answer")
+    last = said[-1] if said else "nothing"
+    return HostGone(f"the host did not come up within {seconds:g} s; it said last: {last}")

@@ -710,6 +710,8 @@ class Host:
         known = record.start_id
         if known is None and record.life.stage in {Stage.COLD, Stage.SEEKING}:
             return None
+        if known is None and record.process is not None and record.process.pid == word.pid:
+            return None  # found alive by its lock, for a client that asked before it greeted
         if known == word.start_id and record.life.has_process:
             return None
         return Refuse(code="not_wanted", reason=f"the session is {record.life.stage}")

@@ -240,7 +240,7 @@ def _print_event(stored: "Stored", kinds: set[str], *, as_json: bool) -> None:
         return
     facts = " ".join(f"{name}={_brief(value)}" for name, value in payload.items())
     moment = at.astimezone().strftime("%H:%M:%S.%f")[:-3]
-    print(one_line(f"{stored.sequence:>6}  {moment}  {event.kind:<24} {facts}", 240))
+    print(f"{stored.sequence:>6}  {moment}  {event.kind:<28}{one_line(facts, 200)}")
 
 
 def _brief(value: Any) -> str:
