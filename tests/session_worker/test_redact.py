@@ -31,6 +31,11 @@ def test_a_known_form_of_key_is_taken_out(kind: str, around: str) -> None:
     assert clean == around.format(f"[redacted:{kind}]")
 
 
+@pytest.mark.parametrize("length", [32, 48])
+def test_a_plain_api_key_is_taken_out(length: int) -> None:
+    assert redact("sk" + "-" + "aB1c" * (length // 4)) == "[redacted:api-key]"
+
+
 def test_a_fine_grained_github_token_is_taken_out() -> None:
     assert redact("github" + "_pat_" + "a1B2_" * 8) == "[redacted:github-token]"
 
@@ -55,6 +60,8 @@ def test_a_private_key_in_json_or_cut_short_is_taken_out() -> None:
         "The bearer of this letter is a friend.",
         "eyJust a word",
         "AKIAtoo-short",
+        "sk-ecdsa-sha2-nistp256@openssh.com AAAAInNr",
+        ".sk-fading-circle .sk-circle-container-of-many",
         "class Sk_Live: pass",
         "",
     ],

@@ -28,7 +28,13 @@ class _Form:
 _TOKEN = "[A-Za-z0-9_-]"  # noqa: S105 - a class of characters
 _FORMS = (
     _Form("anthropic-key", "sk-ant-", re.compile(rf"sk-ant-{_TOKEN}{{16,}}")),
-    _Form("api-key", "sk-", re.compile(rf"sk-{_TOKEN}{{20,}}")),
+    # OpenAI and those who speak its protocol. With hyphens only after a known word: names such as
+    # sk-ecdsa-sha2-nistp256 and classes of style sheets look the same.
+    _Form(
+        "api-key",
+        "sk-",
+        re.compile(rf"sk-(?:(?:proj|svcacct|admin|None|or-v1)-{_TOKEN}{{20,}}|[A-Za-z0-9]{{32,}})"),
+    ),
     _Form("stripe-key", "k_live_", re.compile(r"[sr]k_live_[A-Za-z0-9]{16,}")),
     _Form("stripe-key", "k_test_", re.compile(r"[sr]k_test_[A-Za-z0-9]{16,}")),
     _Form("github-token", "github_pat_", re.compile(r"github_pat_[A-Za-z0-9_]{22,}")),
