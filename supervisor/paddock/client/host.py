@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import JsonValue
 
@@ -41,6 +41,10 @@ from paddock.supervisor.protocol import (
     Sync,
     Verb,
 )
+
+if TYPE_CHECKING:
+    from paddock.client.store import Running
+    from paddock.store.door import StoreClient
 
 ASK_SECONDS = 60.0
 """Creating or waking a session may take its start timeout of 30 s, behind others."""
@@ -83,6 +87,7 @@ class Host:
         """What this client can give to sessions that need it: ``{"env:NAME": value}``."""
         self._by = f"uid:{os.getuid()}"
         self._link = Link(places, start=start, name=name)
+        self._store: StoreClient | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -101,6 +106,9 @@ class Host:
 
     async def close(self) -> None:
         """Let go of the host, which goes on; may be called more than once."""
+        if self._store is not None:
+            await self._store.close()
+            self._store = None
         await self._link.close()
 
     @property
@@ -202,8 +210,8 @@ class Host:
         self, chosen: SessionFilter | None = None, **named: Any
     ) -> list[dict[str, Any]]:
         """Return the rows of ``sessions`` that a filter chooses; ``named`` are its fields."""
-        async with self.store() as store:
-            return await store.list_sessions(chosen or SessionFilter(**named))
+        store = await self.store()
+        return await store.list_sessions(chosen or SessionFilter(**named))
 
     async def get_session(self, session_id: SessionId) -> dict[str, Any]:
         """Return a session's row of the view ``sessions``.
@@ -211,11 +219,7 @@ class Host:
         Raises:
             SessionNotFound: There is none.
         """
-        rows = (await self.sql("SELECT * FROM sessions WHERE session_id = ?", [session_id])).dicts()
-        if not rows:
-            message = f"there is no session {session_id!r}; see `paddock ls`"
-            raise SessionNotFound(message, session_id=session_id)
-        return rows[0]
+        return await (await self.store()).session(session_id)
 
     async def suspend_idle_sessions(self, max_idle_seconds: float) -> int:
         """Suspend every session at rest for longer and without a subscriber; return how many."""
@@ -250,11 +254,11 @@ class Host:
         """Return what the host is and how it fares."""
         return await self.ask(Status())
 
-    async def heads(self) -> dict[str, int]:
+    async def heads(self) -> dict[SessionId, int]:
         """Return the last sequence of each session that the host knows to have moved."""
         heads = (await self.ask(Sync()))["heads"]
         assert isinstance(heads, dict)
-        return {key: value for key, value in heads.items() if isinstance(value, int)}
+        return {SessionId(key): value for key, value in heads.items() if isinstance(value, int)}
 
     async def down(
         self, *, force: bool = False, keep_workers: bool = False, deadline_seconds: float = 20.0
@@ -285,14 +289,22 @@ class Host:
         Raises:
             SqlRefused: It is not one SELECT, or it failed; the text is the database's own.
         """
-        from paddock.client.store import query as ask_store
+        store = await self.store()
+        return await store.sql(query, params or (), deadline_seconds=deadline_seconds)
+
+    async def store(self) -> "Running":
+        """Return the host's store, to be asked more than ``sql``."""
+        from paddock.client.store import Running
+        from paddock.store.door import StoreClient
 
         connection = await self._link.connection(REACH_SECONDS)
         assert connection.host is not None
-        heads = await self.heads()
-        return await ask_store(
-            connection.host.store_address, query, params, heads, deadline_seconds
-        )
+        address = connection.host.store_address
+        if self._store is None or self._store.address != address:
+            if self._store is not None:
+                await self._store.close()
+            self._store = StoreClient(address)
+        return Running(self._store, self.heads)
 
     # --- requests ---
 

@@ -3,7 +3,7 @@
 import asyncio
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 from pathlib import Path
@@ -14,9 +14,10 @@ from pydantic import JsonValue
 from paddock.client.rows import Rows
 from paddock.store.errors import AlreadyOwned
 from paddock.store.ids import SessionId
-from paddock.store.protocol import SessionFilter, StoreStatus
+from paddock.store.protocol import ProjectionDamaged, SessionFilter, StoreStatus
 
 if TYPE_CHECKING:
+    from paddock.store.door import StoreClient
     from paddock.store.process.local import LocalStore
 
 QUERY_SECONDS = 60.0
@@ -89,6 +90,80 @@ class _Local:
         return status
 
 
+class Running:
+    """The store of a running host. It sees all that was durable when it is asked."""
+
+    def __init__(
+        self,
+        client: "StoreClient",
+        heads: Callable[[], Awaitable[dict[SessionId, int]]],
+    ) -> None:
+        self._client = client
+        self._heads = heads
+
+    async def sql(
+        self, query: str, params: Params = (), *, deadline_seconds: float = QUERY_SECONDS
+    ) -> Rows:
+        """Return what one SELECT or EXPLAIN gives."""
+        heads = await self._heads()
+
+        async def ask(seconds: float) -> Rows:
+            found = await self._client.sql(query, params, timeout_seconds=seconds, wait_for=heads)
+            return Rows(found.names, found.types, found.rows, notice=found.notice)
+
+        return await _patiently(ask, deadline_seconds)
+
+    async def list_sessions(self, chosen: SessionFilter) -> list[dict[str, JsonValue]]:
+        """Return the rows of the view ``sessions`` that a filter chooses."""
+        heads = await self._heads()
+
+        async def ask(_: float) -> list[dict[str, JsonValue]]:
+            return (await self._client.list_sessions(chosen, wait_for=heads))[0]
+
+        return await _patiently(ask, QUERY_SECONDS)
+
+    async def session(self, session_id: SessionId) -> dict[str, JsonValue]:
+        """Return a session's row."""
+        heads = await self._heads()
+
+        async def ask(_: float) -> dict[str, JsonValue]:
+            return await self._client.session(session_id, wait_for=heads)
+
+        return await _patiently(ask, QUERY_SECONDS)
+
+    async def rebuild(self) -> StoreStatus:
+        """Make DuckDB's file anew, and wait until it holds what there was."""
+        await self._client.rebuild()
+        status = await self.status()
+        while status.state == "rebuilding":
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+            status = await self.status()
+        return status
+
+    async def snapshot(self, path: Path) -> int:
+        """Copy DuckDB's file; return its size in bytes."""
+        return await self._client.snapshot(path)
+
+    async def status(self) -> StoreStatus:
+        """Return how the store fares."""
+        return await _patiently(lambda _: self._client.status(), QUERY_SECONDS)
+
+
+async def _patiently[T](ask: Callable[[float], Awaitable[T]], seconds: float) -> T:
+    """Ask again while the store is being started anew: a question changes nothing."""
+    from paddock.store.door import StoreGone
+
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    while True:
+        try:
+            return await ask(max(LOOK_AGAIN_SECONDS, until - loop.time()))
+        except (StoreGone, ProjectionDamaged):
+            if loop.time() >= until:
+                raise
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+
+
 @asynccontextmanager
 async def local_store(data: Path) -> AsyncIterator[Store]:
     """Give a store over the files of a home for which no host runs, up to date with them.
@@ -98,7 +173,7 @@ async def local_store(data: Path) -> AsyncIterator[Store]:
         StoreError: DuckDB's file cannot be opened or written.
     """
     with ExitStack() as stack:
-        if not data.is_dir():
+        if not data.is_dir():  # noqa: ASYNC240 - one stat
             # Nothing was ever kept there: looking leaves no folder behind.
             data = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="paddock-")))
         thread = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="paddock-store"))

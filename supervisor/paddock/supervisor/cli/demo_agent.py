@@ -5,7 +5,7 @@ from pathlib import Path
 
 from paddock.agent import Context, agent, tool
 
-PAYMENTS = 8
+PAYMENTS = 5
 LEDGER = "ledger.csv"
 
 

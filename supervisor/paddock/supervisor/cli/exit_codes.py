@@ -68,6 +68,7 @@ EXIT_CODES: Final[dict[str, int]] = {
     "session_not_active": REFUSED,
     "too_large": REFUSED,
     "too_many_waiting": REFUSED,
+    "store_busy": REFUSED,
     # the host
     "already_owned": HOST,
     "bad_message": HOST,
@@ -76,10 +77,12 @@ EXIT_CODES: Final[dict[str, int]] = {
     "no_host": HOST,
     "owner_stuck": HOST,
     "peer_broke": HOST,
+    "store_gone": HOST,
     # disks and files
     "damaged": STORAGE,
     "disk_full": STORAGE,
     "needs_fold": STORAGE,
+    "projection_damaged": STORAGE,
     "projection_untrusted": STORAGE,
     "newer_format": STORAGE,
     "store_error": STORAGE,
@@ -89,6 +92,7 @@ EXIT_CODES: Final[dict[str, int]] = {
     # the rest
     "timed_out": TIMED_OUT,
     "sql_refused": SQL,
+    "cancelled": SQL,
     "model_failed": FAILED,
     "bug": BUG,
     "error": FAILED,

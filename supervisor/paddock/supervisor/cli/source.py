@@ -28,8 +28,8 @@ async def reading() -> "AsyncIterator[Store]":
         async with local_store(places_of().data) as store:
             yield store
         return
-    async with host, host.store() as store:
-        yield store
+    async with host:
+        yield await host.store()
 
 
 async def find(text: str) -> SessionId:

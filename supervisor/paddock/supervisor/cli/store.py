@@ -1,16 +1,17 @@
 """``paddock store``: check what is stored, and make again what can be made again."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from paddock.supervisor.cli import exit_codes
-from paddock.supervisor.cli.common import run_async, with_host
-from paddock.supervisor.cli.printing import hint, one_line, print_json, say
+from paddock.supervisor.cli.common import BadArgument, run_async
+from paddock.supervisor.cli.printing import one_line, print_json, say, size
 from paddock.supervisor.cli.sessions import AsJson
+from paddock.supervisor.cli.source import reading
 
 if TYPE_CHECKING:
-    from paddock.client import Host
     from paddock.store.session_file import Report
 
 store = typer.Typer(
@@ -39,7 +40,7 @@ def verify(
       paddock store verify fixer --json
     """
     from paddock.client.places import places_of
-    from paddock.store.session_file import folder_of, host_place, sessions_in
+    from paddock.store.session_file import folder_of, sessions_in
     from paddock.store.session_file import verify as verify_file
     from paddock.supervisor.cli.source import find
 
@@ -47,7 +48,6 @@ def verify(
     chosen = [run_async(find(text)) for text in sessions or ()] or sessions_in(data)
     reports = [(one, _verified(one, folder_of(data, one), verify_file)) for one in chosen]
     faults = [(one, report) for one, report in reports if report["problems"]]
-    del host_place
     if as_json:
         print_json([{"session_id": one, **report} for one, report in reports])
     else:
@@ -84,42 +84,35 @@ def rebuild() -> int:
     Examples:
       paddock store rebuild
     """
-    from paddock.client.places import places_of
-    from paddock.client.store import rebuild_locally
-    from paddock.supervisor.errors import NoHost
 
-    async def work(host: "Host") -> int:
-        applied = await host.rebuild_store()
-        say(f"rebuilt: {applied} events")
+    async def work() -> int:
+        async with reading() as found:
+            status = await found.rebuild()
+        say(f"{status.word}: {status.events} events of {status.sessions} sessions")
         return exit_codes.DONE
 
-    try:
-        return with_host(work, start=False)
-    except NoHost:
-        hint("no host runs: rebuilding here")
-        say(f"rebuilt: {rebuild_locally(places_of().data)} events")
-        return exit_codes.DONE
+    return run_async(work())
 
 
-def snapshot() -> int:
-    """Bring the DuckDB file up to date with all sessions and checkpoint it.
+def snapshot(
+    file: Annotated[Path, typer.Argument(help="Where the copy goes; must not be there yet.")],
+) -> int:
+    """Write a copy of the DuckDB file, whole and up to date, for other tools to open.
 
     Examples:
-      paddock store snapshot
+      paddock store snapshot /tmp/paddock.duckdb
     """
-    from paddock.client.places import places_of
-    from paddock.client.store import snapshot_locally
-    from paddock.supervisor.errors import NoHost
+    if file.exists():
+        raise BadArgument(f"{str(file)!r} is there already; name a new file")
 
-    async def work(host: "Host") -> int:
-        say(await host.snapshot_store())
+    async def work() -> int:
+        async with reading() as found:
+            await found.sql("SELECT 1")  # so that the copy holds what is durable now
+            size_bytes = await found.snapshot(file.absolute())
+        say(f"{file}: {size(size_bytes)}")
         return exit_codes.DONE
 
-    try:
-        return with_host(work, start=False)
-    except NoHost:
-        say(str(snapshot_locally(places_of().data)))
-        return exit_codes.DONE
+    return run_async(work())
 
 
 def _add() -> None:
