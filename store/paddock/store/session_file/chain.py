@@ -13,8 +13,8 @@ GENESIS = bytes(HASH_BYTES)
 """The hash before the first event."""
 
 
-type Texts = tuple[str, str | None, str | None, str | None, str | None]
-"""An event's kind and the ids of its operation, message, tool call and command."""
+_ABSENT = "\1\1\1"
+"""What stands for an id that is not there; no id holds control characters."""
 
 _EMPTY = blake2b(digest_size=HASH_BYTES)
 # A copy of an empty hash is made in half the time of a new one.
@@ -25,14 +25,27 @@ def stamp_of(session_id: SessionId, generation: int, occurred_at: int) -> str:
     return f"{session_id} {generation} {occurred_at}"
 
 
-def hash_of(previous: bytes, stamp: str, sequence: int, texts: Texts, payload: str) -> bytes:
-    """Return an event's hash: BLAKE2b, 16 bytes, over the hash before and all its columns.
-
-    Kind and ids stand quoted and escaped, an absent one as ``None``, and the payload is the last:
-    no two rows give the same bytes.
-    """
+def hash_of(  # noqa: PLR0913, PLR0917 - one argument a column, in the hottest loop there is
+    previous: bytes,
+    stamp: str,
+    sequence: int,
+    kind: str,
+    operation_id: str | None,
+    message_id: str | None,
+    tool_call_id: str | None,
+    command_id: str | None,
+    payload: str,
+) -> bytes:
+    """Return an event's hash: BLAKE2b, 16 bytes, over the hash before and all its columns."""
+    # Written out for speed: this took 1.0 µs an event where quoting the ids took 2.0.
+    text = (
+        f"{stamp} {sequence} {kind}\0{_ABSENT if operation_id is None else operation_id}\0"
+        f"{_ABSENT if message_id is None else message_id}\0"
+        f"{_ABSENT if tool_call_id is None else tool_call_id}\0"
+        f"{_ABSENT if command_id is None else command_id}\0{payload}"
+    )
     digest = _EMPTY.copy()
-    digest.update(previous + f"{stamp} {sequence} {texts!a} {payload}".encode())
+    digest.update(previous + text.encode())
     return digest.digest()
 
 
@@ -47,7 +60,7 @@ def check(previous: bytes, session_id: SessionId, row: Row, sequence: int) -> No
         raise Damaged(message, sequence=sequence)
     try:
         stamp = stamp_of(session_id, row.generation, row.occurred_at)
-        actual = hash_of(previous, stamp, sequence, row[3:8], row.payload)
+        actual = hash_of(previous, stamp, sequence, *row[3:9])
     except (TypeError, UnicodeEncodeError) as error:  # a value of another type: not what we wrote
         message = f"event {sequence} holds a value of a wrong type ({error})"
         raise Damaged(message, sequence=sequence) from error

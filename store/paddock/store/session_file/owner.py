@@ -298,19 +298,27 @@ class SessionFile:
         rows: list[Values] = []
         for event in events:
             sequence += 1
-            payload = _payload_of(event)
+            try:
+                payload = payload_of(event)
+            except PydanticSerializationError as error:
+                message = f"a {event.kind!r} cannot be stored: {error}; store/text.py mends text"
+                raise Bug(message, kind=event.kind) from error
             if len(payload) > EVENT_LIMIT_BYTES:
                 message = f"a {event.kind!r} of {len(payload)} bytes is over {EVENT_LIMIT_BYTES}"
                 raise TooLarge(f"{message}; put large contents into a blob", kind=event.kind)
-            texts = (
+            columns = (
+                sequence,
+                generation,
+                at_us,
                 event.kind,
                 event.operation_id,
                 event.message_id,
                 event.tool_call_id,
                 event.command_id,
+                payload,
             )
-            previous = hash_of(previous, stamp, sequence, texts, payload)
-            rows.append((sequence, generation, at_us, *texts, payload, previous))
+            previous = hash_of(previous, stamp, sequence, *columns[3:])
+            rows.append((*columns, previous))
         return rows
 
     def _commit(self, connection: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> None:
@@ -409,16 +417,6 @@ class SessionFile:
         if connection is not None:
             with suppress(sqlite3.Error):  # it failed already, or nothing is left to be done by it
                 connection.close()
-
-
-def _payload_of(event: EventBase) -> str:
-    try:
-        return payload_of(event)
-    except PydanticSerializationError as error:
-        message = (
-            f"a {event.kind!r} cannot be stored: {error}; see store/text.py for half characters"
-        )
-        raise Bug(message, kind=event.kind) from error
 
 
 def _has_history(place: Place, lock: OwnerLock) -> bool:
