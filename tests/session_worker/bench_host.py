@@ -35,7 +35,11 @@ from paddock.store.session import Session, evolve
 from paddock.store.session_file import SessionFile, SessionReader, events_of, folder_of
 
 PATIENCE_SECONDS = 30.0
-RUN = "import sys; from paddock.session_worker.main import run_worker as r; r(sys.stdin.buffer.read())"
+RUN = """
+import sys
+from paddock.session_worker.main import run_worker
+run_worker(sys.stdin.buffer.read())
+"""
 
 
 def new_id() -> str:
@@ -130,7 +134,7 @@ class BenchHost:
         )
         self.say(Deliver(command=command))
         taken = self.wait_for(
-            FromWorker,  # type: ignore[type-abstract]
+            FromWorker,
             lambda word: (
                 isinstance(word, Accepted | NotAccepted)
                 and word.command_id == CommandId(command_id)

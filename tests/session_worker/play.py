@@ -265,7 +265,7 @@ class Play:
         """Return the one act of a kind that is open, and take it off."""
         found = [act for act in self.open if isinstance(act, kind)]
         assert len(found) == 1, f"{len(found)} open acts of {kind.__name__}: {self.open}"
-        self.open.remove(found[0])  # type: ignore[arg-type]
+        self.open.remove(found[0])
         return found[0]
 
     def has(self, kind: type) -> bool:

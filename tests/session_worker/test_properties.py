@@ -1,4 +1,4 @@
-"""What holds for every run of a session: random stimuli, deaths at every point, logs cut anywhere."""
+"""What holds for every run of a session: random stimuli, deaths anywhere, logs cut anywhere."""
 
 from collections import Counter
 

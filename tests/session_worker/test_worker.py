@@ -1,7 +1,8 @@
 """A real worker process: turns, deaths, and what the next one makes of them."""
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from paddock.session_worker.protocol import Beat
 from paddock.store.events import ToolCallFinished, ToolCallStarted, WorkerExited
 from paddock.store.session import thread
+from paddock.store.session_file import SessionFile, folder_of
 from tests.session_worker.bench_host import BenchHost, bench_host
 
 
@@ -18,7 +20,7 @@ def host(ground: Path) -> Iterator[BenchHost]:
         yield made
 
 
-def script(host: BenchHost, turns: list[dict[str, object]]) -> str:
+def script(host: BenchHost, turns: Sequence[object]) -> str:
     path = host.data / "script.json"
     path.write_text(json.dumps(turns))
     return f"script:{path}"
@@ -93,10 +95,6 @@ def wait_until_started(host: BenchHost) -> None:
 
 def certify(host: BenchHost) -> None:
     """Write the certificate that a supervisor writes."""
-    import time
-
-    from paddock.store.session_file import SessionFile, folder_of
-
     with SessionFile.own(folder_of(host.data, host.session_id), host.session_id) as file:
         died = WorkerExited(
             worker_generation=file.last_generation, ending="crashed", reason="signal", signal=9
