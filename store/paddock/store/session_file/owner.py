@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
+from itertools import batched, chain
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -30,6 +31,10 @@ type Values = tuple[int, int, int, str, str | None, str | None, str | None, str 
 """A row of ``events``, its columns in order."""
 
 _INSERT = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+# Rows in one statement: 25 take a sixth less time than one by one, and 100 no less than 25.
+_ROWS_AT_ONCE = 25
+_INSERT_MANY = _INSERT + ", (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)" * (_ROWS_AT_ONCE - 1)
 
 
 class SessionFile:
@@ -327,7 +332,11 @@ class SessionFile:
                 connection.execute(_INSERT, rows[0])  # a transaction by itself
                 return
             connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(_INSERT, rows)
+            for some in batched(rows, _ROWS_AT_ONCE):
+                if len(some) == _ROWS_AT_ONCE:
+                    connection.execute(_INSERT_MANY, list(chain.from_iterable(some)))
+                else:
+                    connection.executemany(_INSERT, some)
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._drop_connection()
