@@ -17,7 +17,7 @@ import msgpack
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from pydantic_core import from_json
 
-from paddock.store.errors import PeerBroke
+from paddock.store.errors import PeerBroke, Refused, SqlRefused, StoreError
 from paddock.store.ids import SessionId
 
 PROTOCOL_VERSION = 1
@@ -26,6 +26,24 @@ MESSAGE_LIMIT_BYTES = 32 * 1024 * 1024
 ROWS_AHEAD = 4
 """How many ``Rows`` a query may send before it is told ``More``."""
 QUERY_LIMIT_CHARACTERS = 1_000_000
+
+
+class ProjectionDamaged(StoreError):
+    """DuckDB's file failed while it was read; it is made anew from the logs. Ask again."""
+
+    code = "projection_damaged"
+
+
+class Cancelled(SqlRefused):
+    """The query was ended before its end, by who asked it or because the store goes."""
+
+    code = "cancelled"
+
+
+class StoreBusy(Refused):
+    """The store has as much to do as it takes on; ask again."""
+
+    code = "store_busy"
 
 
 class Word(BaseModel):

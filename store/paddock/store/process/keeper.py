@@ -41,8 +41,8 @@ from paddock.store.projection import (
     is_damage,
     move_aside,
 )
-from paddock.store.protocol import StoreStatus
-from paddock.store.query import Asking, ProjectionDamaged
+from paddock.store.protocol import ProjectionDamaged, StoreStatus
+from paddock.store.query import Asking
 from paddock.store.session_file import fold, folder_of
 
 LOCK_NAME = "store.lock"

@@ -145,6 +145,7 @@ class Projector:
         self._events = 0
         self._is_rebuilding = is_rebuild
         self._left_to_rebuild: set[str] = set()
+        self._to_rebuild = 0
         self._is_closed = False
         self._load()
 
@@ -197,16 +198,16 @@ class Projector:
         """Return how far it is."""
         with self._lock:
             sessions = len(self._applied) - (HOST in self._applied)
-            left = len(self._left_to_rebuild)
-            total = max(sessions, left)
+            if self._is_rebuilding:
+                sessions = max(sessions, self._to_rebuild)
             return Progress(
-                sessions=total,
+                sessions=sessions,
                 due=len(self._due),
                 events=self._events,
                 waiting_for_fold=len(self._unfolded),
                 damaged=tuple(self._damaged.values()),
                 is_rebuilding=self._is_rebuilding,
-                rebuilt=total - left,
+                rebuilt=sessions - len(self._left_to_rebuild),
             )
 
     # --- on the one thread that writes ---
@@ -228,7 +229,8 @@ class Projector:
             for session_id in changed:
                 self._due.add(session_id, told=False)
             if self._is_rebuilding:
-                self._left_to_rebuild = {s for s in found if s not in self._checked}
+                self._left_to_rebuild = {s for s in found if s not in self._checked and s != HOST}
+                self._to_rebuild = len(found) - (HOST in found)
         return len(changed)
 
     def save_stamps(self) -> None:

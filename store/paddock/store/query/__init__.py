@@ -6,8 +6,8 @@ from pydantic import JsonValue
 
 from paddock.store.errors import SessionNotFound
 from paddock.store.projection.database import Database
-from paddock.store.protocol import SessionFilter, json_rows
-from paddock.store.query.asking import Asking, Cancelled, ProjectionDamaged
+from paddock.store.protocol import Cancelled, ProjectionDamaged, SessionFilter, json_rows
+from paddock.store.query.asking import Asking
 from paddock.store.query.sessions import counting, listing
 
 __all__ = [

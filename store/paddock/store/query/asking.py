@@ -15,8 +15,9 @@ from typing import Any, Self
 
 import duckdb
 
-from paddock.store.errors import SqlRefused, StoreError, TimedOut
+from paddock.store.errors import SqlRefused, TimedOut
 from paddock.store.projection.database import Database, is_damage
+from paddock.store.protocol import Cancelled, ProjectionDamaged
 
 CHUNK_ROWS = 500
 FIRST_ROWS = 8
@@ -30,18 +31,6 @@ _READS = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
 # As a function it passes for a SELECT that writes nothing; it stalls the projection.
 _NEVER = re.compile(r"\b(?:force_)?checkpoint\"?\s*\(", re.IGNORECASE)
 _ZONED = "TIMESTAMP WITH TIME ZONE"
-
-
-class ProjectionDamaged(StoreError):
-    """DuckDB's file failed while it was read; it is rebuilt from the logs."""
-
-    code = "projection_damaged"
-
-
-class Cancelled(SqlRefused):
-    """The query was ended before its end, by who asked it or because the store goes."""
-
-    code = "cancelled"
 
 
 class Asking:
