@@ -4,10 +4,12 @@ Run by ``children.Zygote`` with ``python -P -m``; it says on a pipe that it is r
 (multiprocess's own preload swallows an ImportError), and becomes a multiprocess forkserver.
 """
 
+import contextlib
 import gc
 import importlib
 import json
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -41,7 +43,22 @@ def main(listener_fd: int, alive_fd: int, report_fd: int, targets: list[str]) ->
     os.write(report_fd, json.dumps(report).encode())
     os.close(report_fd)
     if "error" not in report:
-        forkserver.main(listener_fd, alive_fd, None)
+        address = Path(_address_of(listener_fd))
+        try:
+            forkserver.main(listener_fd, alive_fd, None)
+        finally:
+            # A supervisor that was killed cannot tidy up after us. (A fork never comes here: it
+            # ends by os._exit.)
+            with contextlib.suppress(OSError):
+                address.unlink()
+                address.parent.rmdir()
+
+
+def _address_of(listener_fd: int) -> str:
+    with socket.socket(fileno=os.dup(listener_fd)) as listener:
+        address = listener.getsockname()
+        assert isinstance(address, str), "the supervisor listens on a unix socket"
+        return address
 
 
 def resolve(target: str) -> object:
