@@ -11,7 +11,6 @@ import pytest
 from tests.house.sources import ROOMS, ROOT, modules
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-DEMO = ROOT / "supervisor" / "paddock" / "supervisor" / "cli" / "demo.py"
 
 
 def succeed(*words: str | Path, cwd: Path, env: dict[str, str] | None = None) -> str:
@@ -75,7 +74,6 @@ def test_all_of_it_can_be_imported_without_the_extras(
     assert Path(shown.strip()).is_relative_to(empty_environment)
 
 
-@pytest.mark.skipif(not DEMO.exists(), reason="there is no demo yet")
 def test_paddock_demo_runs_from_the_wheel(empty_environment: Path, ground: Path) -> None:
     paddock = empty_environment / "bin" / "paddock"
     assert "demo" in succeed(paddock, "--help", cwd=ground, env=bare(ground))
