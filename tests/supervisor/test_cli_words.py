@@ -202,7 +202,9 @@ def test_doctor_says_each_thing_with_a_verdict(
     monkeypatch.setenv("PADDOCK_HOME", str(home))
     assert answer(["doctor", "--json"]) == exit_codes.DONE
     findings = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
-    assert {"python", "sqlite", "duckdb", "pyzmq", "pidfd", "cgroup v2", "landlock"} <= set(findings)
+    assert {"python", "sqlite", "duckdb", "pyzmq", "pidfd", "cgroup v2", "landlock"} <= set(
+        findings
+    )
     assert findings["host"]["value"] == "none runs"
 
 

@@ -38,6 +38,8 @@ def leave_too(life: Life, stimulus: LeaveAsked) -> None:
     was_forced = life.leaving is None or life.leaving.force or life.deletion is not None
     if stimulus.force and not was_forced and life.cause is None:
         life.ask_to_leave(stimulus, stimulus.at)
+    elif stimulus.is_final:
+        life.leaving = stimulus
 
 
 def leave_dead(life: Life, stimulus: LeaveAsked) -> None:
@@ -123,6 +125,7 @@ def delete_leaving(life: Life, stimulus: DeleteAsked) -> None:
 def delete_cold(life: Life, stimulus: DeleteAsked) -> None:
     """There is no worker: the supervisor writes the end itself."""
     life.note_deletion(stimulus)
+    life.return_room()  # or the place in the line for one
     life.start += 1
     life.pid = life.generation = None
     life.bury(stimulus.at)

@@ -1,0 +1,733 @@
+"""The life of a session's worker, played with values: no process, no clock, no socket."""
+
+from collections.abc import Iterable
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from paddock.session_worker.protocol import Command, Settled
+from paddock.store.errors import Bug, Damaged
+from paddock.store.ids import CommandId, SessionId
+from paddock.supervisor.commands import Ticket
+from paddock.supervisor.errors import CapacityExceeded, OwnerStuck
+from paddock.supervisor.life import BEAT_CHECKS, Life, Patience
+from paddock.supervisor.machine import LATE, TABLE, step
+from paddock.supervisor.stimuli import (
+    AskToLeave,
+    Beaten,
+    Buried,
+    Bury,
+    Commanded,
+    CredentialsPut,
+    DeleteAsked,
+    Deliver,
+    Effect,
+    Exited,
+    FoundAlive,
+    FoundOpen,
+    GiveBackRoom,
+    Greeted,
+    Grew,
+    Kill,
+    LeaveAsked,
+    NotBuried,
+    Notify,
+    NotSpawned,
+    Reply,
+    ReplyError,
+    RoomGiven,
+    RoomRefused,
+    SaidBye,
+    SeekRoom,
+    SendCredentials,
+    Spawn,
+    Spawned,
+    Stage,
+    Stayed,
+    Stimulus,
+    TellSettled,
+    TimerFired,
+    Touched,
+    Wanted,
+    WasAccepted,
+    WasBusy,
+    WasNotAccepted,
+    WasSettled,
+)
+
+SESSION = SessionId("01890000-0000-7000-8000-000000000001")
+STIMULI: tuple[type, ...] = get_args(Stimulus.__value__)
+PATIENCE = Patience()
+
+
+def ticket(number: int) -> Ticket:
+    return Ticket(b"client", number)
+
+
+def command(number: int, verb: str = "send_input") -> Command:
+    return Command(command_id=CommandId(f"c{number}"), verb=verb)
+
+
+def settled(number: int) -> Settled:
+    return Settled(command_id=CommandId(f"c{number}"), sequence=9, kind="operation_started")
+
+
+def example(kind: type, life: Life) -> Any:
+    """Return a stimulus of the kind that speaks of the present start."""
+    now, start = 10.0, life.start
+    examples: dict[type, Any] = {
+        Wanted: Wanted(now, "test", ticket(1)),
+        Commanded: Commanded(now, command(1), ticket(2)),
+        RoomGiven: RoomGiven(now),
+        RoomRefused: RoomRefused(now, CapacityExceeded("full", current=1, max=1)),
+        Spawned: Spawned(now, start, 77),
+        NotSpawned: NotSpawned(now, start, "zygote_broke"),
+        FoundAlive: FoundAlive(now, 77, 5.0),
+        FoundOpen: FoundOpen(now),
+        Greeted: Greeted(now, 1, 77, 2, "resting"),
+        Beaten: Beaten(now, "resting", 2),
+        Grew: Grew(now, 3),
+        Touched: Touched(now),
+        WasAccepted: WasAccepted(now, CommandId("c1"), 3),
+        WasSettled: WasSettled(now, settled(1)),
+        WasNotAccepted: WasNotAccepted(now, CommandId("c1"), "disk_full", "no room"),
+        LeaveAsked: LeaveAsked(now, "asked", 10.0, ticket=ticket(3)),
+        DeleteAsked: DeleteAsked(now, command(9, "delete"), 10.0, ticket(4)),
+        WasBusy: WasBusy(now, "working"),
+        SaidBye: SaidBye(now, "suspended", 4),
+        Exited: Exited(now, start),
+        Buried: Buried(now, start, 5, "crashed", "signal", restart_seconds=0.0),
+        NotBuried: NotBuried(now, start, OwnerStuck("held", pid=5), 5),
+        TimerFired: TimerFired(now),
+        CredentialsPut: CredentialsPut(now),
+    }
+    return examples[kind]
+
+
+def play(life: Life, *stimuli: Stimulus) -> list[Effect]:
+    """Take in the stimuli; return the effects of the last one."""
+    effects: list[Effect] = []
+    for stimulus in stimuli:
+        effects = step(life, stimulus)
+    return effects
+
+
+def lived(worker_stage: Any = "resting") -> Life:
+    life = Life(SESSION, PATIENCE)
+    play(
+        life,
+        Wanted(1.0, "test"),
+        RoomGiven(1.0),
+        Spawned(1.1, 1, 77),
+        Greeted(1.2, 1, 77, 2, worker_stage),
+    )
+    return life
+
+
+WAYS: dict[Stage, list[Stimulus]] = {
+    Stage.COLD: [],
+    Stage.SEEKING: [Wanted(1.0, "test")],
+    Stage.STARTING: [Wanted(1.0, "test"), RoomGiven(1.0), Spawned(1.1, 1, 77)],
+    Stage.LIVE: [
+        Wanted(1.0, "test"),
+        RoomGiven(1.0),
+        Spawned(1.1, 1, 77),
+        Greeted(1.2, 1, 77, 2, "resting"),
+    ],
+    Stage.NEEDS_CREDENTIALS: [
+        Wanted(1.0, "test"),
+        RoomGiven(1.0),
+        Spawned(1.1, 1, 77),
+        Greeted(1.2, 1, 77, 2, "needs_credentials"),
+    ],
+    Stage.SUSPENDING: [
+        Wanted(1.0, "test"),
+        RoomGiven(1.0),
+        Greeted(1.2, 1, 77, 2, "resting"),
+        LeaveAsked(2.0, "idle", 10.0, force=False),
+    ],
+    Stage.BURYING: [
+        Wanted(1.0, "test"),
+        RoomGiven(1.0),
+        Greeted(1.2, 1, 77, 2, "resting"),
+        Exited(2.0, 1),
+    ],
+    Stage.BACKING_OFF: [
+        Wanted(1.0, "test"),
+        RoomGiven(1.0),
+        Greeted(1.2, 1, 77, 2, "resting"),
+        Exited(2.0, 1),
+        Buried(2.1, 1, 3, "crashed", "signal", restart_seconds=1.0),
+    ],
+    Stage.STUCK: [
+        Wanted(1.0, "test"),
+        RoomGiven(1.0),
+        Greeted(1.2, 1, 77, 2, "resting"),
+        Exited(2.0, 1),
+        NotBuried(2.1, 1, OwnerStuck("held", pid=5), 5),
+    ],
+    Stage.FAILED: [
+        Wanted(1.0, "test"),
+        RoomGiven(1.0),
+        Exited(2.0, 1),
+        Buried(2.1, 1, 3, "crashed", "signal", failed="too often"),
+    ],
+    Stage.DELETED: [
+        DeleteAsked(1.0, command(8, "delete"), 10.0),
+        Buried(2.1, 1, 3, "finished", "deleted", deleted=True),
+    ],
+}
+
+
+def in_stage(stage: Stage) -> Life:
+    life = Life(SESSION, PATIENCE)
+    play(life, *WAYS[stage])
+    assert life.stage is stage
+    return life
+
+
+# --- the table ---
+
+
+@pytest.mark.parametrize("kind", STIMULI, ids=lambda kind: str(kind.__name__))
+@pytest.mark.parametrize("stage", Stage)
+def test_every_stimulus_in_every_stage_is_handled_or_late_or_a_fault_that_changes_nothing(
+    stage: Stage, kind: type
+) -> None:
+    life = in_stage(stage)
+    stimulus = example(kind, life)
+    if kind in TABLE[stage]:
+        step(life, stimulus)
+    elif issubclass(kind, LATE):
+        assert step(life, stimulus) == []
+        assert life.stage is stage
+    else:
+        before = list(life.story)
+        with pytest.raises(Bug, match=f"cannot happen while {stage}"):
+            step(life, stimulus)
+        assert life.stage is stage
+        assert list(life.story) == before
+
+
+@pytest.mark.parametrize("stage", Stage)
+def test_each_stage_is_reached_and_is_in_the_diagram(stage: Stage) -> None:
+    from paddock.supervisor import machine
+
+    assert in_stage(stage).stage is stage
+    drawn = (machine.__doc__ or "").replace("\n     ", "")
+    assert str(stage).split("_", maxsplit=1)[0] in drawn
+
+
+def test_what_clients_ask_is_answered_in_every_stage() -> None:
+    for kind in (Wanted, Commanded, LeaveAsked, DeleteAsked):
+        for stage in Stage:
+            assert kind in TABLE[stage], f"{kind.__name__} in {stage}"
+
+
+def test_a_fault_tells_the_story() -> None:
+    life = lived()
+    with pytest.raises(Bug) as caught:
+        step(life, RoomGiven(2.0))
+    assert "Wanted: cold→seeking SeekRoom" in str(caught.value)
+    assert "Greeted: starting→live" in str(caught.value)
+
+
+# --- coming to life ---
+
+
+def test_a_command_to_a_session_at_rest_wakes_it_and_is_delivered_when_it_is_live() -> None:
+    life = Life(SESSION, PATIENCE)
+    assert step(life, Commanded(1.0, command(1), ticket(1))) == [SeekRoom()]
+    assert step(life, RoomGiven(1.0)) == [Spawn(1, "command send_input", reset=False)]
+    step(life, Spawned(1.1, 1, 77))
+    effects = step(life, Greeted(1.2, 1, 77, 2, "resting"))
+    assert Deliver(command(1)) in effects
+    assert step(life, WasAccepted(1.3, CommandId("c1"), 3)) == [
+        Reply(ticket(1), {"command_id": "c1", "sequence": 3})
+    ]
+    assert step(life, WasSettled(1.4, settled(1))) == [TellSettled((ticket(1),), settled(1))]
+
+
+def test_l22_two_concurrent_resumes_start_one_worker_and_both_are_answered() -> None:
+    life = Life(SESSION, PATIENCE)
+    effects = play(life, Wanted(1.0, "resume", ticket(1)), Wanted(1.0, "resume", ticket(2)))
+    assert effects == []
+    assert step(life, RoomGiven(1.0)) == [Spawn(1, "resume", reset=False)]
+    replies = [e for e in step(life, Greeted(1.2, 1, 77, 2, "resting")) if isinstance(e, Reply)]
+    assert [reply.ticket for reply in replies] == [ticket(1), ticket(2)]
+
+
+def test_a_refused_room_is_told_to_all_who_wait_and_leaves_the_session_at_rest() -> None:
+    life = Life(SESSION, PATIENCE)
+    play(life, Commanded(1.0, command(1), ticket(1)), Wanted(1.0, "resume", ticket(2)))
+    error = CapacityExceeded("full", current=1, max=1)
+    effects = step(life, RoomRefused(1.1, error))
+    assert {e.ticket for e in effects if isinstance(e, ReplyError)} == {ticket(1), ticket(2)}
+    assert life.stage is Stage.COLD
+    assert life.queue.is_empty
+
+
+def test_a_start_without_a_greeting_is_killed_and_buried() -> None:
+    life = in_stage(Stage.STARTING)
+    assert life.deadline == 1.0 + PATIENCE.start_seconds
+    assert step(life, TimerFired(31.0)) == [Kill(1, "start_timeout", wants_stacks=True)]
+    (bury,) = step(life, Exited(31.3, 1))
+    assert isinstance(bury, Bury)
+    assert (bury.cause, bury.last_stage) == ("start_timeout", "starting")
+
+
+def test_a_start_that_gave_no_process_is_decided_by_the_lock() -> None:
+    life = Life(SESSION, PATIENCE)
+    play(life, Wanted(1.0, "resume"), RoomGiven(1.0))
+    (bury,) = step(life, NotSpawned(2.0, 1, "zygote_broke"))
+    assert isinstance(bury, Bury)
+    assert bury.pid is None
+
+
+# --- commands ---
+
+
+def test_one_command_is_in_delivery_and_the_next_follows_its_answer() -> None:
+    life = lived()
+    assert step(life, Commanded(2.0, command(1))) == [Deliver(command(1))]
+    assert step(life, Commanded(2.1, command(2))) == []
+    step(life, WasAccepted(2.2, CommandId("c1"), 3))
+    assert Deliver(command(2)) in step(life, WasSettled(2.3, settled(1)))
+
+
+@pytest.mark.parametrize("verb", ["interrupt", "decide", "dequeue_input"])
+def test_an_interrupt_a_decision_and_a_removal_pass_by(verb: str) -> None:
+    life = lived()
+    step(life, Commanded(2.0, command(1)))
+    assert step(life, Commanded(2.1, command(2, verb))) == [Deliver(command(2, verb))]
+
+
+def test_p14_a_command_in_delivery_at_a_death_is_handed_to_the_next_worker() -> None:
+    life = lived()
+    play(life, Commanded(2.0, command(1), ticket(1)), Commanded(2.0, command(2), ticket(2)))
+    (bury,) = step(life, Exited(3.0, 1))
+    assert isinstance(bury, Bury)
+    assert bury.in_delivery == ("c1",)
+    effects = play(
+        life,
+        Buried(3.1, 1, 4, "crashed", "signal", restart_seconds=0.0),
+        Spawned(3.2, 2, 78),
+        Greeted(3.3, 2, 78, 5, "resting"),
+    )
+    assert [e.command for e in effects if isinstance(e, Deliver)] == [command(1)]
+
+
+def test_p14_an_accepted_command_is_handed_over_again_and_told_accepted_once() -> None:
+    life = lived()
+    play(
+        life,
+        Commanded(2.0, command(1), ticket(1)),
+        WasAccepted(2.1, CommandId("c1"), 3),
+        Exited(3.0, 1),
+        Buried(3.1, 1, 4, "crashed", "signal", restart_seconds=0.0),
+        Spawned(3.2, 2, 78),
+    )
+    effects = step(life, Greeted(3.3, 2, 78, 5, "resting", unanswered=(CommandId("c1"),)))
+    assert Deliver(command(1)) in effects
+    assert step(life, WasAccepted(3.4, CommandId("c1"), 3)) == []
+    assert step(life, WasSettled(3.5, settled(1))) == [TellSettled((ticket(1),), settled(1))]
+
+
+def test_a_command_accepted_before_our_time_holds_the_next_back_until_it_is_answered() -> None:
+    life = Life(SESSION, PATIENCE)
+    play(life, Commanded(1.0, command(1)), RoomGiven(1.0), Spawned(1.1, 1, 77))
+    effects = step(life, Greeted(1.2, 3, 77, 9, "working", unanswered=(CommandId("c0"),)))
+    assert not [e for e in effects if isinstance(e, Deliver)]
+    assert Deliver(command(1)) in step(life, WasSettled(1.3, settled(0)))
+
+
+def test_the_sixty_fifth_waiting_command_is_refused() -> None:
+    life = Life(SESSION, PATIENCE)
+    for number in range(64):
+        step(life, Commanded(1.0, command(number), ticket(number)))
+    (effect,) = step(life, Commanded(1.0, command(64), ticket(64)))
+    assert isinstance(effect, ReplyError)
+    assert effect.error.code == "too_many_waiting"
+    assert effect.error.facts == {"waiting": 64, "limit": 64}
+
+
+def test_the_same_id_with_another_payload_is_refused_and_with_the_same_one_told_twice() -> None:
+    life = lived()
+    step(life, Commanded(2.0, command(1), ticket(1)))
+    (effect,) = step(life, Commanded(2.0, command(1, "annotate"), ticket(2)))
+    assert isinstance(effect, ReplyError)
+    assert effect.error.code == "already_exists"
+    step(life, Commanded(2.0, command(1), ticket(3)))
+    effects = step(life, WasAccepted(2.1, CommandId("c1"), 3))
+    assert [e.ticket for e in effects if isinstance(e, Reply)] == [ticket(1), ticket(3)]
+
+
+# --- leaving ---
+
+
+def test_l2_a_session_that_was_asked_to_leave_rests_when_its_worker_is_buried() -> None:
+    life = lived()
+    effects = step(life, LeaveAsked(2.0, "asked", 10.0, ticket=ticket(1)))
+    assert [type(effect) for effect in effects] == [AskToLeave]
+    play(life, SaidBye(2.1, "suspended", 4), Exited(2.2, 1))
+    effects = step(life, Buried(2.3, 1, 4, "suspended", "asked"))
+    assert Reply(ticket(1), {"was_live": True}) in effects
+    assert GiveBackRoom() in effects
+    assert life.stage is Stage.COLD
+
+
+def test_a_worker_with_work_stays_when_it_was_only_asked() -> None:
+    life = lived("working")
+    step(life, LeaveAsked(2.0, "capacity", 10.0, force=False))
+    assert Stayed() in step(life, WasBusy(2.1, "working"))
+    assert life.stage is Stage.LIVE
+
+
+def test_a_command_that_arrives_while_it_leaves_goes_to_the_next_generation() -> None:
+    life = lived()
+    play(life, LeaveAsked(2.0, "idle", 10.0, force=False))
+    assert step(life, Commanded(2.1, command(1))) == []
+    play(life, SaidBye(2.2, "suspended", 4), Exited(2.3, 1))
+    effects = step(life, Buried(2.4, 1, 4, "suspended", "idle"))
+    assert [type(effect) for effect in effects] == [Spawn]
+
+
+def test_who_does_not_leave_is_killed_and_who_survives_that_is_stuck_with_its_pid() -> None:
+    life = lived()
+    step(life, LeaveAsked(2.0, "asked", 10.0, ticket=ticket(1)))
+    (kill,) = step(life, TimerFired(life.deadline or 0.0))
+    assert isinstance(kill, Kill)
+    effects = step(life, TimerFired(life.deadline or 0.0))
+    errors = [e.error for e in effects if isinstance(e, ReplyError)]
+    assert [error.code for error in errors] == ["owner_stuck"]
+    assert errors[0].facts["pid"] == 77
+    assert (life.deadline or 0.0) > 12.0
+
+
+def test_the_host_that_ends_starts_nothing_whatever_waits() -> None:
+    life = lived()
+    step(life, Commanded(1.9, command(1), ticket(1)))
+    play(life, LeaveAsked(2.0, "shutdown", 10.0, is_final=True), Exited(2.2, 1))
+    effects = step(life, Buried(2.3, 1, 4, "suspended", "shutdown"))
+    assert [e.error.code for e in effects if isinstance(e, ReplyError)] == ["host_gone"]
+    assert life.stage is Stage.COLD
+
+
+# --- hanging ---
+
+
+def test_f6_a_hang_is_a_number_of_checks_in_a_row_without_a_beat() -> None:
+    life = lived()
+    for _ in range(BEAT_CHECKS):
+        assert step(life, TimerFired(life.deadline or 0.0)) == []  # the greeting was a beat
+    assert step(life, TimerFired(life.deadline or 0.0)) == [Kill(1, "hang", wants_stacks=True)]
+
+
+def test_a_closed_lid_is_no_hang() -> None:
+    life = lived()
+    for day in range(1, 20):
+        step(life, TimerFired(day * 86_400.0))
+        step(life, Beaten(day * 86_400.0 + 1.0, "resting", 2))
+    assert life.stage is Stage.LIVE
+
+
+def test_a_commit_is_a_sign_of_life_too() -> None:
+    life = lived()
+    for number in range(20):
+        step(life, Grew(2.0 + number, number))
+        assert step(life, TimerFired(life.deadline or 0.0)) == []
+
+
+# --- dying ---
+
+
+def test_nothing_starts_before_the_burial_is_over() -> None:
+    life = lived()
+    step(life, Exited(2.0, 1))
+    for stimulus in (
+        Wanted(2.1, "resume"),
+        Commanded(2.1, command(1)),
+        Greeted(2.2, 1, 77, 3, "resting"),
+        TimerFired(99.0),
+    ):
+        assert not [e for e in step(life, stimulus) if isinstance(e, Spawn)]
+    assert life.stage is Stage.BURYING
+
+
+def test_a_crash_is_followed_by_a_pause_and_a_start() -> None:
+    life = in_stage(Stage.BACKING_OFF)
+    assert life.deadline == pytest.approx(3.1)
+    assert step(life, TimerFired(3.1)) == [Spawn(2, "restart after signal", reset=False)]
+
+
+def test_f7_a_session_whose_budget_is_spent_stays_down_until_one_reset() -> None:
+    life = in_stage(Stage.FAILED)
+    (effect,) = step(life, Commanded(5.0, command(1), ticket(1)))
+    assert isinstance(effect, ReplyError)
+    assert effect.error.code == "session_failed"
+    (effect,) = step(life, Wanted(5.0, "resume", ticket(2)))
+    assert isinstance(effect, ReplyError)
+    assert step(life, Wanted(5.0, "resume", ticket(3), reset=True)) == [SeekRoom()]
+    assert step(life, RoomGiven(5.0)) == [Spawn(2, "resume", reset=True)]
+
+
+def test_a_failed_session_that_finds_no_room_is_as_failed_as_before() -> None:
+    life = in_stage(Stage.FAILED)
+    step(life, Wanted(5.0, "resume", reset=True))
+    step(life, RoomRefused(5.0, CapacityExceeded("full")))
+    assert life.stage is Stage.FAILED
+
+
+def test_while_the_lock_is_held_the_session_is_stuck_and_names_the_holder() -> None:
+    life = in_stage(Stage.STUCK)
+    (effect,) = step(life, Commanded(3.0, command(1), ticket(1)))
+    assert isinstance(effect, ReplyError)
+    assert effect.error.facts["pid"] == 5
+    (bury,) = step(life, TimerFired(life.deadline or 0.0))
+    assert isinstance(bury, Bury)
+
+
+def test_f1_a_damaged_file_fails_its_session_and_says_so() -> None:
+    life = in_stage(Stage.BURYING)
+    error = Damaged("event 7 is not what was written", sequence=7)
+    effects = step(life, NotBuried(3.0, 1, error, is_final=True))
+    assert [e.what for e in effects if isinstance(e, Notify)] == ["damaged", "failed"]
+    assert life.stage is Stage.FAILED
+
+
+def test_what_comes_late_about_an_earlier_start_changes_nothing() -> None:
+    life = in_stage(Stage.BACKING_OFF)
+    play(life, TimerFired(3.1), Spawned(3.2, 2, 78))
+    assert step(life, Exited(3.3, 1)) == []
+    assert life.stage is Stage.STARTING
+
+
+# --- deleting ---
+
+
+def test_l16_a_deletion_of_a_live_session_is_the_workers_own_last_word() -> None:
+    life = lived()
+    delete = DeleteAsked(2.0, command(9, "delete"), 10.0, ticket(1))
+    assert step(life, delete) == [Deliver(command(9, "delete"))]
+    play(life, SaidBye(2.1, "deleted", 5), Exited(2.2, 1))
+    effects = step(life, Buried(2.3, 1, 5, "finished", "deleted", deleted=True))
+    assert Reply(ticket(1), {"deleted": True}) in effects
+    (effect,) = step(life, Wanted(3.0, "resume", ticket(2)))
+    assert isinstance(effect, ReplyError)
+    assert effect.error.code == "session_not_found"
+
+
+def test_l17_deleting_again_is_not_found_and_the_same_deletion_gets_the_same_answer() -> None:
+    life = in_stage(Stage.DELETED)
+    same = DeleteAsked(3.0, command(8, "delete"), 10.0, ticket(1))
+    other = DeleteAsked(3.0, command(7, "delete"), 10.0, ticket(2))
+    assert step(life, same) == [Reply(ticket(1), {"deleted": True})]
+    (effect,) = step(life, other)
+    assert isinstance(effect, ReplyError)
+    assert effect.error.code == "session_not_found"
+
+
+def test_a_deletion_asked_for_during_a_burial_follows_it() -> None:
+    life = in_stage(Stage.BURYING)
+    step(life, DeleteAsked(2.5, command(9, "delete"), 10.0, ticket(1)))
+    (bury,) = step(life, Buried(2.6, 1, 4, "crashed", "signal", restart_seconds=0.0))
+    assert isinstance(bury, Bury)
+    assert bury.delete == command(9, "delete")
+
+
+def test_credentials_reach_a_worker_that_rests_for_want_of_them() -> None:
+    life = in_stage(Stage.NEEDS_CREDENTIALS)
+    assert step(life, CredentialsPut(3.0)) == [SendCredentials()]
+    step(life, Beaten(3.1, "working", 3))
+    assert life.stage is Stage.LIVE
+
+
+# --- properties ---
+
+SMALL = st.integers(0, 3)
+NUMBERS = st.integers(0, 4)
+STAGES = st.sampled_from(["resting", "working", "waiting", "needs_credentials"])
+
+
+@st.composite
+def stimuli(draw: st.DrawFn, at: float = 1.0) -> Stimulus:
+    """Return any stimulus, also such as cannot come here and now."""
+    kind = draw(st.sampled_from(STIMULI))
+    life = Life(SESSION, PATIENCE)
+    life.start = draw(SMALL)
+    number = draw(NUMBERS)
+    made: Any = example(kind, life)
+    match made:
+        case Commanded():
+            return Commanded(at, command(number), ticket(number))
+        case Wanted():
+            return Wanted(at, "x", ticket(number), draw(st.booleans()))
+        case Greeted():
+            return Greeted(at, number, 77, number, draw(STAGES))
+        case Buried():
+            return Buried(
+                at,
+                life.start,
+                number,
+                "crashed",
+                "signal",
+                restart_seconds=draw(st.sampled_from([None, 0.0, 1.0])),
+                failed=draw(st.sampled_from([None, "often"])),
+                deleted=draw(st.booleans()),
+            )
+        case LeaveAsked():
+            return LeaveAsked(at, "x", 1.0, force=draw(st.booleans()), ticket=ticket(number))
+        case WasAccepted():
+            return WasAccepted(at, CommandId(f"c{number}"), 3)
+        case WasSettled():
+            return WasSettled(at, settled(number))
+        case _:
+            return made  # type: ignore[no-any-return]
+
+
+def spawns(effects: Iterable[Effect]) -> int:
+    return sum(isinstance(effect, Spawn) for effect in effects)
+
+
+@settings(max_examples=150)
+@given(st.lists(stimuli(), max_size=60))
+def test_p3_no_list_of_stimuli_makes_two_live_owners(happened: list[Stimulus]) -> None:
+    """Between two starts there is always the burial of the first, whatever comes in what order."""
+    life = Life(SESSION, PATIENCE)
+    unburied = 0
+    for stimulus in happened:
+        buried = isinstance(stimulus, Buried) and stimulus.start == life.start
+        try:
+            effects = step(life, stimulus)
+        except Bug:
+            continue
+        if buried and life.story and life.story[-1].stimulus == "Buried":
+            unburied = 0
+        unburied += spawns(effects)
+        assert unburied <= 1, "\n".join(map(str, life.story))
+
+
+@settings(max_examples=150)
+@given(st.lists(stimuli(), max_size=60))
+def test_nobody_is_forgotten_where_nothing_can_happen_any_more(happened: list[Stimulus]) -> None:
+    life = Life(SESSION, PATIENCE)
+    for stimulus in happened:
+        try:
+            step(life, stimulus)
+        except Bug:
+            continue
+        if life.stage in {Stage.COLD, Stage.FAILED, Stage.DELETED}:
+            assert not life.waiting_up
+            assert not life.waiting_gone
+            assert life.queue.is_empty
+            assert not life.has_room
+
+
+class World:
+    """Processes, a zygote and a lock as they can behave, around one life."""
+
+    def __init__(self) -> None:
+        self.life = Life(SESSION, PATIENCE)
+        self.asked: list[int] = []
+        self.alive: set[int] = set()
+        self.exited: set[int] = set()
+        self.burials: list[Bury] = []
+        self.seeking = 0
+        self.generation = 0
+
+    def take(self, stimulus: Stimulus) -> None:
+        for effect in step(self.life, stimulus):
+            match effect:
+                case Spawn():
+                    assert not self.alive, f"{self.alive} lives: {list(map(str, self.life.story))}"
+                    assert not self.asked
+                    self.asked.append(effect.start)
+                case Bury():
+                    self.burials.append(effect)
+                    assert len(self.burials) == 1, "one burial at a time"
+                case SeekRoom():
+                    self.seeking = 1
+                case GiveBackRoom():
+                    self.seeking = 0
+                case _:
+                    pass
+
+    def happens(self, what: str, number: int) -> None:  # noqa: C901, PLR0912 - one arm each
+        at, life = 1.0, self.life
+        match what:
+            case "want":
+                self.take(Wanted(at, "x", ticket(number), reset=number == 0))
+            case "command":
+                self.take(Commanded(at, command(number), ticket(number)))
+            case "leave":
+                self.take(LeaveAsked(at, "x", 1.0, force=number > 1, ticket=ticket(number)))
+            case "shutdown":
+                asked = LeaveAsked(at, "shutdown", 1.0, ticket=ticket(number), is_final=True)
+                self.take(asked)
+            case "delete":
+                self.take(DeleteAsked(at, command(9, "delete"), 1.0, ticket(number)))
+            case "timer":
+                if life.deadline is not None:
+                    self.take(TimerFired(life.deadline))
+            case "room" if self.seeking:
+                self.seeking = 0
+                self.take(RoomGiven(at) if number else RoomRefused(at, CapacityExceeded("full")))
+            case "fork" if self.asked:
+                start = self.asked.pop()
+                if number == 0:
+                    self.take(NotSpawned(at, start, "zygote_broke"))
+                else:
+                    self.alive.add(start)
+                    self.take(Spawned(at, start, 100 + start))
+            case "greet" if self.alive:
+                start = max(self.alive)
+                if start == life.start:
+                    self.generation += 1
+                    self.take(Greeted(at, self.generation, 100 + start, 2, "resting"))
+            case "busy" if self.alive:
+                self.take(WasBusy(at, "x"))
+            case "bye" if self.alive:
+                self.take(SaidBye(at, "x", 3))
+            case "die" if self.alive:
+                start = self.alive.pop()
+                self.take(Exited(at, start))
+            case "bury" if self.burials:
+                bury = self.burials.pop()
+                if self.alive:
+                    self.take(NotBuried(at, bury.start, OwnerStuck("held", pid=1), 1))
+                    return
+                deleted = bury.delete is not None
+                again = None if bury.is_asked or number == 0 else float(number - 1)
+                failed = "often" if number == 4 and not deleted else None
+                self.take(
+                    Buried(at, bury.start, 3, "crashed", "signal", again, failed, deleted=deleted)
+                )
+            case _:
+                pass
+
+
+HAPPENINGS = st.sampled_from(
+    "want command leave shutdown delete timer room fork greet busy bye die bury".split()  # noqa: SIM905
+)
+
+
+@settings(max_examples=250)
+@given(st.lists(st.tuples(HAPPENINGS, NUMBERS), max_size=80))
+def test_p3_in_a_world_with_a_lock_no_worker_is_started_while_another_lives(
+    happened: list[tuple[str, int]],
+) -> None:
+    world = World()
+    for what, number in happened:
+        world.happens(what, number)
+    # Whatever happened, a world in which everything ends in time brings the life to an end, too.
+    for _ in range(40):
+        for what in ("room", "fork", "greet", "die", "bury"):
+            world.happens(what, 1)
+        world.happens("shutdown", 3)
+        if world.life.stage in {Stage.COLD, Stage.FAILED, Stage.DELETED}:
+            break
+        world.happens("timer", 0)
+    assert world.life.stage in {Stage.COLD, Stage.FAILED, Stage.DELETED}
+    assert not world.alive
