@@ -51,7 +51,7 @@ def kill_owned(
     *,
     spare: Collection[int] = (),
 ) -> int:
-    """Kill every process that carries the owner's mark (and the call's); return how many.
+    """Kill every process that carries the owner's mark (and the call's); return how many it found.
 
     Keepers of calls are only told to go in the first half of the time: they alone see what of
     their call has cleared its environment, and end it first.
@@ -63,16 +63,18 @@ def kill_owned(
     """
     began = time.monotonic()
     spared = {os.getpid(), *spare}
-    killed: set[OwnedProcess] = set()
+    ended: set[OwnedProcess] = set()
     clean_looks = 0
     while True:
         found = [process for process in owned_processes(owner, call) if process.pid not in spared]
         clean_looks = 0 if found else clean_looks + 1
         waited = time.monotonic() - began
         if clean_looks == LOOKS_WITHOUT_A_FIND or waited > deadline_seconds:
-            return len(killed)
+            return len(ended)
         mercy = waited < deadline_seconds / 2
-        killed.update(process for process in found if _end(process, owner, mercy=mercy))
+        for process in found:
+            _end(process, owner, mercy=mercy)
+        ended.update(found)  # some are ended by their keeper before their turn comes
         time.sleep(PAUSE_SECONDS)
 
 
