@@ -722,6 +722,9 @@ KINDS: Mapping[str, type[EventBase]] = {
     member.model_fields["kind"].default: member for member in LIFECYCLE + CONVERSATION
 }
 """Every kind that this version knows, and its model."""
+LIFECYCLE_KINDS: frozenset[str] = frozenset(
+    member.model_fields["kind"].default for member in LIFECYCLE
+)
 
 
 class Stored(NamedTuple):
