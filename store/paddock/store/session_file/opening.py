@@ -15,14 +15,14 @@ from paddock.store.session_file.lock import Witness
 from paddock.store.session_file.place import Place
 from paddock.store.session_file.verify import Check
 
-SEALED_TAIL_EVENTS = 1000
+SEALED_TAIL_EVENTS = 100
 """How many of the last events are checked in a file that is, byte for byte, what was closed."""
 
 UNSEALED_TAIL_EVENTS = 10_000
-"""How many are checked after an unclean end, or where a file is too large for a seal: 60 ms."""
+"""How many are checked after an unclean end, or where a file is too large for a seal: 50 ms."""
 
-SEAL_LIMIT_BYTES = 64 * 1024 * 1024
-"""The largest database that is sealed: it is copied in memory for that (5 ms for 10,000 events)."""
+SEAL_LIMIT_BYTES = 32 * 1024 * 1024
+"""The largest database that is sealed: it is copied in memory for that (3 ms for 10,000 events)."""
 
 
 def check(

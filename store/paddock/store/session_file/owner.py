@@ -13,7 +13,15 @@ from typing import Self
 
 from pydantic_core import PydanticSerializationError
 
-from paddock.store.errors import AlreadyExists, Bug, Damaged, SessionNotFound, StoreError, TooLarge
+from paddock.store.errors import (
+    AlreadyExists,
+    Bug,
+    Damaged,
+    Refused,
+    SessionNotFound,
+    StoreError,
+    TooLarge,
+)
 from paddock.store.events import EventBase, Row, payload_of
 from paddock.store.ids import SessionId
 from paddock.store.session_file import blobs, database, log, opening, snapshots
@@ -142,8 +150,8 @@ class SessionFile:
             self._lock.say(generation)
             self._commit(connection, rows)
             last = rows[-1]
+            self._believed = Witness(last[0], last[9])
             self.head, self.head_hash, self.last_generation = last[0], last[9], generation
-            self._believed = Witness(self.head, self.head_hash)
             # The events are durable now, whatever becomes of the witness: a late one is written
             # before the next commit, which fails if it still cannot be.
             self._witness_is_late = True
@@ -293,7 +301,11 @@ class SessionFile:
             assert self._connection is not None
             try:
                 yield self._connection
-            except StoreError:
+            except (Refused, Bug):
+                raise
+            except BaseException:
+                # Whatever broke off here, in whatever state: what counts is what the file says when
+                # it is opened anew.
                 self._drop_connection()
                 raise
 
