@@ -52,7 +52,7 @@ from paddock.session_worker.protocol import (
     Stage,
     Suspend,
 )
-from paddock.session_worker.redaction import without_secrets
+from paddock.session_worker.redaction import holds_mark, without_secrets
 from paddock.session_worker.stimuli import (
     AgentEnded,
     Answered,
@@ -104,6 +104,7 @@ from paddock.store.events import (
     StateSaved,
     Stored,
     ToolCallFinished,
+    ToolCallRequested,
 )
 from paddock.store.ids import CommandId, ModelCallId, OperationId, ToolCallId
 from paddock.store.session import Call, CommandAnswer, Session, evolve
@@ -212,6 +213,7 @@ class Engine:
         self._held: tuple[Delivered, ...] = ()
         self._stopping_for: tuple[Interpret, ...] = ()
         self._callers: dict[ToolCallId, tuple[Future[object], ...]] = {}
+        self._unredacted: dict[ToolCallId, dict[str, JsonValue]] = {}
 
     # --- the cycle: checkpoint, take, (commit), taken_out or roll_back ---
 
@@ -256,6 +258,8 @@ class Engine:
                 Stored(self.session.session_id, sequence, self.generation, now.at_us, clean),
             )
             self.pending.append(clean)
+            if isinstance(event, ToolCallRequested) and clean is not event:
+                self._unredacted[event.tool_call_id] = event.arguments
             self._tell(clean, sequence)
 
     def _tell(self, event: Event, sequence: int) -> None:
@@ -263,6 +267,7 @@ class Engine:
         if event.command_id is not None and not isinstance(event, CommandAccepted):
             self.acts.append(Say(settled(event.command_id, answer_in(event, sequence))))
         if isinstance(event, ToolCallFinished):
+            self._unredacted.pop(event.tool_call_id, None)
             call = self.session.conversation.calls[event.tool_call_id]
             for caller in self._callers.pop(event.tool_call_id, ()):
                 self.acts.append(Reply(caller, call))
@@ -645,6 +650,17 @@ class Engine:
         else:
             waiting = self._callers.get(call.tool_call_id, ())
             self._callers[call.tool_call_id] = (*waiting, wanted.answer)
+
+    def arguments_of(self, call: Call) -> dict[str, JsonValue] | None:
+        """Return what a call is to be run with: as the agent asked, secrets included.
+
+        The log has them without their secrets. None: they came from the log, and something that was
+        taken out is missing; running what is left would do something else than was asked.
+        """
+        kept = self._unredacted.get(call.tool_call_id)
+        if kept is not None:
+            return kept
+        return None if holds_mark(call.arguments) else call.arguments
 
     # --- what it is at ---
 

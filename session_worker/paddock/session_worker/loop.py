@@ -57,6 +57,7 @@ from paddock.session_worker.stimuli import (
     Interpret,
     NotAnswered,
     Orphaned,
+    Prepared,
     Stimulus,
     SuspendAsked,
     TitleFound,
@@ -93,6 +94,9 @@ ROWS_LIMIT_BYTES = 1024 * 1024
 BEAT_WORKING_SECONDS = 1.0
 BEAT_RESTING_SECONDS = 5.0
 
+LOST_ARGUMENTS = (
+    "the arguments held a secret, which is kept in no log and died with the worker: ask again"
+)
 NO_MODEL = "the session has no model: give one with --model, or set default_model"
 
 
@@ -295,7 +299,7 @@ class SessionLoop:
             case Continue():
                 self.arrive(act.stimulus)
             case PrepareCall():
-                self._world.prepare_call(self.engine.session.conversation.calls[act.tool_call_id])
+                self._prepare(act)
             case RunCall():
                 self._world.run_call(act.tool_call_id, act.plan)
             case AskModel():
@@ -320,6 +324,14 @@ class SessionLoop:
             case Reply():
                 if not act.caller.done():
                     act.caller.set_result(act.value)
+
+    def _prepare(self, act: PrepareCall) -> None:
+        call = self.engine.session.conversation.calls[act.tool_call_id]
+        arguments = self.engine.arguments_of(call)
+        if arguments is None:
+            self.arrive(Prepared(act.tool_call_id, None, LOST_ARGUMENTS))
+        else:
+            self._world.prepare_call(call, arguments)
 
     def _ask(self, act: AskModel) -> None:
         model = self.engine.session.model() or self._orders.default_model

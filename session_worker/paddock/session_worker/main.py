@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
 import msgpack
@@ -32,6 +33,7 @@ from paddock.session_worker.tools import Limits, Room, Tool, builtin_tools
 from paddock.session_worker.world import World, spool_folder, toolkit_of
 from paddock.store.errors import AlreadyOwned, Damaged, PaddockError, StoreError
 from paddock.store.events import Event, SessionConfig, SessionResumed, WorkerStarted
+from paddock.store.events import Limits as SessionLimits
 from paddock.store.session import Session
 from paddock.store.session_file import SessionFile, folder_of, this_process
 
@@ -181,15 +183,25 @@ def _first_events(
 
 def _tools(config: SessionConfig, agent: LoadedAgent | None) -> dict[str, Tool]:
     """Return the tools of the session by name: the built-in ones, and those of its agent."""
-    limits = config.limits
-    bounds = Limits()
-    if limits.tool_seconds is not None:
-        bounds = Limits(seconds=limits.tool_seconds, seconds_at_most=limits.tool_seconds)
+    bounds = _bounds(config.limits)
     tools = dict(builtin_tools(bounds))
     if agent is not None:
         for declared in agent.tools:
-            tools[declared.name] = declared_tool(declared, config.python_path)
+            tools[declared.name] = declared_tool(declared, config.python_path, bounds)
     return tools
+
+
+def _bounds(limits: SessionLimits) -> Limits:
+    """Return how much one call may use, by the session's limits."""
+    bounds = Limits()
+    if limits.tool_seconds is not None:
+        most = max(limits.tool_seconds, bounds.seconds_at_most)
+        bounds = replace(bounds, seconds=limits.tool_seconds, seconds_at_most=most)
+    if limits.output_bytes is not None:
+        bounds = replace(bounds, output_bytes=limits.output_bytes)
+    if limits.memory_mb is not None:
+        bounds = replace(bounds, memory_bytes=limits.memory_mb * 1024 * 1024)
+    return bounds
 
 
 def _die_of_broken_tasks() -> None:

@@ -68,7 +68,7 @@ _FORMS = (
 )
 _BEARER = re.compile(r"([Bb]earer[ \t]+)([A-Za-z0-9._~+/-]{16,}=*)")
 _WORD = re.compile(r"[A-Za-z0-9]")
-_MARK_START = "[redacted:"
+MARK_START = "[redacted:"
 _SECRET_MARK = "[redacted:secret]"  # noqa: S105 - what stands in place of one
 _KINDS = sorted({"secret", "bearer-token", *(form.kind for form in _FORMS)})
 _MARK = re.compile(rf"(\[redacted:(?:{'|'.join(_KINDS)})\])")
@@ -81,7 +81,7 @@ def redact(text: str, secrets: Sequence[str] = ()) -> str:
     is, after a search for each form's literal part (about 1 ms per megabyte for all of them).
     """
     usable = _usable(secrets)
-    if _MARK_START not in text:
+    if MARK_START not in text:
         return _redacted(text, usable)
     # What stands in a mark is ours and no secret, not even where a secret is a word of it.
     pieces = _MARK.split(text)

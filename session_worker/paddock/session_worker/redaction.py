@@ -1,10 +1,11 @@
 """Events without secrets: the one place that every event passes before it is folded or written."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from pydantic import JsonValue
 from pydantic_core import from_json, to_json
 
-from paddock.session_worker.redact import redact, redact_json
+from paddock.session_worker.redact import MARK_START, redact, redact_json
 from paddock.store.events import Event, decode, payload_of
 
 UNTOUCHED = ("signature", "details")
@@ -14,7 +15,7 @@ UNTOUCHED = ("signature", "details")
 def without_secrets[E: Event](event: E, secrets: Sequence[str]) -> E:
     """Return the event with known forms of keys and the given values taken out; often itself."""
     payload = payload_of(event)
-    if redact(payload, secrets) == payload:
+    if redact(payload, [*secrets, *map(_as_written, secrets)]) == payload:
         return event
     cleaned = redact_json(from_json(payload), secrets, UNTOUCHED)
     return decode(  # type: ignore[return-value]  # of the same kind
@@ -25,3 +26,13 @@ def without_secrets[E: Event](event: E, secrets: Sequence[str]) -> E:
         tool_call_id=event.tool_call_id,
         command_id=event.command_id,
     )
+
+
+def holds_mark(arguments: Mapping[str, JsonValue]) -> bool:
+    """Return whether something was taken out of a call's arguments."""
+    return MARK_START in to_json(arguments).decode()
+
+
+def _as_written(secret: str) -> str:
+    """Return a secret as it stands inside a JSON text, where quotes and line ends are escaped."""
+    return to_json(secret).decode()[1:-1]

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from paddock.session_worker.approvals import ToolFacts, Toolkit
 from paddock.session_worker.errors import NeedsCredentials, UnknownModel
 from paddock.session_worker.journal import Journal
@@ -94,15 +96,15 @@ class World:
 
     # --- calls ---
 
-    def prepare_call(self, call: Call) -> None:
+    def prepare_call(self, call: Call, arguments: Mapping[str, JsonValue]) -> None:
         """Check a call's arguments and read what its intent needs."""
-        self._begin(f"prepare:{call.tool_call_id}", self._prepare(call))
+        self._begin(f"prepare:{call.tool_call_id}", self._prepare(call, arguments))
 
-    async def _prepare(self, call: Call) -> None:
+    async def _prepare(self, call: Call, arguments: Mapping[str, JsonValue]) -> None:
         tool = self.tools[call.tool]
         plan, error = None, None
         try:
-            plan = await in_thread(lambda: tool.prepare(call.arguments, self.room))
+            plan = await in_thread(lambda: tool.prepare(arguments, self.room))
         except BadCall as bad:
             error = str(bad)
         except asyncio.CancelledError:

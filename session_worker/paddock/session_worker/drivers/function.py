@@ -19,7 +19,14 @@ from paddock.session_worker.approvals import Toolkit
 from paddock.session_worker.errors import AgentNotFound
 from paddock.session_worker.ledger import Moment, open_calls, take_from_queue
 from paddock.session_worker.stimuli import AgentEnded, FromAgent
-from paddock.session_worker.tools import Limits, Tool, ToolSpec, python_tool, schema_of
+from paddock.session_worker.tools import (
+    BadSignature,
+    Limits,
+    Tool,
+    ToolSpec,
+    python_tool,
+    schema_of,
+)
 from paddock.session_worker.turn import InFlight, RunAgent, Step, advance, advance_calls
 from paddock.store.events import OperationFailed, TextPart
 from paddock.store.ids import OperationId
@@ -73,19 +80,28 @@ def _marked[T](module: ModuleType, mark: str, kind: type[T]) -> dict[str, T]:
     }
 
 
-def declared_tool(declared: ToolDeclaration, python_path: Iterable[str]) -> Tool:
-    """Return a marked function as a tool that runs in a child process."""
+def declared_tool(declared: ToolDeclaration, python_path: Iterable[str], bounds: Limits) -> Tool:
+    """Return a marked function as a tool that runs in a child process.
+
+    Raises:
+        AgentNotFound: Its signature cannot be told to a model. The agent's author's fault.
+    """
+    try:
+        parameters = schema_of(declared.function)
+    except BadSignature as error:
+        message = f"tool {declared.reference!r}: {error}"
+        raise AgentNotFound(message, tool=declared.reference) from error
     spec = ToolSpec(
         name=declared.name,
         description=declared.description,
-        parameters=schema_of(declared.function),
+        parameters=parameters,
         effects=declared.effects,
         approval=declared.approval,
         timeout_seconds=declared.timeout_seconds,
-        output_limit_bytes=Limits().output_bytes,
+        output_limit_bytes=bounds.output_bytes,
         exclusive=declared.exclusive,
     )
-    return python_tool(declared.reference, spec, tuple(python_path))
+    return python_tool(declared.reference, spec, tuple(python_path), bounds)
 
 
 class FunctionDriver:
