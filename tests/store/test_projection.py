@@ -511,7 +511,7 @@ def test_f3_damage_that_shows_only_when_it_is_read_is_mended(tmp_path: Path) -> 
     path = store.keeper.path
     content = path.read_bytes()
     with open_local(tmp_path) as store:
-        # All blocks of the tables, behind the headers: whatever is read now is not what was there.
+        # All blocks of the tables, behind the headers: what was not read yet is not there any more.
         path.write_bytes(content[: 3 * 4096] + bytes(len(content) - 3 * 4096))
         assert everything(store) == before
 

@@ -54,6 +54,8 @@ from paddock.store.protocol import (
 ANSWER_SECONDS = 30.0
 MORE_SECONDS = 5.0
 """How much longer than the store itself one waits for its word that time is up."""
+CONNECT_SECONDS = 10.0
+"""A supervisor has a dead store back in less; asking goes on that long before it is given up."""
 RECONNECT_MS = 20
 """While the first connection is made; afterwards a broken one is given up."""
 
@@ -80,8 +82,9 @@ class Result:
 class StoreClient:
     """Asks the store at an address (``ipc://…/store.sock``).
 
-    Every method raises StoreGone where there is no store (after ``seconds``), TimedOut at its
-    deadline, and whatever error the store itself told, as the class of its ``code``.
+    A question whose store dies is asked again of the next one, unless rows of it were given out
+    already. Every method raises StoreGone where none comes up in ``CONNECT_SECONDS``, TimedOut at
+    its deadline, and whatever the store itself told, as the class of its ``code``.
     """
 
     def __init__(self, address: str, *, context: zmq.asyncio.Context | None = None) -> None:
@@ -123,17 +126,29 @@ class StoreClient:
         wait_for: Mapping[SessionId, int] | None = None,
     ) -> Result:
         """Return all rows of one SELECT or EXPLAIN; see :meth:`stream` where they may be many."""
+        until = asyncio.get_running_loop().time() + timeout_seconds
+        while True:
+            left = until - asyncio.get_running_loop().time()
+            try:
+                return await self._whole(query, params, left, row_limit, wait_for)
+            except StoreGone:
+                if self._link is None or not self._link.is_broken or left <= 0:
+                    raise
+
+    async def _whole(
+        self,
+        query: str,
+        params: Sequence[Any] | Mapping[str, Any],
+        timeout_seconds: float,
+        row_limit: int | None,
+        wait_for: Mapping[SessionId, int] | None,
+    ) -> Result:
         rows: list[tuple[Any, ...]] = []
-        stream = self.stream(
-            query,
-            params,
-            timeout_seconds=timeout_seconds,
-            row_limit=row_limit,
-            wait_for=wait_for,
-        )
         header: Header | None = None
         is_cut = False
-        async for word in stream:
+        async for word in self.stream(
+            query, params, timeout_seconds=timeout_seconds, row_limit=row_limit, wait_for=wait_for
+        ):
             match word:
                 case Header():
                     header = word
@@ -251,23 +266,26 @@ class StoreClient:
     async def _ask(
         self, request: Request, timeout_seconds: float = ANSWER_SECONDS
     ) -> dict[str, JsonValue]:
-        link = await self._connected(timeout_seconds)
         deadline = asyncio.get_running_loop().time() + timeout_seconds
-        number, inbox = await link.ask(request)
-        try:
-            while True:
+        while True:
+            link = await self._connected(timeout_seconds)
+            number, inbox = await link.ask(request)
+            try:
                 word = await link.next(inbox, deadline, timeout_seconds)
-                if isinstance(word, Done):
-                    return word.result
-        finally:
-            link.forget(number)
+            except StoreGone:
+                continue  # to the next one, if it comes up in time
+            finally:
+                link.forget(number)
+            if not isinstance(word, Done):
+                raise PeerBroke(f"the store answered {request.tag!r} with {word.tag!r}")
+            return word.result
 
     async def _connected(self, seconds: float) -> "_Link":
         if self._link is None or self._link.is_broken:
             if self._link is not None:
                 await self._link.close()
             self._link = _Link(self._context, self.address)
-        await self._link.wait_connected(seconds)
+        await self._link.wait_connected(min(seconds, CONNECT_SECONDS))
         return self._link
 
 
