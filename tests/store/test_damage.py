@@ -214,7 +214,9 @@ def test_f1_a_flipped_byte_in_a_dead_owner_s_log_is_noticed_and_nothing_thrown_a
         reader.head()
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(at=st.integers(0, 10**9), bit=st.integers(0, 7))
 def test_f1_any_flipped_byte_in_a_dead_owner_s_log_is_noticed_or_means_nothing(
     unclean: Path, tmp_path: Path, at: int, bit: int
@@ -393,7 +395,9 @@ time.sleep(60)
     assert len(read(copy)) == 201
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     number=st.integers(1, 12),
     column=st.sampled_from(

@@ -40,11 +40,13 @@ def again(event: EventBase) -> Event:
     return decode(event.kind, payload_of(event), **{name: getattr(event, name) for name in IDS})
 
 
+@settings(deadline=None)
 @given(event=events())
 def test_every_event_comes_back_as_it_was(event: EventBase) -> None:
     assert again(event) == event
 
 
+@settings(deadline=None)
 @given(event=events())
 def test_a_payload_is_strict_json_without_what_stands_in_columns(event: EventBase) -> None:
     def refuse(constant: str) -> None:
@@ -55,7 +57,9 @@ def test_a_payload_is_strict_json_without_what_stands_in_columns(event: EventBas
     assert not {"kind", *IDS} & set(fields)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     batches=st.lists(st.lists(events(), min_size=1, max_size=4), min_size=1, max_size=6),
     generation=st.integers(0, 2**63 - 1),

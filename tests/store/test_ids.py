@@ -3,7 +3,7 @@
 import uuid
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddock.store.ids import RANDOM_BYTES, is_uuid7, time_of, uuid7
@@ -12,6 +12,7 @@ TIMES = st.integers(0, (2**48 - 1) * 1000 + 999)
 RANDOM = st.binary(min_size=RANDOM_BYTES, max_size=RANDOM_BYTES)
 
 
+@settings(deadline=None)
 @given(at_us=TIMES, random_bytes=RANDOM)
 def test_an_id_is_a_uuid_of_version_7_that_tells_its_time(at_us: int, random_bytes: bytes) -> None:
     text = uuid7(at_us, random_bytes)
@@ -22,6 +23,7 @@ def test_an_id_is_a_uuid_of_version_7_that_tells_its_time(at_us: int, random_byt
     assert time_of(text) == at_us // 1000 * 1000
 
 
+@settings(deadline=None)
 @given(first=TIMES, second=TIMES, random_bytes=RANDOM, other=RANDOM)
 def test_ids_sort_by_the_microsecond_they_were_made_in(
     first: int, second: int, random_bytes: bytes, other: bytes
@@ -31,6 +33,7 @@ def test_ids_sort_by_the_microsecond_they_were_made_in(
         assert uuid7(early, random_bytes) < uuid7(late, other)
 
 
+@settings(deadline=None)
 @given(at_us=TIMES, random_bytes=RANDOM, other=RANDOM)
 def test_other_random_bytes_give_another_id_of_the_same_time(
     at_us: int, random_bytes: bytes, other: bytes
@@ -69,6 +72,7 @@ def test_what_is_no_uuid_of_version_7_is_told(text: str) -> None:
         time_of(text)
 
 
+@settings(deadline=None)
 @given(text=st.text(max_size=40))
 def test_any_text_is_either_a_uuid_that_python_reads_the_same_or_none(text: str) -> None:
     if is_uuid7(text):

@@ -316,25 +316,24 @@ class SessionFile:
         for event in events:
             sequence += 1
             try:
-                payload = payload_of(event)
-            except PydanticSerializationError as error:
+                columns = (
+                    sequence,
+                    generation,
+                    at_us,
+                    event.kind,
+                    event.operation_id,
+                    event.message_id,
+                    event.tool_call_id,
+                    event.command_id,
+                    payload_of(event),
+                )
+                previous = hash_of(previous, stamp, sequence, *columns[3:])
+            except (PydanticSerializationError, UnicodeEncodeError) as error:
                 message = f"a {event.kind!r} cannot be stored: {error}; store/text.py mends text"
                 raise Bug(message, kind=event.kind) from error
-            if len(payload) > EVENT_LIMIT_BYTES:
-                message = f"a {event.kind!r} of {len(payload)} bytes is over {EVENT_LIMIT_BYTES}"
+            if len(columns[8]) > EVENT_LIMIT_BYTES:
+                message = f"a {event.kind!r} of {len(columns[8])} bytes is over {EVENT_LIMIT_BYTES}"
                 raise TooLarge(f"{message}; put large contents into a blob", kind=event.kind)
-            columns = (
-                sequence,
-                generation,
-                at_us,
-                event.kind,
-                event.operation_id,
-                event.message_id,
-                event.tool_call_id,
-                event.command_id,
-                payload,
-            )
-            previous = hash_of(previous, stamp, sequence, *columns[3:])
             rows.append((*columns, previous))
         return rows
 
@@ -355,9 +354,8 @@ class SessionFile:
             raise meaning_of(error, self._place.database) from error
         except BaseException as error:
             self._drop_connection()  # in the middle of a transaction, which thereby never was
-            if isinstance(error, UnicodeEncodeError | OverflowError):
-                message = f"an event has an id or a number that no file can hold: {error}"
-                raise Bug(message) from error
+            if isinstance(error, OverflowError):
+                raise Bug(f"a generation or time has more than 64 bits: {error}") from error
             raise
 
     def _put_parts(
