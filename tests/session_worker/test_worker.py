@@ -126,3 +126,25 @@ def test_c1_an_interrupt_gives_each_open_call_one_cancelled_result(host: BenchHo
     assert [c.status for c in state.conversation.calls.values()] == ["cancelled"]
     assert state.conversation.operation is None
     host.suspend()
+
+
+def test_l15_head_and_all_branches_survive_suspend_and_resume(host: BenchHost) -> None:
+    host.create(model=script(host, [{"text": "a"}, {"text": "b"}]), mode="yolo")
+    host.start()
+    host.send("first")
+    host.rest()
+    before = host.state().conversation
+    first = next(iter(before.messages))
+    edited = [{"type": "text", "text": "first, said anew"}]
+    host.command("edit_message", message_id=first, parts=edited)
+    host.rest()
+    host.suspend()
+    branched = host.state().conversation
+    assert len(branched.messages) == 4
+    assert next(m.message_id for m in thread(branched)) != first
+    host.start()
+    assert host.state().conversation == branched
+    host.command("check_out", message_id=before.head)
+    assert host.state().conversation.head == before.head
+    assert next(m.message_id for m in thread(host.state().conversation)) == first
+    host.suspend()
