@@ -8,7 +8,6 @@ protocol and the process objects are multiprocess's own.
 """
 
 import asyncio
-import contextlib
 import io
 import json
 import os
@@ -17,7 +16,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -35,6 +33,8 @@ READY_SECONDS = 30.0
 FORK_SECONDS = 10.0
 """A fork takes 1-3 ms; a zygote that is silent for so long is stopped or hangs."""
 FORKS_AT_ONCE = 4
+SOCKET_PREFIX = "zyg-"
+"""With eight digits no longer than the names of the host's other sockets."""
 DIRECT = ("-P", "-c")
 
 
@@ -47,35 +47,37 @@ class ZygoteBroke(PeerBroke):
 class Zygote:
     """One forkserver process; made by ``start`` and of no use after ``end`` or its death."""
 
-    def __init__(self, process: Process, address: str, folder: Path, alive: int) -> None:
+    def __init__(self, process: Process, address: Path, alive: int) -> None:
         self.process = process
         self._address = address
-        self._folder = folder
         self._alive = alive
         self._nothing = os.open(os.devnull, os.O_RDONLY)
         self._threads = ThreadPoolExecutor(FORKS_AT_ONCE, "fork")
         self._context = get_context("forkserver")
 
     @classmethod
-    async def start(cls, targets: Sequence[str], ended: Callable[[Status], None]) -> "Zygote":
+    async def start(
+        cls, targets: Sequence[str], folder: Path, ended: Callable[[Status], None]
+    ) -> "Zygote":
         """Start one and wait until it has imported all; ``ended`` is called when it is dead.
+
+        Its socket is made in ``folder``.
 
         Raises:
             ZygoteBroke: It could not import what it should, or was not ready in time.
         """
-        folder = Path(tempfile.mkdtemp(prefix="pdz-"))
-        address = str(folder / "s")
+        address = folder / f"{SOCKET_PREFIX}{os.urandom(4).hex()}"
         alive_read, alive_write = os.pipe()
         report_read, report_write = os.pipe()
         try:
             with socket.socket(socket.AF_UNIX) as listener:
-                listener.bind(address)
+                listener.bind(str(address))
                 listener.listen(128)
                 process = _launch(targets, listener.fileno(), alive_read, report_write)
         finally:
             os.close(alive_read)
             os.close(report_write)
-        zygote = cls(process, address, folder, alive_write)
+        zygote = cls(process, address, alive_write)
         process.watch(ended)
         try:
             report = await _report(report_read, READY_SECONDS)
@@ -125,9 +127,7 @@ class Zygote:
         os.close(self._nothing)
         self._alive = -1
         self._threads.shutdown(wait=False)
-        with contextlib.suppress(OSError):
-            Path(self._address).unlink()
-            self._folder.rmdir()
+        self._address.unlink(missing_ok=True)
 
     def _fork(self, target: str, orders: bytes, name: str) -> tuple[int, int, int]:
         """Do as ``multiprocess.popen_forkserver.Popen`` does; runs in a thread, may block.
@@ -147,7 +147,7 @@ class Zygote:
         child_read, parent_write = os.pipe()
         try:
             with socket.socket(socket.AF_UNIX) as client:
-                client.connect(self._address)
+                client.connect(str(self._address))
                 # In this order: what it reads, what it writes, the life line, the resource tracker
                 # (none: an end that is never written to).
                 fds = [child_read, child_write, self._alive, self._nothing]
@@ -168,6 +168,12 @@ class Zygote:
             close_fds(parent_read, leash)
             raise
         return pid, parent_read, leash
+
+
+def sweep(folder: Path) -> None:
+    """Remove the sockets of zygotes whose supervisors were killed; under the host's lock."""
+    for left in folder.glob(f"{SOCKET_PREFIX}*"):
+        left.unlink(missing_ok=True)
 
 
 def _launch(targets: Sequence[str], listener: int, alive: int, report: int) -> Process:

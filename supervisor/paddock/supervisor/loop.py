@@ -48,7 +48,7 @@ from paddock.store.ids import SessionId
 from paddock.store.session_file import erase, folder_of, holder_of, start_ticks_of
 from paddock.store.session_file.lock import boot_id, pid_namespace
 from paddock.supervisor import births, burial
-from paddock.supervisor.children import Zygote, ZygoteBroke
+from paddock.supervisor.children import Zygote, ZygoteBroke, sweep
 from paddock.supervisor.config import Settings
 from paddock.supervisor.doors import Door, Peer
 from paddock.supervisor.errors import SessionFailed
@@ -223,6 +223,7 @@ class Host:
         self.workers.open()
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGCHLD, self.reap)
+        sweep(self.setting.runtime)
         self._begin_zygote()
         self.store.start()
 
@@ -593,7 +594,9 @@ class Host:
     async def _make_zygote(self) -> Zygote:
         while True:
             try:
-                self._zygote = await Zygote.start([self.setting.worker], self._zygote_ended)
+                self._zygote = await Zygote.start(
+                    [self.setting.worker], self.setting.runtime, self._zygote_ended
+                )
             except ZygoteBroke as error:
                 self.note("failed", "zygote", {"error": error.message})
                 if self.is_leaving:

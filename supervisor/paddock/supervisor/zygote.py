@@ -40,18 +40,26 @@ def main(listener_fd: int, alive_fd: int, report_fd: int, targets: list[str]) ->
         report["error"] = f"{heavy[0]} was imported; no worker needs it"
     gc.collect()
     gc.freeze()
-    os.write(report_fd, json.dumps(report).encode())
-    os.close(report_fd)
-    if "error" not in report:
-        address = Path(_address_of(listener_fd))
-        try:
+    address = Path(_address_of(listener_fd))
+    try:
+        if _report(report_fd, report) and "error" not in report:
             forkserver.main(listener_fd, alive_fd, None)
-        finally:
-            # A supervisor that was killed cannot tidy up after us. (A fork never comes here: it
-            # ends by os._exit.)
-            with contextlib.suppress(OSError):
-                address.unlink()
-                address.parent.rmdir()
+    finally:
+        # A supervisor that was killed cannot tidy up after us. (A fork never comes here: it ends
+        # by os._exit.)
+        with contextlib.suppress(OSError):
+            address.unlink()
+
+
+def _report(descriptor: int, report: dict[str, object]) -> bool:
+    """Say how it stands; False if who wanted to know was killed meanwhile."""
+    try:
+        os.write(descriptor, json.dumps(report).encode())
+    except BrokenPipeError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def _address_of(listener_fd: int) -> str:
