@@ -175,10 +175,11 @@ class Author:
         return round(sizes[place] + part * (sizes[place + 1] - sizes[place]))
 
 
-def opening() -> list[Event]:
+def opening(config: SessionConfig | None = None) -> list[Event]:
     """Return what stands before the first turn."""
+    config = config or SessionConfig(workspace="/home/someone/repo", model="script:a.json")
     return [
-        SessionCreated(config=SessionConfig(workspace="/home/someone/repo", model="script:a.json")),
+        SessionCreated(config=config),
         WorkerStarted(
             pid=4711, start_ticks=1, boot_id="b", agent="builtin", paddock_version="0.1.0"
         ),

@@ -24,11 +24,11 @@ PATIENCE_SECONDS = 300.0
 class Written:
     """A session's file and its fold, as its worker has them."""
 
-    def __init__(self, data: Path, seed: int) -> None:
+    def __init__(self, data: Path, seed: int, first: Sequence[Event] | None = None) -> None:
         self.session = Session(Author(seed).session_id())
         folder = folder_of(data, self.session.session_id)
         self.file = SessionFile.create(folder, self.session.session_id, at_us=now_us())
-        self.write(opening())
+        self.write(first or opening())
 
     def write(self, events: Sequence[Event]) -> None:
         """Fold events and append them: durable when it returns."""
