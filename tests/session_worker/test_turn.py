@@ -4,8 +4,14 @@ import pytest
 
 from paddock.session_worker.engine import RunCall
 from paddock.session_worker.model import AssistantWords, ModelFailed, ToolResult, UserWords
-from paddock.session_worker.protocol import Command, NotAccepted
-from paddock.session_worker.stimuli import Answered, CallEnded, Delivered
+from paddock.session_worker.protocol import Command, NotAccepted, Suspend
+from paddock.session_worker.stimuli import (
+    Answered,
+    CallEnded,
+    DeadlinePassed,
+    Delivered,
+    SuspendAsked,
+)
 from paddock.session_worker.toolbox.contract import ToolOutcome
 from paddock.session_worker.turn import AskModel, RetryLater
 from paddock.store.session import thread
@@ -453,3 +459,18 @@ def test_a_call_with_a_secret_runs_with_it_and_is_refused_when_only_the_log_has_
     play.start()
     (asked,) = play.session.conversation.calls.values()
     assert play.engine.arguments_of(asked) is None
+
+
+def test_an_older_deadline_does_not_end_what_is_stopped_later() -> None:
+    play = yolo()
+    play.send("go")
+    play.command("interrupt")
+    play.send("again")
+    play.model_says(call("bash", command="sleep 9"))
+    play.prepare()
+    play.take(SuspendAsked(Suspend(reason="asked", deadline_seconds=60.0)))
+    play.take(DeadlinePassed(1))
+    assert play.statuses() == [None]
+    play.take(DeadlinePassed(2))
+    assert play.statuses() == ["interrupted"]
+    assert play.engine.ending == "suspended"

@@ -152,9 +152,10 @@ class StopAgent:
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """Say ``DeadlinePassed`` after that time."""
+    """Say ``DeadlinePassed`` with this number after that time."""
 
     seconds: float
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +214,7 @@ class Engine:
         self._held: tuple[Delivered, ...] = ()
         self._stopping_for: tuple[Interpret, ...] = ()
         self._callers: dict[ToolCallId, tuple[Future[object], ...]] = {}
+        self._alarms = 0
         self._unredacted: dict[ToolCallId, dict[str, JsonValue]] = {}
 
     # --- the cycle: checkpoint, take, (commit), taken_out or roll_back ---
@@ -329,7 +331,7 @@ class Engine:
             case SuspendAsked():
                 self._take_suspend(stimulus.words)
             case DeadlinePassed():
-                self._take_deadline()
+                self._take_deadline(stimulus.number)
             case Unwanted():
                 self.ending = "unwanted"
             case Orphaned():
@@ -420,7 +422,8 @@ class Engine:
 
     def _stop_work(self) -> None:
         self.in_flight = replace(self.in_flight, stopping=True)
-        self.acts += [Stop(), StopAgent(), Alarm(STOP_SECONDS)]
+        self.acts += [Stop(), StopAgent()]
+        self._set_alarm(STOP_SECONDS)
 
     def _take_suspend(self, words: Suspend) -> None:
         if self.suspend is not None or self.ending is not None:
@@ -432,11 +435,16 @@ class Engine:
         self.in_flight = replace(self.in_flight, stopping=True)
         # What has no effect is ended at once; a running tool has until the deadline.
         self.acts += [Stop("model"), Stop("retry"), Stop("prepare:"), StopAgent()]
-        self.acts.append(Alarm(words.deadline_seconds))
+        self._set_alarm(words.deadline_seconds)
 
-    def _take_deadline(self) -> None:
+    def _set_alarm(self, seconds: float) -> None:
+        """Set the deadline of what is being stopped; it replaces an earlier one."""
+        self._alarms += 1
+        self.acts.append(Alarm(seconds, self._alarms))
+
+    def _take_deadline(self, number: int) -> None:
         """End what did not end by itself; an agent that cannot be stopped is left behind."""
-        if not self.in_flight.stopping:
+        if not self.in_flight.stopping or number != self._alarms:
             return
         self.acts.append(Stop())
         if self.in_flight.agent is not None:

@@ -318,7 +318,8 @@ class SessionLoop:
                 if self._agent is not None:
                     self._agent.stop()
             case Alarm():
-                asyncio.get_running_loop().call_later(act.seconds, self.arrive, DeadlinePassed())
+                passed = DeadlinePassed(act.number)
+                asyncio.get_running_loop().call_later(act.seconds, self.arrive, passed)
             case Renew():
                 self._world.renew(act.values)
             case Reply():

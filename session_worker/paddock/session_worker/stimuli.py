@@ -104,7 +104,9 @@ class SuspendAsked:
 
 @dataclass(frozen=True, slots=True)
 class DeadlinePassed:
-    """What is being stopped did not end in time."""
+    """What is being stopped did not end in time; ``number`` is that of its alarm."""
+
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
