@@ -548,7 +548,7 @@ def test_credentials_reach_a_worker_that_rests_for_want_of_them() -> None:
 
 SMALL = st.integers(0, 3)
 NUMBERS = st.integers(0, 4)
-STAGES = st.sampled_from(["resting", "working", "waiting", "needs_credentials"])
+STAGES: Any = st.sampled_from(["resting", "working", "waiting", "needs_credentials"])
 
 
 @st.composite

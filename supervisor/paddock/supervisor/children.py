@@ -54,6 +54,7 @@ class Zygote:
         self._nothing = os.open(os.devnull, os.O_RDONLY)
         self._threads = ThreadPoolExecutor(FORKS_AT_ONCE, "fork")
         self._context = get_context("forkserver")
+        self._gone = asyncio.Event()
 
     @classmethod
     async def start(
@@ -85,6 +86,9 @@ class Zygote:
             zygote.end()
             message = "the zygote did not come up; its words are in the host's log"
             raise ZygoteBroke(message, pid=process.pid) from error
+        except asyncio.CancelledError:
+            zygote.end()
+            raise
         finally:
             os.close(report_read)
         if "error" in report:
@@ -98,16 +102,20 @@ class Zygote:
 
         Raises:
             ZygoteBroke: It gave no process in time; it should be ended and replaced. Whether there
-                is a process nonetheless, the session's lock tells.
+                is a process nonetheless, the session's lock tells; with ``was_asked`` False there
+                is none.
         """
-        if self.process.is_dead:
+        if self.process.is_dead or self._alive < 0:
             message = f"the zygote (process {self.process.pid}) is dead"
-            raise ZygoteBroke(message, pid=self.process.pid)
+            raise ZygoteBroke(message, pid=self.process.pid, was_asked=False)
         loop = asyncio.get_running_loop()
         request = loop.run_in_executor(self._threads, self._fork, target, orders, name)
         try:
             async with asyncio.timeout(FORK_SECONDS):
                 pid, sentinel, leash = await asyncio.shield(request)
+        except (ConnectionRefusedError, FileNotFoundError) as error:
+            message = f"the zygote (process {self.process.pid}) does not listen any more"
+            raise ZygoteBroke(message, pid=self.process.pid, was_asked=False) from error
         except (OSError, EOFError, TimeoutError) as error:
             request.add_done_callback(_swallow)
             message = f"the zygote (process {self.process.pid}) gave no process: {error!r}"
@@ -118,6 +126,16 @@ class Zygote:
         """Kill it. Its workers live on."""
         self.process.send(signal.SIGKILL)
         self.close()
+
+    def gone(self) -> None:
+        """Take note that it is dead."""
+        self.close()
+        self._gone.set()
+
+    async def wait_gone(self) -> None:
+        """Wait until its death was noticed, which is what starts the next one."""
+        async with asyncio.timeout(FORK_SECONDS):
+            await self._gone.wait()
 
     def close(self) -> None:
         """Let go of it; without workers it then ends by itself."""

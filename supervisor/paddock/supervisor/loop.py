@@ -110,6 +110,7 @@ LATE_SECONDS = 0.5
 """A timer that is later than this tells of our own lag, and judges nobody."""
 CAPACITY_DEADLINE_SECONDS = 10.0
 ZYGOTE_PAUSE_SECONDS = 1.0
+FORK_ATTEMPTS = 3
 
 
 def now_us() -> int:
@@ -284,6 +285,9 @@ class Host:
             if record.timer is not None:
                 record.timer.cancel()
         self.workers.close()
+        # The last words are in the hands of ZeroMQ's thread: an exit now would take them along.
+        # All sockets are closed by now, and none lingers for more than 0.2 s.
+        self.context.term()
         self._registrar.shutdown(wait=True)
 
     # --- stimulus in, effects out ---
@@ -457,15 +461,11 @@ class Host:
         record.start_id, record.status, record.was_stopped = start_id, Status(), False
         entry = Entry(record.session_id, start_id, self._boot_id, self._pid_namespace)
         orders = self._orders(record, spawn, start_id)
-        zygote: Zygote | None = None
         try:
             await self.in_registry(lambda: self.registry.enter(entry, now_us()))
-            zygote = await self._wait_zygote()
-            process = await zygote.fork(self.setting.worker, orders, f"paddock {record.session_id}")
+            process = await self._fork(orders, f"paddock {record.session_id}")
         except (ZygoteBroke, StoreError) as error:
             log.warning("not_spawned", session_id=record.session_id, error=str(error))
-            if zygote is not None:
-                self._replace_zygote(zygote)
             self.stimulate(record, NotSpawned(self.now(), spawn.start, error.code))
             return
         self._hold(record, process, spawn.start)
@@ -615,6 +615,24 @@ class Host:
             message = "the zygote is not ready; the host's log tells why"
             raise ZygoteBroke(message) from error
 
+    async def _fork(self, orders: bytes, name: str) -> Process:
+        """Return a new worker, from the next zygote where this one is gone.
+
+        Raises:
+            ZygoteBroke: Whether there is a process, the session's lock tells.
+        """
+        for _ in range(FORK_ATTEMPTS):
+            zygote = await self._wait_zygote()
+            try:
+                return await zygote.fork(self.setting.worker, orders, name)
+            except ZygoteBroke as error:
+                self._replace_zygote(zygote)
+                if error.facts.get("was_asked", True):
+                    raise
+                await zygote.wait_gone()
+        message = f"{FORK_ATTEMPTS} zygotes died before they could be asked"
+        raise ZygoteBroke(message)
+
     def _replace_zygote(self, broken: Zygote) -> None:
         if self._zygote is broken and not self.is_leaving:
             broken.end()  # its death is what starts the next one
@@ -623,7 +641,7 @@ class Host:
         zygote, self._zygote = self._zygote, None
         detail: dict[str, object] = {"exit_code": status.exit_code, "signal": status.signal}
         if zygote is not None:
-            zygote.close()
+            zygote.gone()
             detail["pid"] = zygote.process.pid
         if self.is_leaving or zygote is None:
             return

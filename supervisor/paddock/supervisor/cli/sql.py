@@ -52,6 +52,8 @@ def sql(
             return await store.sql(text, param or ())
 
     rows = run_async(work())
+    if rows.notice:
+        hint(f"note: {rows.notice}")
     if as_json:
         print_json(rows.json())
     elif as_csv:

@@ -1,0 +1,540 @@
+"""The host itself: one at a time, killed and started again, refused what it should refuse."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+import zmq
+
+from paddock.session_worker.protocol import FROM_WORKER, TO_WORKER, Hello, Refuse
+from paddock.session_worker.wire import PROTOCOL_VERSION
+from paddock.store.ids import SessionId
+from paddock.store.session_file import folder_of, holder_of, verify
+from paddock.supervisor.protocol import FROM_CLIENT, TO_CLIENT, Failed, Greet
+from paddock.supervisor.registry import Registry
+from tests.together.hosting import (
+    HostProcess,
+    PlainClient,
+    Refusal,
+    eventually,
+    hosting,
+    new_id,
+)
+
+
+@pytest.fixture
+def workspace(ground: Path) -> Path:
+    folder = ground / "workspace"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def host(home: Path) -> Iterator[HostProcess]:
+    with hosting(home) as running:
+        yield running
+
+
+def children_of(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in tasks.read_text().split()] if tasks.exists() else []
+
+
+def is_there(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}
+
+
+def exits(host: HostProcess, session: str) -> list[Any]:
+    return [s.event for s in host.events(session) if s.event.kind == "worker_exited"]
+
+
+# --- beginning and ending ---
+
+
+def test_l21_the_host_ends_cleanly_its_workers_suspended_and_no_process_left(
+    home: Path, workspace: Path
+) -> None:
+    with hosting(home) as host:
+        client = host.client()
+        sessions = [client.create(workspace) for _ in range(3)]
+        client.say_words(sessions[0], "work 60")
+        pids = [life["pid"] for life in client.lives().values()]
+        pids.append(client.ask("status")["zygote_pid"])
+        with pytest.raises(Refusal) as caught:
+            client.ask("down")
+        assert caught.value.code == "busy"
+        assert caught.value.facts["sessions"] == [sessions[0]]
+        assert client.ask("down", force=True) == {"ended": True}
+        assert host.process is not None
+        assert host.process.wait(30) == 0
+        assert not [pid for pid in pids if is_there(pid)]
+        for session in sessions:
+            assert host.fold(session).life.status == "suspended"
+        assert not (host.runtime / "host.json").exists()
+        assert not list(host.runtime.glob("*.sock"))
+
+
+def test_f13_a_second_host_on_one_folder_is_refused_with_the_pid_of_the_first(
+    host: HostProcess, workspace: Path
+) -> None:
+    second = subprocess.run(
+        [sys.executable, "-P", "-m", "paddock.supervisor.serve", "--home", str(host.home)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert second.returncode == 3
+    assert f"as process {host.pid}" in second.stderr
+    assert "Traceback" not in second.stderr
+    host.client().create(workspace)  # and the first one has lost nothing
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--max-live-sessions", "0"], "max_live_sessions (from --max-live-sessions) is '0'"),
+        (["--runtime", "/tmp/" + "x" * 100], "the system allows 107"),
+    ],
+)
+def test_a_host_that_cannot_start_says_why_in_one_line(
+    home: Path, flags: list[str], words: str
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-P", "-m", "paddock.supervisor.serve", "--home", str(home), *flags],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ended.returncode == 3
+    assert words in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+# --- kill -9 ---
+
+
+def test_l26_workers_outlive_a_killed_supervisor_and_are_adopted_by_the_next(
+    host: HostProcess, workspace: Path
+) -> None:
+    client = host.client()
+    sessions = [client.create(workspace) for _ in range(4)]
+    client.say_words(sessions[0], "work 2")
+    lives = client.lives()
+    host.kill()
+    host.start()
+    again = host.client()
+    eventually(
+        lambda: [again.lives().get(each, {}).get("life") for each in sessions] == ["live"] * 4,
+        "all are adopted",
+    )
+    assert again.host.epoch == client.host.epoch + 1  # type: ignore[attr-defined]
+    for session in sessions:
+        now = again.lives()[session]
+        assert (now["pid"], now["generation"]) == (lives[session]["pid"], 1)
+        assert exits(host, session) == []
+    sub = again.subscribe(sessions[0])
+    rows = again.rows(sub, lambda rows: bool(rows) and rows[-1][3] == "operation_completed")
+    assert [row[0] for row in rows] == list(range(1, len(rows) + 1))
+    again.say_words(sessions[1], "echo")
+
+
+def test_an_adopted_workers_death_is_certified_too(host: HostProcess, workspace: Path) -> None:
+    client = host.client()
+    session = client.create(workspace)
+    host.kill()
+    host.start()
+    again = host.client()
+    eventually(lambda: again.lives().get(session, {}).get("life") == "live", "it is adopted")
+    os.kill(again.lives()[session]["pid"], signal.SIGKILL)
+    eventually(lambda: exits(host, session), "a certificate")
+    (death,) = exits(host, session)
+    assert (death.ending, death.action) == ("crashed", "restarted")
+    assert death.signal in {signal.SIGKILL, None}  # older kernels cannot tell of an adopted one
+
+
+def test_what_died_while_there_was_no_supervisor_is_finished_by_the_next(
+    host: HostProcess, workspace: Path
+) -> None:
+    client = host.client()
+    at_rest, at_work = client.create(workspace), client.create(workspace)
+    client.say_words(at_work, "work 60")
+    pids = [life["pid"] for life in client.lives().values()]
+    host.kill()
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda pid=pid: not is_there(pid), "it is dead")  # type: ignore[misc]
+    host.start()
+    again = host.client()
+    eventually(lambda: exits(host, at_rest) and exits(host, at_work), "certificates")
+    eventually(lambda: again.lives().get(at_work, {}).get("life") == "live", "work goes on")
+    assert exits(host, at_work)[0].struck_operation_id is not None
+    assert host.fold(at_rest).life.status == "suspended"
+    assert at_rest not in again.lives()
+
+
+def test_a_worker_that_does_not_greet_the_next_supervisor_is_killed_and_certified(
+    home: Path, workspace: Path
+) -> None:
+    with hosting(home, "--adopt-within-seconds", "0.5") as host:
+        client = host.client()
+        session = client.create(workspace)
+        pid = client.lives()[session]["pid"]
+        os.kill(pid, signal.SIGSTOP)
+        host.kill()
+        host.start()
+        eventually(lambda: exits(host, session), "a certificate")
+        assert not is_there(pid)
+
+
+def test_an_accepted_deletion_is_finished_by_the_next_supervisor(
+    host: HostProcess, workspace: Path
+) -> None:
+    client = host.client()
+    session = client.create(workspace, name="gone")
+    (workspace / "keeps").touch()
+    request = client.begin("delete_session", session_id=session, command_id=new_id())
+    eventually(lambda: "command_accepted" in host.kinds(session), "the deletion is accepted")
+    pid = client.lives()[session]["pid"]
+    host.kill()
+    os.kill(pid, signal.SIGKILL)
+    host.start()
+    eventually(lambda: host.kinds(session)[-1] == "session_deleted", "it is deleted")
+    again = host.client()
+    eventually(lambda: _code(again, session) == "session_not_found", "it is no more")
+    again.create(workspace, name="gone")
+    del request
+
+
+def _code(client: PlainClient, session: str) -> str:
+    try:
+        client.ask("subscribe", session_id=session)
+    except Refusal as refusal:
+        return refusal.code
+    return ""
+
+
+def test_l26_a_killed_zygote_is_replaced_and_its_workers_go_on(
+    host: HostProcess, workspace: Path
+) -> None:
+    client = host.client()
+    session = client.create(workspace)
+    zygote = client.ask("status")["zygote_pid"]
+    os.kill(zygote, signal.SIGKILL)
+    client.say_words(session, "echo")
+    client.create(workspace)
+    assert client.ask("status")["zygote_pid"] not in {zygote, None}
+    assert client.lives()[session]["generation"] == 1
+    os.kill(client.lives()[session]["pid"], signal.SIGKILL)
+    eventually(lambda: exits(host, session), "a certificate")
+    assert exits(host, session)[0].signal == signal.SIGKILL  # the host is a subreaper
+
+
+def test_a_stopped_zygote_is_killed_and_replaced(host: HostProcess, workspace: Path) -> None:
+    client = host.client()
+    client.create(workspace)
+    zygote = client.ask("status")["zygote_pid"]
+    os.kill(zygote, signal.SIGSTOP)
+    client.create(workspace)
+    assert client.ask("status")["zygote_pid"] not in {zygote, None}
+
+
+def test_workers_without_a_supervisor_rest_after_the_grace(home: Path, workspace: Path) -> None:
+    with hosting(home, "--orphan-grace-seconds", "0.5") as host:
+        session = host.client().create(workspace)
+        host.kill()
+        eventually(lambda: host.fold(session).life.status == "suspended", "it rests")
+        host.start()
+
+
+def test_a_restart_keeps_the_workers(host: HostProcess, workspace: Path) -> None:
+    client = host.client()
+    session = client.create(workspace)
+    pid = client.lives()[session]["pid"]
+    assert client.ask("down", keep_workers=True) == {"ended": True}
+    assert host.process is not None
+    assert host.process.wait(30) == 0
+    assert is_there(pid)
+    host.start()
+    again = host.client()
+    eventually(lambda: again.lives().get(session, {}).get("life") == "live", "it is adopted")
+    assert again.lives()[session]["pid"] == pid
+
+
+def test_a_supervisor_that_died_unasked_is_started_again_by_its_watcher(
+    home: Path, workspace: Path
+) -> None:
+    host = HostProcess(home)
+    environment = dict(os.environ) | {
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "PADDOCK_STORE_COMMAND": "",
+    }
+    flags = ["--home", str(home), "--worker", "tests.together.fake_worker:run_worker"]
+    watcher = subprocess.Popen(
+        [sys.executable, "-P", "-m", "paddock.supervisor.watch", *flags],
+        env=environment,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        first: Any = eventually(lambda: host.host_file().get("pid"), "a host")
+        session = host.client().create(workspace)
+        os.kill(first, signal.SIGKILL)
+        second = eventually(
+            lambda: host.host_file().get("pid") not in {None, first} and host.host_file()["pid"],
+            "the next host",
+        )
+        client = host.client()
+        eventually(lambda: client.lives().get(session, {}).get("life") == "live", "adopted")
+        assert client.ask("down", force=True) == {"ended": True}
+        assert watcher.wait(30) == 0
+        assert not is_there(second)
+    finally:
+        host.end()
+        if watcher.poll() is None:
+            watcher.terminate()
+            watcher.wait(30)
+
+
+# --- the host's own file ---
+
+
+def test_host_events_tell_of_starts_and_deaths(host: HostProcess) -> None:
+    client = host.client()
+    zygote = eventually(lambda: client.ask("status")["zygote_pid"], "a zygote")
+    os.kill(zygote, signal.SIGKILL)
+    eventually(lambda: client.ask("status")["zygote_pid"] not in {zygote, None}, "the next one")
+
+    def told() -> list[tuple[str, str]]:
+        registry = Registry(host.data / "host.sqlite")
+        try:
+            return registry._all("SELECT kind, subject FROM host_events ORDER BY number")
+        finally:
+            registry.close()
+
+    eventually(lambda: told().count(("started", "zygote")) == 2, "the second start is recorded")
+    assert ("started", "supervisor") in told()
+    assert ("died", "zygote") in told()
+
+
+def test_without_the_hosts_own_file_every_session_is_looked_at(
+    host: HostProcess, workspace: Path
+) -> None:
+    client = host.client()
+    session = client.create(workspace)
+    pid = client.lives()[session]["pid"]
+    host.kill()
+    os.kill(pid, signal.SIGKILL)
+    for path in host.data.glob("host.sqlite*"):
+        path.unlink()
+    host.start()
+    eventually(lambda: exits(host, session), "a certificate")
+
+
+# --- strangers ---
+
+
+def test_f11_bytes_that_are_no_message_are_refused_and_counted_and_nobody_else_notices(
+    host: HostProcess, workspace: Path
+) -> None:
+    client = host.client()
+    session = client.create(workspace)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    socket = context.socket(zmq.DEALER)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.connect(f"ipc://{host.runtime / 'workers.sock'}")
+    for frame in (
+        b"",
+        b"\xc1\xff",
+        os.urandom(1000),
+        msgpack.packb([PROTOCOL_VERSION, "hello", {}]),
+        msgpack.packb([PROTOCOL_VERSION + 1, "hello", {}]),
+        msgpack.packb({"a": 1}),
+    ):
+        socket.send(frame)
+    socket.send_multipart([b"a", b"b", b"c"])
+    eventually(lambda: client.ask("status")["bad_messages"] == 7, "all are counted")
+    socket.close()
+    context.term()
+    client.say_words(session, "echo")
+
+
+def test_f11_another_protocol_version_is_told_so(host: HostProcess) -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    socket = context.socket(zmq.DEALER)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.connect(f"ipc://{host.runtime / 'clients.sock'}")
+    socket.send(msgpack.packb([PROTOCOL_VERSION + 1, "greet", {"paddock_version": "9"}]))
+    assert socket.poll(30_000)
+    word = TO_CLIENT.unpack(socket.recv())
+    assert isinstance(word, Failed)
+    assert word.code == "bad_message"
+    assert "protocol version" in word.message
+    socket.close()
+    context.term()
+
+
+def test_who_did_not_greet_is_told_to(host: HostProcess) -> None:
+    client = host.client()
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    socket = context.socket(zmq.DEALER)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.connect(f"ipc://{host.runtime / 'clients.sock'}")
+    socket.send(msgpack.packb([PROTOCOL_VERSION, "ask", {"request_id": 1, "verb": "status"}]))
+    assert socket.poll(30_000)
+    word = TO_CLIENT.unpack(socket.recv())
+    assert isinstance(word, Failed)
+    assert "greet first" in word.message
+    socket.send(FROM_CLIENT.pack(Greet(paddock_version="0")))
+    assert socket.poll(30_000)
+    socket.close()
+    context.term()
+    del client
+
+
+@pytest.mark.parametrize("wrong", ["token", "pid"])
+def test_f11_a_wrong_token_or_a_strangers_pid_is_refused_and_the_worker_stays(
+    host: HostProcess, workspace: Path, wrong: str
+) -> None:
+    client = host.client()
+    session = client.create(workspace)
+    life = client.lives()[session]
+    token = b"x" * 32
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    socket = context.socket(zmq.DEALER)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.connect(f"ipc://{host.runtime / 'workers.sock'}")
+    start_id = "s"
+    if wrong == "pid":
+        from paddock.supervisor.home import Secret
+
+        token = Secret.of(host.data).token(session, start_id)
+    socket.send(
+        FROM_WORKER.pack(
+            Hello(
+                session_id=session,
+                generation=9,
+                pid=life["pid"],
+                head=2,
+                stage="resting",
+                start_id=start_id,
+                token=token,
+                epoch=1,
+                paddock_version="0",
+            )
+        )
+    )
+    assert socket.poll(30_000)
+    word = TO_WORKER.unpack(socket.recv())
+    assert isinstance(word, Refuse)
+    assert word.code == f"wrong_{wrong}"
+    socket.close()
+    context.term()
+    client.say_words(session, "echo")
+    assert client.lives()[session]["generation"] == 1
+
+
+def test_a_process_of_a_session_may_not_decide_or_configure_or_ask_outside_it(
+    host: HostProcess, workspace: Path
+) -> None:
+    client = host.client()
+    session, other = client.create(workspace), client.create(workspace)
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from pathlib import Path
+from tests.together.hosting import PlainClient, Refusal
+client = PlainClient(Path({str(host.runtime)!r}))
+for session, verb in (({session!r}, "decide"), ({session!r}, "configure"), ({other!r}, "annotate")):
+    _, request = client.command(session, verb, key="k")
+    try:
+        client.answer(request)
+        print("answered")
+    except Refusal as refusal:
+        print(refusal.code)
+client.say_words({session!r}, "echo")
+try:
+    client.ask("suspend_session", session_id={other!r})
+except Refusal as refusal:
+    print(refusal.code)
+client.close()
+"""
+    environment = dict(os.environ) | {"PADDOCK_OWNER": f"{session}.1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["refused"] * 4
+
+
+# --- pids ---
+
+
+def test_f14_the_pid_of_a_dead_worker_reused_by_another_program_is_never_signalled(
+    home: Path, workspace: Path
+) -> None:
+    with hosting(home, "--adopt-within-seconds", "0.5") as host:
+        client = host.client()
+        session = client.create(workspace)
+        life = client.lives()[session]
+        host.kill()
+        os.kill(life["pid"], signal.SIGKILL)
+        eventually(lambda: not is_there(life["pid"]), "it is dead")
+        # As after a reuse of its pid: the words in the lock file name a pid that is a bystander's.
+        bystander = subprocess.Popen(["sleep", "1000"])
+        try:
+            folder = folder_of(host.data, SessionId(session))
+            holder = holder_of(folder)
+            assert holder is not None
+            _forge_holder(folder, holder, bystander.pid)
+            host.start()
+            eventually(lambda: exits(host, session), "a certificate")
+            assert bystander.poll() is None
+        finally:
+            bystander.kill()
+            bystander.wait()
+
+
+def _forge_holder(folder: Path, holder: Any, pid: int) -> None:
+    import json
+    from dataclasses import asdict, replace
+    from zlib import crc32
+
+    from paddock.store.session_file.lock import HOLDER_AT, HOLDER_BYTES
+
+    body = "holder " + json.dumps(asdict(replace(holder, pid=pid)), separators=(",", ":"))
+    record = f"{body} {crc32(body.encode()):08x}".ljust(HOLDER_BYTES - 1).encode() + b"\n"
+    with (folder / "owner.lock").open("r+b") as file:
+        file.seek(HOLDER_AT)
+        file.write(record)
+
+
+def test_the_logs_are_whole_after_many_kills(host: HostProcess, workspace: Path) -> None:
+    client = host.client()
+    sessions = [client.create(workspace) for _ in range(3)]
+    for round_ in range(2):
+        for session in sessions:
+            client.say_words(session, "echo")
+        for life in client.lives().values():
+            os.kill(life["pid"], signal.SIGKILL)
+        for session in sessions:
+            eventually(
+                lambda s=session, n=round_: (
+                    len(exits(host, s)) == n + 1  # type: ignore[misc]
+                    and client.lives()[s]["life"] == "live"
+                ),
+                "it is back",
+            )
+    for session in sessions:
+        report = verify(folder_of(host.data, session), session)
+        assert report.ok
+        assert host.fold(session).life.generation == 3
