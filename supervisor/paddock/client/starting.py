@@ -1,19 +1,23 @@
 """Starting a host where none runs: detached, waited for, and its last words told when it fails."""
 
 import asyncio
+import fcntl
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
 from paddock.client.places import Places, announced
 from paddock.store.errors import PaddockError
+from paddock.store.session_file import start_ticks_of
 from paddock.supervisor.errors import HostGone, HostRunning
 
 LOOK_AGAIN_SECONDS = 0.01
 LAST_WORDS_BYTES = 4000
+START_LOCK = "start.lock"
 LOG = "host.log"
 LOG_LIMIT_BYTES = 4_000_000
 IDLE_EXIT_SECONDS = 600.0
@@ -36,38 +40,73 @@ async def start_host(
         BadConfiguration: It did not like its settings.
     """
     _check(places)
+    line = command_line(idle_exit_seconds, arguments)
+    until = asyncio.get_running_loop().time() + deadline_seconds
+    places.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # One client at a time: a crowd that finds no host would start as many, and all but one in vain.
+    with (places.data / START_LOCK).open("w") as turn:
+        while not _is_our_turn(turn):
+            if (found := _live(places)) is not None:
+                return found
+            if asyncio.get_running_loop().time() >= until:
+                message = f"another client has been starting a host for {deadline_seconds:g} s"
+                raise HostGone(message)
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+        found = _live(places)
+        return found if found is not None else await _start(places, line, until)
+
+
+async def _start(places: Places, line: Sequence[str], until: float) -> int:
     log = _log_file(places)
     began_at = log.stat().st_size
+    pid = await asyncio.to_thread(_detach, line, environment(places), log)
+    while (found := _live(places)) is None:
+        is_gone = start_ticks_of(pid) is None
+        if is_gone and not _is_taken(_said(log, began_at)):
+            raise _failed(_said(log, began_at))
+        if asyncio.get_running_loop().time() >= until:
+            if not is_gone:
+                os.kill(pid, signal.SIGKILL)
+            raise _late(_said(log, began_at))
+        await asyncio.sleep(LOOK_AGAIN_SECONDS)
+    return found
+
+
+def _live(places: Places) -> int | None:
+    """Return the pid of the host that announced itself and lives."""
+    found = announced(places)
+    return found.pid if found is not None and found.is_live() else None
+
+
+def _is_our_turn(turn: IO[str]) -> bool:
+    try:
+        fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _detach(line: Sequence[str], variables: Mapping[str, str], log: Path) -> int:
+    """Start a process that is nobody's child here, with a session of its own; return its pid.
+
+    A shell starts it and ends, so that a program that lives long has no child to wait for.
+    """
     with log.open("ab") as words:
-        process = subprocess.Popen(  # noqa: ASYNC220 - it returns at once
-            command_line(idle_exit_seconds, arguments),
+        shell = subprocess.run(
+            ["/bin/sh", "-c", '"$@" >&2 & echo $!', "sh", *line],
             stdin=subprocess.DEVNULL,
-            stdout=words,
+            stdout=subprocess.PIPE,
             stderr=words,
             cwd="/",
-            env=environment(places),
+            env=dict(variables),
             start_new_session=True,
+            check=True,
         )
-    until = asyncio.get_running_loop().time() + deadline_seconds
-    while True:
-        found = announced(places)
-        if found is not None and found.is_live():
-            return found.pid
-        status = process.poll()
-        if status is not None:
-            said = _said(log, began_at)
-            if not _is_taken(said):
-                raise _failed(status, said)
-        if asyncio.get_running_loop().time() >= until:
-            process.kill()
-            process.wait()
-            raise _late(deadline_seconds, _said(log, began_at))
-        await asyncio.sleep(LOOK_AGAIN_SECONDS)
+    return int(shell.stdout)
 
 
 def _log_file(places: Places) -> Path:
     """Return the file that hosts of this home write to; an old one that grew large is put aside."""
-    places.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     log = places.data / LOG
     if log.exists() and log.stat().st_size > LOG_LIMIT_BYTES:
         log.replace(log.with_suffix(".log.old"))
@@ -115,14 +154,14 @@ def _is_taken(said: list[str]) -> bool:
     return bool(said) and "a host runs on" in said[-1]
 
 
-def _failed(status: int, said: list[str]) -> PaddockError:
-    """Return why a host did not come up: by what it said last, or by how it ended."""
-    last = said[-1].removeprefix("paddock: ") if said else f"exit status {status}, without a word"
-    return HostGone(f"the host did not start: {last}", status=status)
+def _failed(said: list[str]) -> PaddockError:
+    """Return why a host did not come up: by what it said last."""
+    last = said[-1].removeprefix("paddock: ") if said else "it ended without a word"
+    return HostGone(f"the host did not start: {last}")
 
 
-def _late(seconds: float, said: list[str]) -> PaddockError:
+def _late(said: list[str]) -> PaddockError:
     if _is_taken(said):
         return HostRunning(f"{said[-1].removeprefix('paddock: ')}; it does not answer")
     last = said[-1] if said else "nothing"
-    return HostGone(f"the host did not come up within {seconds:g} s; it said last: {last}")
+    return HostGone(f"the host did not come up in time; it said last: {last}")

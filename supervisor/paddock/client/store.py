@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pydantic import JsonValue
 
 from paddock.client.rows import Rows
-from paddock.store.errors import AlreadyOwned
+from paddock.store.errors import AlreadyOwned, Damaged, SessionNotFound, TimedOut
 from paddock.store.ids import SessionId
 from paddock.store.protocol import ProjectionDamaged, SessionFilter, StoreStatus
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from paddock.store.process.local import LocalStore
 
 QUERY_SECONDS = 60.0
+SEE_SECONDS = 5.0
+"""How long the newest events are waited for: a hundred times the lag at 5,000 events a second."""
 LOCAL_WAIT_SECONDS = 20.0
 """How long another call's own store is waited for."""
 LOOK_AGAIN_SECONDS = 0.05
@@ -91,7 +93,11 @@ class _Local:
 
 
 class Running:
-    """The store of a running host. It sees all that was durable when it is asked."""
+    """The store of a running host. It sees all that was durable when it was asked.
+
+    What cannot be seen in time (a session whose file is damaged, a rebuild under way) does not fail
+    a question about all the others: the answer's ``notice`` tells.
+    """
 
     def __init__(
         self,
@@ -105,31 +111,53 @@ class Running:
         self, query: str, params: Params = (), *, deadline_seconds: float = QUERY_SECONDS
     ) -> Rows:
         """Return what one SELECT or EXPLAIN gives."""
-        heads = await self._heads()
 
         async def ask(seconds: float) -> Rows:
-            found = await self._client.sql(query, params, timeout_seconds=seconds, wait_for=heads)
-            return Rows(found.names, found.types, found.rows, notice=found.notice)
+            missing = await self._see(min(seconds, SEE_SECONDS))
+            found = await self._client.sql(query, params, timeout_seconds=seconds)
+            notices = [one for one in (found.notice, missing) if one]
+            return Rows(found.names, found.types, found.rows, notice="; ".join(notices) or None)
 
         return await _patiently(ask, deadline_seconds)
 
     async def list_sessions(self, chosen: SessionFilter) -> list[dict[str, JsonValue]]:
         """Return the rows of the view ``sessions`` that a filter chooses."""
-        heads = await self._heads()
 
-        async def ask(_: float) -> list[dict[str, JsonValue]]:
-            return (await self._client.list_sessions(chosen, wait_for=heads))[0]
+        async def ask(seconds: float) -> list[dict[str, JsonValue]]:
+            await self._see(min(seconds, SEE_SECONDS))
+            return (await self._client.list_sessions(chosen))[0]
 
         return await _patiently(ask, QUERY_SECONDS)
 
     async def session(self, session_id: SessionId) -> dict[str, JsonValue]:
         """Return a session's row."""
-        heads = await self._heads()
 
-        async def ask(_: float) -> dict[str, JsonValue]:
-            return await self._client.session(session_id, wait_for=heads)
+        async def ask(seconds: float) -> dict[str, JsonValue]:
+            await self._see(min(seconds, SEE_SECONDS), session_id)
+            return await self._client.session(session_id)
 
         return await _patiently(ask, QUERY_SECONDS)
+
+    async def _see(self, seconds: float, only: SessionId | None = None) -> str | None:
+        """Wait until what is durable now can be seen; return what cannot be, in words."""
+        heads = await self._heads()
+        if only is not None:
+            heads = {one: head for one, head in heads.items() if one == only}
+        missing: list[str] = []
+        while heads:
+            try:
+                await self._client.sql("SELECT 1", timeout_seconds=seconds, wait_for=heads)
+                break
+            except (Damaged, SessionNotFound) as error:
+                named = SessionId(str(error.facts.get("session_id")))
+                if heads.pop(named, None) is None:
+                    raise
+                if isinstance(error, Damaged):
+                    missing.append(f"session {named} is damaged and not all here")
+            except TimedOut as error:
+                missing.append(error.message)
+                break
+        return "; ".join(missing) or None
 
     async def rebuild(self) -> StoreStatus:
         """Make DuckDB's file anew, and wait until it holds what there was."""

@@ -27,11 +27,13 @@ END_SECONDS = 20.0
 class HostForTests:
     """A host in a home of its own. It is started when it is first needed, or by :meth:`start`.
 
-    ``settings`` go to it as ``PADDOCK_*`` variables: ``HostForTests(home, max_live_sessions=1)``.
+    ``settings`` go to it as ``PADDOCK_*`` variables: ``HostForTests(home, max_live_sessions=1)``;
+    ``arguments`` stand on its command line (``"--worker", "module:function"``).
     """
 
-    def __init__(self, home: Path, **settings: object) -> None:
+    def __init__(self, home: Path, *arguments: str, **settings: object) -> None:
         self.home = home
+        self.arguments = arguments
         self.settings = settings
         self._process: subprocess.Popen[bytes] | None = None
         self._scripts = itertools.count(1)
@@ -60,7 +62,7 @@ class HostForTests:
         if self._process is not None and self._process.poll() is None:
             return self._process.pid
         self._process = subprocess.Popen(
-            command_line(None),
+            command_line(None, self.arguments),
             stdin=subprocess.DEVNULL,
             stdout=self._output,
             stderr=self._output,

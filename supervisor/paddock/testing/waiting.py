@@ -1,7 +1,6 @@
 """Waiting for a condition with a deadline, instead of sleeping and hoping."""
 
 import asyncio
-import inspect
 import time
 from collections.abc import Awaitable, Callable
 
@@ -33,16 +32,15 @@ def wait_until[T](
 
 
 async def wait_until_async[T](
-    condition: Callable[[], T | Awaitable[T]],
+    condition: Callable[[], Awaitable[T | None]],
     deadline_seconds: float = DEADLINE_SECONDS,
     *,
     what: str | None = None,
 ) -> T:
-    """Return the first truthy value of a condition, plain or async; as :func:`wait_until`."""
+    """Return the first truthy value of an async condition; as :func:`wait_until`."""
     until = time.monotonic() + deadline_seconds
     while True:
-        found = condition()
-        value: T = await found if inspect.isawaitable(found) else found
+        value = await condition()
         if value:
             return value
         if time.monotonic() > until:

@@ -1,0 +1,481 @@
+"""The client library against a real host: words, decisions, questions, and hosts that go away."""
+
+import asyncio
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from paddock.client import Host, Noticed, Previewed, Session, connect, sync
+from paddock.client.keys import new_id
+from paddock.session_worker.errors import (
+    InputNotFound,
+    NothingToDecide,
+    NothingToInterrupt,
+    WorkspaceMissing,
+)
+from paddock.store.errors import AlreadyExists, SessionNotFound, SqlRefused, TimedOut
+from paddock.store.events import SessionConfig, Stored, UserMessageAdded
+from paddock.store.ids import ApprovalId, CommandId, SessionId
+from paddock.supervisor.errors import BadConfiguration, NoHost, PathTooLong
+from paddock.testing import HostForTests, call, turn, wait_until_async, write_script
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[HostForTests]:
+    folder = Path(tempfile.mkdtemp(prefix="pd-client-", dir="/tmp"))
+    made = HostForTests(folder)
+    made.start()
+    yield made
+    made.end()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def lone_host(home: Path) -> Iterator[HostForTests]:
+    """Give a host that may be killed."""
+    made = HostForTests(home)
+    yield made
+    made.end()
+
+
+@pytest.fixture
+async def paddock(host: HostForTests, ground: Path) -> AsyncIterator[Host]:
+    client = await host.connect()
+    yield client
+    for life in await client.lives():  # their workers stand in this test's folder
+        await Session(client, SessionId(life["session_id"])).delete(deadline_seconds=1)
+    await client.close()
+
+
+SLOW = turn("slow", call("bash", command="sleep 30"))
+
+
+async def test_a_session_does_what_it_is_told(paddock: Host, ground: Path) -> None:
+    model = write_script(
+        ground / "s.json",
+        [turn("look", call("bash", command="echo hi > note; cat note")), turn("ok")],
+    )
+    session = await paddock.new(model=model, cwd=ground, mode="yolo")
+    operation = await session.send("leave a note")
+    outcome = await operation.wait(60)
+    assert (outcome.status, outcome.final_message) == ("completed", "ok")
+    assert outcome.operation_id == operation.operation_id
+    assert (ground / "note").read_text() == "hi\n"
+
+
+async def test_p1_state_is_the_same_for_a_live_and_a_stored_session(
+    paddock: Host, ground: Path
+) -> None:
+    session = await paddock.new(model=write_script(ground / "s.json", [turn("ok")]), cwd=ground)
+    await (await session.send("hello")).wait(60)
+    live = await session.state()
+    await session.suspend()
+    stored = await session.state()
+    assert live.conversation == stored.conversation
+    assert (live.life.status, stored.life.status) == ("live", "suspended")
+
+
+async def test_p14_a_key_sends_words_once(paddock: Host, host: HostForTests, ground: Path) -> None:
+    model = write_script(ground / "s.json", [turn("one"), turn("two")])
+    session = await paddock.new(model=model, cwd=ground)
+    first = await session.send("go", key="monday")
+    async with await host.connect() as another:  # a script that was started again
+        again = await (await another.session(session.session_id)).send("go", key="monday")
+    assert (again.command_id, again.operation_id) == (first.command_id, first.operation_id)
+    await first.wait(60)
+    words = [
+        stored
+        async for stored in session.events(follow=False)
+        if isinstance(stored.event, UserMessageAdded)
+    ]
+    assert len(words) == 1
+
+
+async def test_p14_a_key_with_other_words_is_refused(paddock: Host, ground: Path) -> None:
+    session = await paddock.new(model=write_script(ground / "s.json", [turn("ok")]), cwd=ground)
+    await session.send("go", key="monday")
+    with pytest.raises(AlreadyExists):
+        await session.send("stop", key="monday")
+
+
+async def test_a_key_is_erased_with_its_session(
+    paddock: Host, host: HostForTests, ground: Path
+) -> None:
+    session = await paddock.new(model=write_script(ground / "s.json", [turn("ok")]), cwd=ground)
+    await (await session.send("go", key="monday")).wait(60)
+    assert list(host.data.glob(f"sessions/*/{session.session_id}/keys/*"))
+    await session.delete(erase=True)
+    assert not list(host.data.glob(f"sessions/*/{session.session_id}"))
+
+
+async def test_ensure_gives_the_session_of_a_name_to_all_who_ask_at_once(
+    paddock: Host, ground: Path
+) -> None:
+    model = write_script(ground / "s.json", [])
+    found = await asyncio.gather(
+        *(paddock.ensure("everybody", model=model, cwd=ground) for _ in range(5))
+    )
+    assert len({one.session_id for one in found}) == 1
+
+
+async def test_l27_the_same_id_and_configuration_give_the_same_session(
+    paddock: Host, ground: Path
+) -> None:
+    session_id = SessionId(new_id())
+    config = SessionConfig(workspace=str(ground), labels={"a": "1"})
+    await paddock.create_session(config, session_id=session_id)
+    again = await paddock.create_session(config, session_id=session_id)
+    assert again.session_id == session_id
+    with pytest.raises(AlreadyExists):
+        await paddock.create_session(
+            config.model_copy(update={"labels": {"a": "2"}}), session_id=session_id
+        )
+
+
+async def test_l20_an_unknown_session_is_a_typed_not_found(paddock: Host) -> None:
+    with pytest.raises(SessionNotFound):
+        await paddock.session("nobody-is-called-that")
+    with pytest.raises(SessionNotFound):
+        await paddock.get_session(SessionId(new_id()))
+
+
+async def test_a_part_of_an_id_is_enough(paddock: Host, ground: Path) -> None:
+    session = await paddock.new(model=write_script(ground / "s.json", []), cwd=ground)
+    found = await paddock.session(session.session_id[-12:])
+    assert found.session_id == session.session_id
+
+
+async def test_a_workspace_that_is_missing_makes_no_session(paddock: Host, ground: Path) -> None:
+    with pytest.raises(WorkspaceMissing):
+        await paddock.new("homeless", cwd=ground / "nowhere")
+    with pytest.raises(SessionNotFound):
+        await paddock.session("homeless")
+
+
+async def test_words_to_a_busy_session_wait_and_can_be_removed(paddock: Host, ground: Path) -> None:
+    session = await paddock.new(
+        model=write_script(ground / "s.json", [SLOW]), cwd=ground, mode="yolo"
+    )
+    busy = await session.send("work")
+    waiting = await session.send("and then")
+    assert waiting.is_queued
+    await session.dequeue(waiting.command_id)
+    assert (await waiting.wait(30)).status == "removed"
+    with pytest.raises(InputNotFound):
+        await session.dequeue(waiting.command_id)
+    await busy.interrupt()
+    assert (await busy.wait(30)).status == "cancelled"
+    with pytest.raises(NothingToInterrupt):
+        await session.interrupt()
+
+
+async def test_q4_words_that_waited_have_an_operation_of_their_own(
+    paddock: Host, ground: Path
+) -> None:
+    model = write_script(
+        ground / "s.json", [turn(call("bash", command="sleep 0.5")), turn("one"), turn("two")]
+    )
+    session = await paddock.new(model=model, cwd=ground, mode="yolo")
+    first = await session.send("first")
+    second = await session.send("second")
+    assert second.is_queued
+    one, two = await asyncio.gather(first.wait(60), second.wait(60))
+    assert (one.final_message, two.final_message) == ("one", "two")
+    assert one.operation_id != two.operation_id
+
+
+async def test_a_wait_with_a_deadline_lets_the_operation_go_on(paddock: Host, ground: Path) -> None:
+    session = await paddock.new(
+        model=write_script(ground / "s.json", [SLOW]), cwd=ground, mode="yolo"
+    )
+    operation = await session.send("work")
+    with pytest.raises(TimedOut):
+        await operation.wait(0.1)
+    assert (await session.state()).conversation.operation is not None
+    await operation.interrupt()
+
+
+async def test_an_approval_is_found_by_a_part_of_its_id_and_decided_once(
+    paddock: Host, ground: Path
+) -> None:
+    model = write_script(ground / "s.json", [turn(call("bash", command="echo > made")), turn("ok")])
+    session = await paddock.new(model=model, cwd=ground)
+    operation = await session.send("make it")
+    approval_id = await wait_until_async(lambda: open_approval(session))
+    assert not (ground / "made").exists()
+    await paddock.decide(approval_id[-12:], "allowed", note="go ahead")
+    assert (await operation.wait(60)).status == "completed"
+    assert (ground / "made").exists()
+    with pytest.raises(NothingToDecide):
+        await session.approve(approval_id)
+    rows = await paddock.sql(
+        "SELECT decision, door FROM approvals WHERE approval_id = ?", [approval_id]
+    )
+    assert list(rows) == [("allowed", "client")]
+
+
+async def open_approval(session: object) -> ApprovalId | None:
+    state = await session.state()  # type: ignore[attr-defined]
+    return next(iter(state.conversation.approvals), None)
+
+
+async def test_a6_a_denied_call_is_told_to_the_agent_which_goes_on(
+    paddock: Host, ground: Path
+) -> None:
+    model = write_script(ground / "s.json", [turn(call("bash", command="echo > made")), turn("ok")])
+    session = await paddock.new(model=model, cwd=ground)
+    operation = await session.send("make it")
+    approval_id = await wait_until_async(lambda: open_approval(session))
+    await session.deny(approval_id, note="not here")
+    assert (await operation.wait(60)).final_message == "ok"
+    assert not (ground / "made").exists()
+
+
+async def test_previews_come_before_the_message_and_add_up_to_it(
+    paddock: Host, ground: Path
+) -> None:
+    words = "one two three four five six"
+    session = await paddock.new(
+        model=write_script(ground / "s.json", [turn(words, delay_ms=50)]), cwd=ground
+    )
+    after = (await session.state()).sequence
+    pieces: list[Previewed] = []
+    async with session.follow(after=after) as feed:
+        await session.send("count")
+        async for told in feed:
+            if isinstance(told, Previewed) and told.channel == "text":
+                pieces.append(told)
+            if isinstance(told, Stored) and told.event.kind == "assistant_message_added":
+                break
+    assert "".join(piece.text for piece in pieces) == words
+    assert pieces[0].message_id == told.event.message_id  # type: ignore[union-attr]
+
+
+async def test_a_feed_ends_when_its_session_is_deleted(paddock: Host, ground: Path) -> None:
+    session = await paddock.new(model=write_script(ground / "s.json", []), cwd=ground)
+    heard: list[str] = []
+
+    async def listen() -> None:
+        async with session.follow() as feed:
+            async for told in feed:
+                what = told.what if isinstance(told, Noticed) else type(told).__name__
+                heard.append(what)
+
+    listening = asyncio.create_task(listen())
+    await wait_until_async(lambda: some(heard))
+    await session.delete()
+    await asyncio.wait_for(listening, 30)
+    assert heard[-1] == "deleted"
+    with pytest.raises(SessionNotFound):
+        await session.send("hello?")
+
+
+async def some[T](things: list[T]) -> list[T]:
+    return things
+
+
+async def test_l2_a_command_wakes_a_suspended_session(paddock: Host, ground: Path) -> None:
+    session = await paddock.new(model=write_script(ground / "s.json", [turn("ok")]), cwd=ground)
+    assert await session.suspend() is True
+    assert await session.suspend() is False
+    assert session.session_id not in {life["session_id"] for life in await paddock.lives()}
+    assert (await (await session.send("wake up")).wait(60)).final_message == "ok"
+    assert session.session_id in {life["session_id"] for life in await paddock.lives()}
+
+
+async def test_one_reads_ones_own_writes_in_sql(paddock: Host, ground: Path) -> None:
+    session = await paddock.new("known", model=write_script(ground / "s.json", []), cwd=ground)
+    await session.annotate("outcome", {"good": True})
+    found = await paddock.sql(
+        "SELECT s.name, a.key FROM annotations a JOIN sessions s USING (session_id)"
+        " WHERE session_id = ?",
+        [session.session_id],
+    )
+    assert found.columns == ("name", "key")
+    assert list(found) == [("known", "outcome")]
+    assert found.dicts() == [{"name": "known", "key": "outcome"}]
+
+
+async def test_sql_that_writes_is_refused(paddock: Host) -> None:
+    with pytest.raises(SqlRefused):
+        await paddock.sql("DELETE FROM events")
+
+
+async def test_s5_sessions_are_listed_by_what_is_known_of_them(paddock: Host, ground: Path) -> None:
+    model = write_script(ground / "s.json", [])
+    for number in ("1", "2"):
+        await paddock.new(model=model, cwd=ground, labels={"batch": "x", "number": number})
+    found = await paddock.list_sessions(labels={"batch": "x"}, order_by="created", descending=False)
+    assert [row["labels"]["number"] for row in found] == ["1", "2"]
+    assert await paddock.list_sessions(labels={"batch": "y"}) == []
+
+
+async def test_secrets_are_given_by_reference_and_never_logged(
+    paddock: Host, host: HostForTests, ground: Path
+) -> None:
+    secret = "sk-ant-this-is-a-secret-value-0123456789"
+    session = await paddock.new(
+        model=write_script(ground / "s.json", []),
+        cwd=ground,
+        credentials={"env:ANTHROPIC_API_KEY": secret},
+    )
+    config = (await session.state()).life.config
+    assert config is not None
+    assert config.credentials == ("env:ANTHROPIC_API_KEY",)
+    files = [file for file in host.data.rglob("*") if file.is_file()]
+    assert not [file for file in files if secret.encode() in file.read_bytes()]
+
+
+def test_plain_programs_have_the_same_without_a_loop(host: HostForTests, ground: Path) -> None:
+    model = write_script(ground / "s.json", [turn("ok")])
+    with sync.connect(host.home, start=False) as paddock:
+        session = paddock.ensure("plain", model=model, cwd=ground)
+        assert session.send("hello", key="k").wait(60).final_message == "ok"
+        kinds = [stored.event.kind for stored in session.events(follow=False)]
+        assert kinds[0] == "session_created"
+        assert kinds[-1] == "operation_completed"
+        name = paddock.sql("SELECT name FROM sessions WHERE session_id = ?", [session.session_id])
+        assert name.one() == "plain"
+        for stored in session.events():  # left in the middle
+            assert stored.sequence == 1
+            break
+        assert session.suspend() is True
+
+
+# --- hosts that go away, or are not there ---
+
+
+async def test_without_a_host_and_leave_to_start_one_it_says_so(home: Path) -> None:
+    with pytest.raises(NoHost):
+        await connect(home, start=False)
+
+
+async def test_connecting_starts_a_host_and_only_one(home: Path) -> None:
+    found = await asyncio.gather(*(connect(home) for _ in range(3)))
+    try:
+        pids = {(await one.status())["pid"] for one in found}
+        assert len(pids) == 1
+        assert f"{pids.pop()}" in (found[0].data / "host.lock").read_text()
+    finally:
+        await found[0].down()
+        for one in found:
+            await one.close()
+    for pid in pids:
+        await wait_until_async(lambda pid=pid: is_gone(pid))  # type: ignore[misc]
+
+
+async def is_gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+async def test_a_socket_path_that_is_too_long_is_told_by_its_class(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PADDOCK_RUNTIME", str(home / ("long" * 30)))
+    with pytest.raises(PathTooLong):
+        await connect(home)
+
+
+async def test_a_wrong_setting_is_told_by_its_class(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PADDOCK_MAX_LIVE_SESSIONS", "many")
+    with pytest.raises(BadConfiguration, match="many"):
+        await connect(home)
+
+
+async def test_r8_a_client_whose_host_is_killed_sees_every_event_once_and_in_order(
+    lone_host: HostForTests,
+    ground: Path,
+) -> None:
+    turns = [turn(call("bash", command=f"sleep 0.2; echo {number}")) for number in range(12)]
+    client = await lone_host.connect()
+    session = await client.new(
+        model=write_script(ground / "s.json", [*turns, turn("done")]), cwd=ground, mode="yolo"
+    )
+    operation = await session.send("count")
+    waiting = asyncio.create_task(operation.wait(120))
+    seen: list[Stored] = []
+    async for stored in session.events():
+        seen.append(stored)
+        calls = sum(one.event.kind == "tool_call_started" for one in seen)
+        if stored.event.kind == "tool_call_started" and calls in (2, 6):
+            await asyncio.to_thread(lone_host.kill)
+            await asyncio.to_thread(lone_host.start)
+        if stored.event.kind == "operation_completed":
+            break
+    assert [stored.sequence for stored in seen] == list(range(1, len(seen) + 1))
+    assert (await waiting).final_message == "done"
+    state = await session.state()
+    assert (state.life.generation, len(state.conversation.calls)) == (1, len(turns))
+    await client.close()
+
+
+async def test_p14_words_sent_while_the_host_dies_are_said_exactly_once(
+    lone_host: HostForTests,
+    ground: Path,
+) -> None:
+    client = await lone_host.connect()
+    model = write_script(ground / "s.json", [turn("ok") for _ in range(20)])
+    session = await client.new(model=model, cwd=ground)
+    for round_number in range(3):
+        sending = [
+            asyncio.create_task(session.send(f"words {round_number}.{number}"))
+            for number in range(4)
+        ]
+        await asyncio.sleep(0)  # they are on their way
+        await asyncio.to_thread(lone_host.kill)
+        await asyncio.to_thread(lone_host.start)
+        for operation in await asyncio.gather(*sending):
+            await operation.wait(60)
+    said = [
+        part.text
+        async for stored in session.events(follow=False)
+        if isinstance(stored.event, UserMessageAdded)
+        for part in stored.event.parts
+        if part.type == "text"
+    ]
+    words = sorted(word for text in said for word in text.split("\n\n"))
+    assert words == sorted(f"words {a}.{b}" for a in range(3) for b in range(4))
+    await client.close()
+
+
+async def test_a_client_goes_on_after_its_worker_was_killed(
+    lone_host: HostForTests,
+    ground: Path,
+) -> None:
+    client = await lone_host.connect()
+    model = write_script(ground / "s.json", [turn(call("bash", command="sleep 1")), turn("ok")])
+    session = await client.new(model=model, cwd=ground, mode="yolo")
+    operation = await session.send("sleep")
+    async for stored in session.events():
+        if stored.event.kind == "tool_call_started":
+            break
+    await asyncio.to_thread(lone_host.kill_worker, session.session_id, signal.SIGKILL)
+    assert (await operation.wait(60)).final_message == "ok"
+    deaths = await client.sql("SELECT signal FROM worker_runs WHERE ending = 'crashed'")
+    assert list(deaths) == [(9,)]
+    await client.close()
+
+
+async def test_an_unknown_command_id_is_the_clients_own(
+    lone_host: HostForTests,
+    ground: Path,
+) -> None:
+    client = await lone_host.connect()
+    session = await client.new(model=write_script(ground / "s.json", [turn("ok")]), cwd=ground)
+    mine = CommandId(new_id())
+    first = await session.send("hello", command_id=mine)
+    again = await session.send("hello", command_id=mine)
+    assert first.command_id == again.command_id == mine
+    assert first.operation_id == again.operation_id
+    await client.close()

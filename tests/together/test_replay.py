@@ -1,0 +1,254 @@
+"""Recorded Claude Code sessions, run again for real: undisturbed, and killed in every call."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.client import Host, Session
+from paddock.store.errors import SessionNotFound
+from paddock.store.events import (
+    Stored,
+    ToolCallFinished,
+    ToolCallRequested,
+    ToolCallStarted,
+    WorkerExited,
+    WorkerStarted,
+)
+from paddock.testing import HostForTests, wait_until_async
+from tests.house.shared import DATA, NEEDS_DATA
+from tests.together.cli import begin, paddock
+
+pytestmark = [NEEDS_DATA, pytest.mark.real_data]
+TRIES = 6
+"""A kill that came after its call had ended proves nothing and is tried again."""
+
+
+def recordings() -> list[dict[str, Any]]:
+    if not DATA.is_dir():
+        return []
+    listed = json.loads((DATA / "replay.json").read_text())["sessions"]
+    return [
+        one
+        for one in listed
+        if one["tier"].startswith("A") and one["file"].startswith("claude_code/")
+    ]
+
+
+def name_of(recording: dict[str, Any]) -> str:
+    return Path(recording["file"]).stem.partition("__")[2]
+
+
+EACH = pytest.mark.parametrize("recording", recordings(), ids=name_of)
+EACH_CALL = pytest.mark.parametrize(
+    ("recording", "number"),
+    [
+        pytest.param(one, number, id=f"{name_of(one)}-{number}")
+        for one in recordings()
+        for number in range(1, one["calls"] + 1)
+    ],
+)
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[HostForTests]:
+    folder = Path(tempfile.mkdtemp(prefix="pd-replay-", dir="/tmp"))
+    made = HostForTests(folder)
+    made.start()
+    yield made
+    made.end()
+    shutil.rmtree(folder)
+
+
+def workspace_of(recording: dict[str, Any], folder: Path) -> Path:
+    """Make the folder as it was when the recording began."""
+    folder.mkdir()
+    for name, text in recording["initial_files"].items():
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    if recording["git_init"]:
+        git = ("git", "-c", "user.name=t", "-c", "user.email=t@example.org")
+        subprocess.run([*git, "init", "-q"], cwd=folder, check=True)
+        subprocess.run([*git, "add", "-A"], cwd=folder, check=True)
+        subprocess.run([*git, "commit", "-q", "-m", "begin"], cwd=folder, check=True)
+    return folder
+
+
+def assert_final_files(recording: dict[str, Any], folder: Path) -> None:
+    found = {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in recording["expected_final_sha256"]
+    }
+    assert found == recording["expected_final_sha256"]
+
+
+@EACH
+def test_a_replay_ends_with_the_recorded_files(
+    recording: dict[str, Any], host: HostForTests, ground: Path
+) -> None:
+    folder = workspace_of(recording, ground / "work")
+    said = paddock(
+        host.home,
+        *("replay", str(DATA / recording["file"])),
+        *("--cwd", str(folder), "--mode", "yolo", "--json"),
+    )
+    assert said.code == 0, said.err
+    told = said.json
+    assert told["status"] == "completed"
+    assert {"session_id", "final_message", "operation_id", "usage", "duration_ms"} <= told.keys()
+    assert_final_files(recording, folder)
+    assert paddock(host.home, "suspend", told["session_id"]).code == 0
+
+
+@dataclass(slots=True)
+class Replayed:
+    """A replay whose worker was killed in one call."""
+
+    events: list[Stored]
+    killed: str
+    code: int
+    told: dict[str, Any]
+
+    @property
+    def was_hit(self) -> bool:
+        """Whether the kill came while the call ran."""
+        return self.results()[self.killed].status == "interrupted"
+
+    def requests(self) -> dict[str, ToolCallRequested]:
+        return {
+            one.event.tool_call_id: one.event
+            for one in self.events
+            if isinstance(one.event, ToolCallRequested)
+        }
+
+    def results(self) -> dict[str, ToolCallFinished]:
+        return {
+            one.event.tool_call_id: one.event
+            for one in self.events
+            if isinstance(one.event, ToolCallFinished)
+        }
+
+
+async def replay_and_kill(
+    recording: dict[str, Any], number: int, host: HostForTests, folder: Path, name: str
+) -> Replayed:
+    """Replay a recording and kill its worker when its ``number``-th call has begun."""
+    client = await host.connect()
+    process = begin(
+        host.home,
+        *("replay", str(DATA / recording["file"]), "--name", name),
+        *("--cwd", str(folder), "--mode", "yolo", "--json"),
+    )
+    try:
+        session = await wait_until_async(lambda: session_named(client, name))
+        killed = await kill_in_call(session, number)
+        out, err = await wait_until_async(lambda: ended(process))
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        process.stderr.close()
+    await session.suspend()
+    events = [stored async for stored in session.events(follow=False)]
+    await client.close()
+    assert out, err
+    return Replayed(events, killed, process.returncode, json.loads(out))
+
+
+async def session_named(client: Host, name: str) -> Session | None:
+    try:
+        session = await client.session(name)
+        await session.state()  # a name is reserved before its session is there
+    except SessionNotFound:
+        return None
+    return session
+
+
+async def ended(process: "subprocess.Popen[str]") -> tuple[str, str] | None:
+    return process.communicate() if process.poll() is not None else None
+
+
+async def kill_in_call(session: Session, number: int) -> str:
+    """Kill the session's worker in the middle of its ``number``-th call and return that call."""
+    pid = 0
+    async for stored in session.events():
+        match stored.event:
+            case WorkerStarted():
+                pid = stored.event.pid
+            case ToolCallStarted():
+                number -= 1
+                if number == 0:
+                    os.kill(pid, signal.SIGKILL)
+                    return stored.event.tool_call_id
+            case _:
+                pass
+    raise AssertionError("the session was deleted")
+
+
+@pytest.mark.slow
+@EACH_CALL
+async def test_l26_a_replay_survives_a_kill_in_any_of_its_calls(
+    recording: dict[str, Any], number: int, host: HostForTests, ground: Path
+) -> None:
+    for attempt in range(TRIES):
+        folder = workspace_of(recording, ground / f"work{attempt}")
+        name = f"{name_of(recording)}-{number}-{attempt}"
+        replayed = await replay_and_kill(recording, number, host, folder, name)
+        assert_nothing_lost_or_done_twice(replayed)
+        assert_final_files(recording, folder)
+        if replayed.was_hit:
+            assert_asked_again(replayed)
+            return
+    pytest.skip(f"the call ended before the kill {TRIES} times")
+
+
+def assert_nothing_lost_or_done_twice(replayed: Replayed) -> None:
+    """Each call has one request and one result, starts at most once, and none is poison."""
+    assert replayed.code == 0
+    assert replayed.told["status"] == "completed"
+    kinds = Counter(stored.event.kind for stored in replayed.events)
+    assert kinds["command_quarantined"] == kinds["operation_interrupted"] == 0
+    assert [stored.sequence for stored in replayed.events] == list(
+        range(1, len(replayed.events) + 1)
+    )
+    asked = [stored.event.tool_call_id for stored in replayed.events
+             if stored.event.kind == "tool_call_requested"]  # fmt: skip
+    begun = [stored.event.tool_call_id for stored in replayed.events
+             if stored.event.kind == "tool_call_started"]  # fmt: skip
+    done = [stored.event.tool_call_id for stored in replayed.events
+            if stored.event.kind == "tool_call_finished"]  # fmt: skip
+    assert len(asked) == len(set(asked))
+    assert sorted(done) == sorted(asked)
+    assert len(begun) == len(set(begun))
+    deaths = [stored.event for stored in replayed.events
+              if isinstance(stored.event, WorkerExited)
+              and stored.event.ending == "crashed"]  # fmt: skip
+    assert [death.signal for death in deaths] == [signal.SIGKILL]
+
+
+def assert_asked_again(replayed: Replayed) -> None:
+    """The killed call is asked again under a new id, unless it is known to have happened."""
+    requests, results = replayed.requests(), replayed.results()
+    call = requests[replayed.killed]
+    after = list(requests)[list(requests).index(replayed.killed) + 1 :]
+    again = [
+        one
+        for one in after
+        if (requests[one].tool, requests[one].arguments) == (call.tool, call.arguments)
+    ]
+    if results[replayed.killed].happened is not True:
+        assert again
+        assert results[again[0]].status != "interrupted"
