@@ -20,7 +20,7 @@ import psutil
 
 MARK = "PADDOCK_TEST"
 # A process that was told to go may need a moment, and more of it on a busy machine.
-GOING_SECONDS = 5.0
+GOING_SECONDS = 15.0
 # Opened once, on first use, by the interpreter or a library, and kept for the life of the process.
 KEPT_OPEN = ("/dev/null", "/dev/random", "/dev/tty", "/dev/urandom", "/proc/", "/sys/")
 # Traces of a host; in the clone none of them has any business.
