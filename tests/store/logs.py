@@ -6,7 +6,9 @@ session file.
 """
 
 import random
+import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from paddock.store.ids import (
     ToolCallId,
     uuid7,
 )
-from paddock.store.session_file import SessionFile, folder_of
+from paddock.store.session_file import SessionFile, folder_of, host_place
 
 START_US = 1_790_000_000_000_000
 """A time in September 2026."""
@@ -440,3 +442,20 @@ def a_day(seed: int = 1, *, turns: int = 5, **config: object) -> Story:
     for number in range(turns):
         story.turn(f"Task {number}: repair what is broken.")
     return story.exit()
+
+
+def host_log(data: Path, *epochs: int) -> None:
+    """Write the supervisor's own file, an event an epoch."""
+    with closing(sqlite3.connect(host_place(data).database)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS host_events (number INTEGER PRIMARY KEY, epoch INTEGER, "
+            "at INTEGER, kind TEXT, subject TEXT, detail TEXT)"
+        )
+        for epoch in epochs:
+            values = (epoch, START_US + epoch, "died", "store", '{"signal": 9}')
+            connection.execute(
+                "INSERT INTO host_events (epoch, at, kind, subject, detail) VALUES (?, ?, ?, ?, ?)",
+                values,
+            )
+        connection.commit()

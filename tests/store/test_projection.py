@@ -18,7 +18,6 @@ from pydantic import JsonValue
 from paddock.store import session
 from paddock.store.errors import AlreadyExists, AlreadyOwned, SessionNotFound, StoreError
 from paddock.store.events import stored_of
-from paddock.store.ids import SessionId
 from paddock.store.process import Keeper, LocalStore, open_local
 from paddock.store.projection import fold
 from paddock.store.projection.projector import BATCH_EVENTS, Projector
@@ -26,7 +25,7 @@ from paddock.store.projection.schema import PER_SESSION, VIEWS
 from paddock.store.projection.writing import Writer
 from paddock.store.protocol import json_rows
 from paddock.store.session_file import SessionFile, folder_of, host_place
-from tests.store.logs import Story, a_day, append
+from tests.store.logs import Story, a_day, append, host_log
 
 ORDER = {
     "events": "session_id, sequence",
@@ -294,20 +293,41 @@ def test_another_log_under_the_same_id_is_projected_anew(tmp_path: Path) -> None
 
 def test_the_hosts_own_log_is_shown_as_host_events(tmp_path: Path) -> None:
     a_day(1, turns=1).write(tmp_path)
-    place = host_place(tmp_path)
-    file = SessionFile.create(place, SessionId("host"), at_us=1)
-    story = Story(2)
-    story.generation = 3
-    story.start()
-    append(file, story.happened)
-    file.close(clean=True)
+    host_log(tmp_path, 1, 2)
     with open_local(tmp_path) as store:
-        ((epoch, kind),) = store.sql("SELECT epoch, kind FROM host_events").rows
-        assert (epoch, kind) == (4, "worker_started")
+        assert everything(store)["host_events"][0] == {
+            "epoch": 1,
+            "at": "2026-09-21T14:13:20.000001Z",
+            "kind": "died",
+            "subject": "store",
+            "detail": {"signal": 9},
+        }
         assert store.sql("SELECT count(*) FROM sessions").rows == [(1,)]
         assert store.sql("SELECT count(*) FROM events WHERE session_id = 'host'").rows == [(0,)]
+        assert store.verify() == []
+    epochs = "SELECT epoch FROM host_events ORDER BY epoch"
+    host_log(tmp_path, 3)
     with open_local(tmp_path) as store:
-        assert store.status().events == 0
+        assert store.status().events == 1
+        assert store.sql(epochs).rows == [(1,), (2,), (3,)]
+        store.rebuild()
+        assert store.sql(epochs).rows == [(1,), (2,), (3,)]
+
+
+def test_a_new_log_of_the_host_takes_the_place_of_the_old(tmp_path: Path) -> None:
+    host_log(tmp_path, 1, 2)
+    with open_local(tmp_path):
+        pass
+    for path in tmp_path.glob("host.sqlite*"):
+        path.unlink()
+    host_log(tmp_path, 7)
+    with open_local(tmp_path) as store:
+        assert store.sql("SELECT epoch FROM host_events").rows == [(7,)]
+        host_place(tmp_path).database.write_bytes(b"no database" * 1000)
+        store.keeper.projector.scan()
+        store.keeper.catch_up()
+        assert "the host's own log cannot be read" in store.status().word
+        assert store.sql("SELECT epoch FROM host_events").rows == [(7,)]
 
 
 # --- damage to a session ---

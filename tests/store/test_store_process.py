@@ -35,7 +35,7 @@ from paddock.store.protocol import (
     unpack_rows,
 )
 from paddock.store.session_file import SessionFile, folder_of
-from tests.store.logs import Story, a_day, append
+from tests.store.logs import Story, a_day, append, host_log
 
 ENDLESS = "SELECT sum(a.i * b.i) FROM range(10000000) a(i), range(10000000) b(i)"
 
@@ -134,6 +134,13 @@ async def test_a_head_that_is_told_is_followed(store: Running, client: StoreClie
     await until(is_seen)
     row = await client.session(story.session_id)
     assert row["last_sequence"] == len(story.happened)
+
+
+async def test_the_hosts_own_log_is_seen_at_once(store: Running, client: StoreClient) -> None:
+    await until_ready(client)
+    for epoch in (1, 2, 3):
+        host_log(store.data, epoch)
+        assert (await client.sql("SELECT max(epoch) FROM host_events")).rows == [(epoch,)]
 
 
 async def test_waiting_for_what_never_comes_times_out(store: Running, client: StoreClient) -> None:

@@ -33,6 +33,7 @@ from paddock.store.ids import SessionId
 from paddock.store.process.checking import compare
 from paddock.store.projection import (
     FILE_NAME,
+    HOST,
     Database,
     Progress,
     Projector,
@@ -53,6 +54,8 @@ REST_SECONDS = 5.0
 CHECKPOINT_BYTES = 8 * 1024 * 1024
 """A log of DuckDB's smaller than this is left where it is."""
 RETRY_SECONDS = 1.0
+HOST_SECONDS = 0.2
+"""How long a query waits for the host's own log, of which nobody tells."""
 SWAP_SECONDS = 30.0
 """How long a rebuild waits for queries, which it cancels, to end."""
 
@@ -101,6 +104,8 @@ class Keeper:
         """Give a query that runs. Raises as :class:`Asking` does, and TimedOut while it opens."""
         deadline = time.monotonic() + timeout_seconds
         database = self._enter(deadline)
+        if self._is_working:
+            self.projector.see_host(HOST_SECONDS)
         asking = Asking(
             database,
             query,
@@ -152,11 +157,12 @@ class Keeper:
                         seconds=timeout_seconds,
                     )
 
-    def learn(self, session_ids: Sequence[str]) -> None:
-        """The logs of these sessions have grown."""
+    def learn(self, heads: Mapping[SessionId, int]) -> None:
+        """These logs have grown, up to there; 0 is "nobody knows how far"."""
         projector = self._projector
         if projector is not None:
-            projector.learn(session_ids)
+            known = projector.sequence_of
+            projector.learn([one for one, head in heads.items() if not head or known(one) < head])
 
     def submit[T](self, job: Job[T]) -> "Future[T]":
         """Have the writing thread do something between two batches."""
@@ -206,8 +212,11 @@ class Keeper:
                 text = f"catching up, {progress.due} sessions to look at"
             case "ready":
                 text = f"{progress.sessions} sessions, up to date"
-        if progress.damaged:
-            text += f"; {_number(len(progress.damaged), 'session')} damaged and not up to date"
+        damaged = [damage for damage in progress.damaged if damage.session_id != HOST]
+        if damaged:
+            text += f"; {_number(len(damaged), 'session')} damaged and not up to date"
+        if len(damaged) < len(progress.damaged):
+            text += "; the host's own log cannot be read"
         if progress.waiting_for_fold:
             text += f"; {_number(progress.waiting_for_fold, 'session')} to be recovered first"
         return text

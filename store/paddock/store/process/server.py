@@ -175,7 +175,7 @@ class Server:
     def _handle(self, key: Key, request: Request) -> None:
         match request:
             case Heads():
-                self.keeper.learn(list(request.heads))
+                self.keeper.learn(request.heads)
             case More():
                 running = self._running.get(key)
                 if running is not None:

@@ -17,6 +17,7 @@ from pydantic_core import from_json, to_json
 
 from paddock.store.events import Row
 from paddock.store.projection import schema
+from paddock.store.projection.host_log import HostRow
 from paddock.store.upcast import upcast
 
 HOST = "host"
@@ -144,19 +145,11 @@ def apply(folded: Folded, row: Row, batch: Batch) -> None:
         take(folded, row, payload, batch)
 
 
-def apply_host(folded: Folded, row: Row, batch: Batch) -> None:
-    """Take the next row of the host's own log in: it shows in ``host_events`` alone.
-
-    Raises:
-        ValueError: The payload is no JSON object.
-    """
-    payload = from_json(row.payload)
-    folded.sequence = row.sequence
-    folded.hash = row.hash
-    subject = payload.pop("subject", None)
-    batch.size_bytes += len(row.payload)
-    detail = to_json(payload).decode()
-    batch.host_events.append((row.generation, row.occurred_at, row.kind, subject, detail))
+def apply_host(folded: Folded, row: HostRow, batch: Batch) -> None:
+    """Take the next event of the host's own log in: it shows in ``host_events`` alone."""
+    folded.sequence = row.number
+    batch.size_bytes += len(row.detail)
+    batch.host_events.append((row.epoch, row.at, row.kind, row.subject, row.detail))
 
 
 # --- what is kept between batches ---

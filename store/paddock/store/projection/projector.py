@@ -25,7 +25,7 @@ from paddock.store.errors import (
 )
 from paddock.store.events import Row
 from paddock.store.ids import SessionId
-from paddock.store.projection import fold
+from paddock.store.projection import fold, host_log
 from paddock.store.projection.database import Database
 from paddock.store.projection.fold import HOST, Batch, Folded
 from paddock.store.projection.writing import Writer
@@ -45,6 +45,8 @@ ASK_AGAIN_SECONDS = 0.05
 """How often a waiting reader has its session looked at, where nobody tells of its commits."""
 OPEN_READERS = 200
 """1.2 ms to open one; 200 that are open are tailed in 9 ms (DESIGN §5)."""
+NO_FILE = "- -"
+"""The stamp of a file that is not there."""
 KEPT_SESSIONS = 2_000
 """Folded sessions kept in memory; others are read from their row when they go on."""
 FAILURES = (KeyError, TypeError, ValueError, AttributeError)
@@ -184,6 +186,19 @@ class Projector:
                 self._changed.wait(min(left, ASK_AGAIN_SECONDS))
         return self.sequence_of(session_id) >= sequence
 
+    def see_host(self, seconds: float) -> None:
+        """Wait until the host's own log is projected as it is now; nobody tells of it."""
+        stamp = self._stamp(HOST)
+        deadline = time.monotonic() + seconds
+        with self._changed:
+            while self._stamps.get(HOST, NO_FILE) != stamp and not self._is_closed:
+                left = deadline - time.monotonic()
+                if left <= 0 or HOST in self._damaged:
+                    return
+                self._due.add(HOST, told=True)
+                self._changed.notify_all()
+                self._changed.wait(min(left, ASK_AGAIN_SECONDS))
+
     def wait_due(self, seconds: float) -> bool:
         """Wait until a session is due, at most ``seconds``; return whether one is."""
         with self._changed:
@@ -272,8 +287,7 @@ class Projector:
         with self._changed:
             if self._is_rebuilding and not self._left_to_rebuild and not self._due:
                 self._is_rebuilding = False
-            if count:
-                self._changed.notify_all()
+            self._changed.notify_all()
         return count
 
     def catch_up(self, session_id: str | None = None, *, seconds: float = 3_600.0) -> int:
@@ -384,6 +398,8 @@ class Projector:
         self, session_id: str, page: int, batch: Batch, touched: dict[str, Folded]
     ) -> tuple[int, bool]:
         """Fold a session's next page into the batch; return its events, and if more is left."""
+        if session_id == HOST:
+            return self._take_host(page, batch, touched)
         stamp = self._stamp(session_id)  # before it is read: what comes after changes it
         try:
             reader = self._reader(session_id)
@@ -424,12 +440,31 @@ class Projector:
             self._writer.forget_damage(session_id)
         return len(rows), has_more
 
+    def _take_host(self, page: int, batch: Batch, touched: dict[str, Folded]) -> tuple[int, bool]:
+        stamp = self._stamp(HOST)
+        try:
+            rows = host_log.read(host_place(self.data).database, self.sequence_of(HOST), page)
+            if rows and rows[0].number <= self.sequence_of(HOST):
+                self.erase([HOST])  # another file than before
+        except StoreError as error:
+            self._note_damage(HOST, error)
+            return 0, False
+        if rows:
+            folded = touched[HOST] = self._session(HOST)
+            for row in rows:
+                fold.apply_host(folded, row, batch)
+        has_more = len(rows) == page
+        if not has_more and self._stamps.get(HOST) != stamp:
+            self._stamps[HOST] = self._new_stamps[HOST] = stamp
+        if self._damaged.pop(HOST, None) is not None:
+            self._writer.forget_damage(HOST)
+        return len(rows), has_more
+
     def _fold_in(self, session_id: str, folded: Folded, rows: list[Row], batch: Batch) -> bool:
         part = Batch(position=batch.position)
-        take = fold.apply_host if session_id == HOST else fold.apply
         for row in rows:
             try:
-                take(folded, row, part)
+                fold.apply(folded, row, part)
             except FAILURES as error:
                 what = f"event {row.sequence} ({row.kind}) cannot be folded: {error!r}"
                 self._forget(session_id)

@@ -320,7 +320,7 @@ ANNOTATIONS = View(
         _text("operation_id", "NULL: about the session"),
         _text("key"),
         Column("value", "JSON"),
-        _text("by"),
+        _text("by", 'a word of SQL: write `"by"`'),
         _time("created_at"),
     ),
 )
@@ -348,7 +348,7 @@ HOST_EVENTS = View(
     "Starts, stops and deaths of supervisor, store and zygote.",
     (
         _big("epoch"),
-        _time("at"),
+        _time("at", 'a word of SQL: write `"at"`'),
         _text("kind"),
         _text("subject"),
         Column("detail", "JSON"),

@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 
 from paddock.store.projection import schema
-from paddock.store.projection.fold import Batch, Folded, dump
+from paddock.store.projection.fold import HOST, Batch, Folded, dump
 
 _STATE_COLUMNS = {
     "session_id": "VARCHAR",
@@ -100,6 +100,8 @@ class Writer:
         connection = self.connection
         connection.begin()
         try:
+            if HOST in session_ids:
+                connection.execute("DELETE FROM internal.host_events")
             for table in (*schema.PER_SESSION, "state", "stamps", "damaged"):
                 connection.execute(
                     f"DELETE FROM internal.{table} WHERE session_id IN "  # noqa: S608 - our own names
