@@ -268,6 +268,16 @@ def test_f1_a_removed_database_is_damage_and_not_a_session_that_never_was(folder
         SessionFile.create(folder, SESSION, at_us=AT_US)
 
 
+def test_f1_a_log_without_its_database_is_no_new_session(unclean: Path, tmp_path: Path) -> None:
+    copy = copy_of(unclean, tmp_path / "copy")
+    (copy / "session.sqlite").unlink()
+    (copy / "owner.lock").unlink()
+    with pytest.raises(Damaged):
+        SessionFile.create(copy, SESSION, at_us=AT_US)
+    with pytest.raises(Damaged):
+        own(copy)
+
+
 def test_f1_a_database_overwritten_with_noise_is_noticed(folder: Path) -> None:
     make(folder, 3)
     noise = random.Random(1).randbytes(20_000)

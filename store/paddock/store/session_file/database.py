@@ -87,17 +87,20 @@ def build(place: Place, session_id: SessionId, *, at_us: int) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        for leftover in (place.wal, place.shm):  # an old log would be replayed into the new file
-            leftover.unlink(missing_ok=True)
         new.rename(place.database)
         sync_folder(place.folder)
 
 
 def connect_to_write(place: Place) -> sqlite3.Connection:
     """Open the file, which must be there, as its owner, under its lock."""
-    checkpoint = f"PRAGMA wal_autocheckpoint = {FOLD_PAGES}"
+    pragmas = (
+        "PRAGMA synchronous = FULL",
+        "PRAGMA fullfsync = ON",  # macOS alone: its fsync stops at the disk's cache
+        "PRAGMA checkpoint_fullfsync = ON",
+        f"PRAGMA wal_autocheckpoint = {FOLD_PAGES}",
+    )
     with translated(place.database):
-        return _connect(place, "mode=rw", "PRAGMA synchronous = FULL", checkpoint)
+        return _connect(place, "mode=rw", *pragmas)
 
 
 def connect_to_read(place: Place) -> sqlite3.Connection:
@@ -108,7 +111,7 @@ def connect_to_read(place: Place) -> sqlite3.Connection:
         except sqlite3.OperationalError as error:
             # SQLite makes its index file even for reading. On a disk that cannot be written it may
             # do without, if the log is folded and nobody can be writing it.
-            is_unwritable = error.sqlite_errorcode & 0xFF in _UNWRITABLE
+            is_unwritable = getattr(error, "sqlite_errorcode", 0) & 0xFF in _UNWRITABLE
             if not is_unwritable or place.has_wal() or is_owned(place):
                 raise
             return _connect(place, "mode=ro&immutable=1", "PRAGMA query_only = ON")

@@ -19,6 +19,7 @@ import os
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from zlib import crc32
 
@@ -82,14 +83,25 @@ def this_process(generation: int = 0) -> Holder:
 def start_ticks_of(pid: int) -> int | None:
     """Return when a process started, in clock ticks since boot, or None if there is none.
 
-    A zombie counts as none: it holds no lock any more.
+    A zombie counts as none: it holds no lock any more. Where there is no /proc, 0 while it runs.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
-        return None
+        return None if Path("/proc/self").exists() else _is_there(pid)
     fields = stat[stat.rindex(b")") + 2 :].split()  # the name before it may hold anything
     return None if fields[0] in {b"Z", b"X"} else int(fields[19])
+
+
+@cache
+def _is_there(pid: int) -> int | None:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass  # somebody else's, but there
+    return 0
 
 
 def boot_id() -> str:

@@ -30,11 +30,6 @@ class Place:
         return self.folder / (self.database_name + "-wal")
 
     @property
-    def shm(self) -> Path:
-        """SQLite's index of the write-ahead log, shared in memory."""
-        return self.folder / (self.database_name + "-shm")
-
-    @property
     def lock(self) -> Path:
         """The file whose lock makes an owner."""
         return self.folder / self.lock_name
