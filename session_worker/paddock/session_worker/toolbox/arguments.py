@@ -1,6 +1,7 @@
 """The arguments of a call: what a tool takes, and which faults a call's arguments have."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
@@ -26,8 +27,12 @@ class Arguments(BaseModel):
     )
 
 
+@cache
 def schema(kind: type[Arguments], *, by_alias: bool = False) -> dict[str, object]:
-    """Return the JSON schema a model is shown, without the titles that only cost it tokens."""
+    """Return the JSON schema a model is shown, without the titles that only cost it tokens.
+
+    Drawn once for each kind; not to be changed by who gets it.
+    """
     drawn = kind.model_json_schema(by_alias=by_alias)
     return _plain({key: value for key, value in drawn.items() if key != "description"})
 

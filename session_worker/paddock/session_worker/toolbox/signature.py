@@ -42,7 +42,7 @@ def schema_of(function: Function) -> dict[str, object]:
         BadSignature: A parameter has no schema, or no name (``*args``).
     """
     try:
-        drawn = schema(signature_of(function).model, by_alias=True)
+        drawn = dict(schema(signature_of(function).model, by_alias=True))
     except BadSignature:
         raise
     except Exception as error:  # pydantic has no common one for types without a schema
