@@ -30,6 +30,7 @@ from paddock.session_worker.ledger import (
     is_struck,
     known_answer,
     obey,
+    operation_to_end,
     result,
     start_call,
     title_of,
@@ -406,6 +407,12 @@ class Engine:
         words, command_id = stimulus.words, stimulus.command_id
         if self.session.answer_to(command_id) is not None:
             return
+        if isinstance(words, Interrupt):
+            try:  # before anything is stopped: what is at work may be another operation by now
+                operation_to_end(self.session, words.operation_id)
+            except Refused as refused:
+                self._reject(command_id, refused, now)
+                return
         if isinstance(words, Interrupt | Delete):
             self._stopping_for = (*self._stopping_for, stimulus)
             self._stop_work()

@@ -563,6 +563,20 @@ def cancel(
     Raises:
         NothingToInterrupt: None is at work, or another than the one that was named.
     """
+    operation = operation_to_end(session, operation_id)
+    return [
+        *close_calls(session, "cancelled", "was cancelled"),
+        *_close_model_call(operation, "cancelled"),
+        OperationCancelled(command_id=command_id, operation_id=operation.operation_id),
+    ]
+
+
+def operation_to_end(session: Session, operation_id: OperationId | None) -> Operation:
+    """Return the operation at work, if it is the one that is named (or none is).
+
+    Raises:
+        NothingToInterrupt: None is at work, or another than the one that was named.
+    """
     operation = session.conversation.operation
     if operation is None:
         message = "no operation is at work"
@@ -570,11 +584,7 @@ def cancel(
     if operation_id is not None and operation.operation_id != operation_id:
         message = f"operation {operation_id!r} is not at work; {operation.operation_id!r} is"
         raise NothingToInterrupt(message, operation_id=operation.operation_id)
-    return [
-        *close_calls(session, "cancelled", "was cancelled"),
-        *_close_model_call(operation, "cancelled"),
-        OperationCancelled(command_id=command_id, operation_id=operation.operation_id),
-    ]
+    return operation
 
 
 def fail(session: Session, operation: Operation, error_kind: str, error: str) -> list[Event]:

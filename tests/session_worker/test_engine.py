@@ -1,0 +1,37 @@
+"""What an engine does with commands that come at a bad time, played with values."""
+
+from paddock.session_worker.engine import RunCall
+from paddock.session_worker.turn import AskModel
+from tests.session_worker.play import Play, call
+
+
+def running_call() -> Play:
+    """Return a play whose only call runs."""
+    play = Play()
+    play.send("read it")
+    play.model_says(call("read_file", path="a"))
+    play.prepare_all()
+    assert play.has(RunCall)
+    return play
+
+
+def test_c1_an_interrupt_of_another_operation_stops_nothing() -> None:
+    play = running_call()
+    answered = play.command("interrupt", operation_id="an-operation-that-ended-before")
+    assert answered.code == "nothing_to_interrupt"
+    assert play.has(RunCall)
+    play.finish()
+    assert play.has(AskModel)
+    play.model_says("done")
+    assert play.kinds[-1] == "operation_completed"
+
+
+def test_c1_a_late_interrupt_leaves_the_next_operations_request_alone() -> None:
+    play = Play()
+    first = play.send("one")
+    play.model_says("done")
+    play.send("two")
+    answered = play.command("interrupt", operation_id=first.operation_id)
+    assert answered.code == "nothing_to_interrupt"
+    play.model_says("done as well")
+    assert play.count("operation_completed") == 2
