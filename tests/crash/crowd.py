@@ -6,6 +6,7 @@ workspace: ``effects.log`` gets a line each time a shell command or a payment ru
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ SESSIONS = 20
 PROMPTS = 60
 """More than any session gets to answer before it is enough."""
 HERE = Path(__file__).parent
+KILLED = frozenset({"signal", "unknown"})
+"""Reasons of those who were killed; of an adopted one the kernel may not tell by what."""
 
 
 @dataclass(slots=True)
@@ -183,11 +186,18 @@ class Crowd:
                 faults.append(f"{token!r} was paid {starts} times")
         return faults
 
-    def work_faults(self, actor: Actor) -> list[str]:
+    def work_faults(self, actor: Actor, log: list[Stored]) -> list[str]:
         """Compare what completed with what stands in the workspace."""
         faults = []
+        deaths = Counter(
+            stored.event.struck_operation_id
+            for stored in log
+            if stored.event.kind == "worker_exited" and stored.event.reason in KILLED
+        )
         for prompt, outcome in enumerate(actor.outcomes):
             token = f"{actor.name}.{prompt}"
+            if outcome.status == "interrupted" and deaths[outcome.operation_id] > 1:
+                continue  # it was killed twice: quarantined, as it must be
             if outcome.status != "completed":
                 faults.append(f"{token}: {outcome.status}: {outcome.error}")
             elif outcome.final_message != f"done: {token}":

@@ -185,7 +185,7 @@ async def look(crowd: Crowd, made: HostForTests, host: Host) -> list[str]:
             *judge.file_faults(made.data, actor.session_id),
             *judge.shown_faults(actor.shown, log),
             *acceptance_faults(actor, log),
-            *crowd.work_faults(actor),
+            *crowd.work_faults(actor, log),
             *crowd.effect_faults(actor, log),
         ]
         head = len(log)
