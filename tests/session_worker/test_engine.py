@@ -1,6 +1,8 @@
 """What an engine does with commands that come at a bad time, played with values."""
 
 from paddock.session_worker.engine import RunCall
+from paddock.session_worker.model import ModelFailed
+from paddock.session_worker.stimuli import LacksCredentials
 from paddock.session_worker.turn import AskModel
 from tests.session_worker.play import Play, call
 
@@ -35,3 +37,32 @@ def test_c1_a_late_interrupt_leaves_the_next_operations_request_alone() -> None:
     assert answered.code == "nothing_to_interrupt"
     play.model_says("done as well")
     assert play.count("operation_completed") == 2
+
+
+def lacking() -> Play:
+    """Return a play whose model cannot be asked for want of secrets."""
+    play = Play()
+    play.send("hello")
+    asked = play.one(AskModel)
+    play.take(LacksCredentials(asked.model_call_id, "no key", 1.0))
+    assert play.engine.stage() == "needs_credentials"
+    return play
+
+
+def test_an_operation_that_lacked_secrets_leaves_the_next_one_as_it_is() -> None:
+    play = lacking()
+    play.command("interrupt")
+    play.send("again")
+    assert play.engine.stage() == "working"
+    assert not play.engine.is_at_rest()
+    play.model_fails(ModelFailed("overloaded", "try later"))
+    play.retry()
+    play.model_says("done")
+    assert play.engine.stage() == "resting"
+
+
+def test_another_model_is_asked_without_the_secrets_that_the_first_one_lacked() -> None:
+    play = lacking()
+    play.command("set_model", model="script:other")
+    play.model_says("done")
+    assert play.count("operation_completed") == 1

@@ -49,11 +49,12 @@ from paddock.session_worker.protocol import (
     Interrupt,
     NotAccepted,
     SetMode,
+    SetModel,
     Settled,
     Stage,
     Suspend,
 )
-from paddock.session_worker.redaction import holds_mark, without_secrets
+from paddock.session_worker.redaction import holds_mark, storable, without_secrets
 from paddock.session_worker.stimuli import (
     AgentEnded,
     Answered,
@@ -253,7 +254,7 @@ class Engine:
 
     def emit(self, events: Iterable[Event], now: Moment) -> None:
         """Fold events, secrets taken out, and put them down for the commit of this batch."""
-        for event in events:
+        for event in map(storable, events):
             clean = without_secrets(event, self._secrets)
             sequence = self.session.sequence + 1
             evolve(
@@ -293,7 +294,12 @@ class Engine:
             case PrepareCall():
                 self.in_flight = replace(flight, calls=flight.calls | {effect.tool_call_id})
             case AskModel():
-                self.in_flight = replace(flight, model_call=effect.model_call_id, retry="none")
+                self.in_flight = replace(
+                    flight,
+                    model_call=effect.model_call_id,
+                    retry="none",
+                    needs_credentials=False,  # until this request, too, is found to lack them
+                )
             case RetryLater():
                 self.in_flight = replace(flight, retry="waiting")
             case RunAgent():
@@ -422,6 +428,8 @@ class Engine:
         except Refused as refused:
             self._reject(command_id, refused, now)
             return
+        if isinstance(words, SetModel):  # which may need no secrets, or others
+            self.in_flight = replace(self.in_flight, needs_credentials=False)
         if isinstance(words, Decide | SetMode):
             self.emit(cascade(self.session, self._toolkit), now)
 
