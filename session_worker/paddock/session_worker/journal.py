@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from paddock.session_worker.toolbox.threads import in_thread
 from paddock.store.events import Event, Row
 from paddock.store.session import FOLD_VERSION, Session, dump, evolve, load
 from paddock.store.session_file import SessionFile, events_of
@@ -73,8 +74,15 @@ class Journal:
         return await self._do(again)
 
     async def keep(self, source: Path) -> str:
-        """Keep a file's content as a blob of the session; return its digest."""
-        return (await self._do(lambda: self.file.put_blob(source))).digest
+        """Keep a file's content as a blob of the session; return its digest.
+
+        In a thread of its own: it may take seconds, and commits go in between. Who is cancelled
+        leaves it alone; a blob that nothing names does no harm.
+
+        Raises:
+            StoreError, TooLarge: It could not be read or stored.
+        """
+        return (await in_thread(lambda: self.file.put_blob(source))).digest
 
     async def keep_snapshot(self, session: Session, *, now: bool = False) -> None:
         """Keep the folded state if enough came since the last time, or ``now``."""

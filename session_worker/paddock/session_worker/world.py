@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
@@ -32,6 +33,7 @@ from paddock.session_worker.stimuli import (
 from paddock.session_worker.toolbox.threads import in_thread
 from paddock.session_worker.tools import BadCall, Plan, Room, Tool
 from paddock.session_worker.turn import AskModel, model_items
+from paddock.store.errors import StoreError, TooLarge
 from paddock.store.ids import ToolCallId
 from paddock.store.session import Call, Session
 
@@ -130,11 +132,20 @@ class World:
             happened = tool.happened(plan.intent, self.room) if plan.intent else None
             self._arrive(CallEnded(call_id, None, happened=happened))
             return
-        blob = None
-        if outcome.spool is not None:
-            blob = await self._journal.keep(outcome.spool)
-            outcome.spool.unlink(missing_ok=True)
+        blob = None if outcome.spool is None else await self._keep(outcome.spool)
         self._arrive(CallEnded(call_id, outcome, blob))
+
+    async def _keep(self, spool: Path) -> str | None:
+        """Keep a call's whole output; without room, or when stopped, its head and tail must do."""
+        try:
+            return await self._journal.keep(spool)
+        except (StoreError, TooLarge) as error:
+            print(f"output not kept: {error.message}", file=sys.stderr)  # noqa: T201 - for its log
+            return None
+        except asyncio.CancelledError:
+            return None  # the call itself is over: what came of it is still to be told
+        finally:
+            spool.unlink(missing_ok=True)  # noqa: ASYNC240 - takes no time
 
     def happened(self, call: Call) -> bool | None:
         """Tell after a death whether an intent took effect; blocking, for the start only."""

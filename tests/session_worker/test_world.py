@@ -1,0 +1,99 @@
+"""What became of a call is told whatever becomes of keeping its output."""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from paddock.session_worker.journal import Journal
+from paddock.session_worker.stimuli import CallEnded, Stimulus
+from paddock.session_worker.tools import Plan, Progress, Room, ToolOutcome, ToolSpec
+from paddock.session_worker.world import World
+from paddock.store.events import SessionConfig, SessionCreated
+from paddock.store.ids import CommandId, SessionId, ToolCallId
+from paddock.store.session_file import SessionFile, folder_of
+
+SESSION = SessionId("01890000-0000-7000-8000-000000000001")
+CALL = ToolCallId("call")
+PLAN = Plan("loud", {}, None, "call")
+DEADLINE_SECONDS = 20.0
+
+
+class Loud:
+    """A tool whose whole output is where the test says."""
+
+    spec = ToolSpec("loud", "", {}, "none", "allow", 1.0, 1, exclusive=False)
+
+    def __init__(self, spool: Path) -> None:
+        self.spool = spool
+
+    def prepare(self, _arguments: Mapping[str, object], _room: Room) -> Plan:
+        return PLAN
+
+    async def run(self, _plan: Plan, _room: Room, _progress: Progress) -> ToolOutcome:
+        return ToolOutcome("ok", "head and tail", output_bytes=100, spool=self.spool)
+
+    def happened(self, _intent: Mapping[str, object], _room: Room) -> bool | None:
+        return None
+
+
+class Stage:
+    """A world with one tool, on a real file."""
+
+    def __init__(self, home: Path, spool: Path) -> None:
+        self.file = SessionFile.create(folder_of(home, SESSION), SESSION, at_us=1)
+        self.journal = Journal(self.file)
+        self.arrived: asyncio.Queue[Stimulus] = asyncio.Queue()
+        room = Room(home, {}, f"{SESSION}.1", home)
+        self.world = World(
+            self.journal,
+            {"loud": Loud(spool)},
+            room,
+            {},
+            self.arrived.put_nowait,
+            lambda _delta: None,
+        )
+
+    async def ended(self) -> CallEnded:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            stimulus = await self.arrived.get()
+        assert isinstance(stimulus, CallEnded)
+        return stimulus
+
+    async def close(self) -> None:
+        await self.world.close()
+        await self.journal.close(clean=True)
+
+
+def test_a_call_whose_output_cannot_be_kept_ends_as_it_ended(tmp_path: Path) -> None:
+    async def play() -> None:
+        stage = Stage(tmp_path, tmp_path / "not-there")
+        stage.world.run_call(CALL, PLAN)
+        ended = await stage.ended()
+        assert ended.outcome is not None
+        assert (ended.outcome.status, ended.blob) == ("ok", None)
+        await stage.close()
+
+    asyncio.run(play())
+
+
+def test_c1_a_call_stopped_while_its_output_is_kept_ends_and_commits_go_on(tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    os.mkfifo(spool)  # whoever reads it waits for the test
+
+    async def play() -> None:
+        stage = Stage(tmp_path, spool)
+        stage.world.run_call(CALL, PLAN)
+        writer = await asyncio.to_thread(os.open, spool, os.O_WRONLY)  # it is being kept
+        config = SessionConfig(workspace="/w")
+        created = SessionCreated(config=config, command_id=CommandId(SESSION))
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            assert await stage.journal.append([created], 0, 1) == 1
+        stage.world.stop()
+        ended = await stage.ended()
+        assert ended.outcome is not None
+        assert ended.outcome.status == "ok"
+        os.close(writer)
+        await stage.close()
+
+    asyncio.run(play())
