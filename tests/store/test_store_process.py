@@ -67,7 +67,8 @@ class Running:
         return self.process.returncode
 
     def client(self) -> StoreClient:
-        return StoreClient(self.address)
+        # Its start takes half a second, and a busy machine its time.
+        return StoreClient(self.address, connect_seconds=60)
 
 
 @pytest.fixture
@@ -329,6 +330,17 @@ async def test_f13_a_second_store_on_the_folder_is_refused_with_the_pid_of_the_f
         pass
     assert caught.value.facts["pid"] == store.process.pid
     assert (await client.sql("SELECT 1")).rows == [(1,)]  # its socket was not taken either
+
+
+async def test_the_next_supervisors_store_waits_for_the_last_ones_to_leave(
+    store: Running, client: StoreClient, home: Path
+) -> None:
+    assert (await client.status()).pid == store.process.pid
+    second = Running(home, "--wait-seconds", "60")
+    assert (await client.status()).pid == store.process.pid
+    store.end()
+    assert (await client.status()).pid == second.process.pid
+    assert second.end() == 0
 
 
 async def test_f11_bytes_that_are_no_request_are_refused_and_nobody_else_notices(

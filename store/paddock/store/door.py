@@ -83,12 +83,19 @@ class StoreClient:
     """Asks the store at an address (``ipc://…/store.sock``).
 
     A question whose store dies is asked again of the next one, unless rows of it were given out
-    already. Every method raises StoreGone where none comes up in ``CONNECT_SECONDS``, TimedOut at
+    already. Every method raises StoreGone where none comes up in ``connect_seconds``, TimedOut at
     its deadline, and whatever the store itself told, as the class of its ``code``.
     """
 
-    def __init__(self, address: str, *, context: zmq.asyncio.Context | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        context: zmq.asyncio.Context | None = None,
+        connect_seconds: float = CONNECT_SECONDS,
+    ) -> None:
         self.address = address
+        self._connect_seconds = connect_seconds
         self._own_context = context is None
         self._context = context or zmq.asyncio.Context()
         self._link: _Link | None = None
@@ -285,7 +292,7 @@ class StoreClient:
             if self._link is not None:
                 await self._link.close()
             self._link = _Link(self._context, self.address)
-        await self._link.wait_connected(min(seconds, CONNECT_SECONDS))
+        await self._link.wait_connected(min(seconds, self._connect_seconds))
         return self._link
 
 

@@ -142,4 +142,5 @@ def _command(data: Path, runtime: Path) -> list[str]:
         *(sys.executable, "-P", "-m", "paddock.store.process"),
         *("--data", str(data), "--runtime", str(runtime)),
         *("--supervisor-pid", str(os.getpid())),
+        *("--wait-seconds", "15"),  # the store of the supervisor before leaves in 10
     ]

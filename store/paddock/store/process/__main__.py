@@ -100,12 +100,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--runtime", type=Path, required=True, help="the folder of the socket")
     parser.add_argument("--supervisor-pid", type=int, help="end when that process has gone")
     parser.add_argument("--grace-seconds", type=float, default=10.0, help="that long after it")
+    parser.add_argument(
+        "--wait-seconds", type=float, default=0.0, help="for the store before this one to leave"
+    )
     parser.add_argument("--memory-mb", type=int, default=1024, help="what DuckDB may take")
     parser.add_argument("--threads", type=int, default=2, help="of DuckDB")
     given = parser.parse_args(arguments)
     settings = Settings(memory_limit_mb=given.memory_mb, threads=given.threads)
     try:
-        keeper = Keeper(given.data, settings=settings)
+        keeper = Keeper(given.data, settings=settings, wait_seconds=given.wait_seconds)
     except AlreadyOwned as error:
         sys.stderr.write(f"paddock store: {error.message}\n")
         return OWNED

@@ -54,6 +54,7 @@ REST_SECONDS = 5.0
 CHECKPOINT_BYTES = 8 * 1024 * 1024
 """A log of DuckDB's smaller than this is left where it is."""
 RETRY_SECONDS = 1.0
+LOCK_POLL_SECONDS = 0.05
 HOST_SECONDS = 2.0
 """How long a query about it waits for the host's own log, of which nobody tells."""
 SWAP_SECONDS = 30.0
@@ -65,12 +66,20 @@ type Job[T] = Callable[["Keeper"], T]
 class Keeper:
     """Holds ``store.lock`` from the start to :meth:`close`.
 
+    ``folds_files``: files whose owner died are folded in here, since no host will do it.
+
     Raises:
-        AlreadyOwned: A store has this data folder already; the facts give its ``pid``.
+        AlreadyOwned: A store has this data folder, still after ``wait_seconds``; the facts give
+            its ``pid``.
     """
 
     def __init__(
-        self, data: Path, *, settings: Settings | None = None, folds_files: bool = False
+        self,
+        data: Path,
+        *,
+        settings: Settings | None = None,
+        folds_files: bool = False,
+        wait_seconds: float = 0.0,
     ) -> None:
         self.data = data
         self.path = data / FILE_NAME
@@ -79,7 +88,7 @@ class Keeper:
         self.is_ready = threading.Event()
         self._settings = settings
         self._fold_file = self._fold if folds_files else None
-        self._lock = _take_lock(data)
+        self._lock = _take_lock(data, wait_seconds)
         self._database: Database | None = None
         self._projector: Projector | None = None
         self._gate = threading.Condition()
@@ -103,17 +112,18 @@ class Keeper:
     ) -> Iterator[Asking]:
         """Give a query that runs. Raises as :class:`Asking` does, and TimedOut while it opens."""
         deadline = time.monotonic() + timeout_seconds
-        database = self._enter(deadline)
-        if self._is_working and "host_events" in query.lower():
-            self.projector.see_host(min(HOST_SECONDS, timeout_seconds))
-        asking = Asking(
-            database,
-            query,
-            params,
-            timeout_seconds=max(deadline - time.monotonic(), 0.001),
-            row_limit=row_limit,
-        )
-        with self._gate:
+        self._enter(deadline)
+        projector = self._projector
+        if self._is_working and projector is not None and "host_events" in query.lower():
+            projector.see_host(min(HOST_SECONDS, timeout_seconds))
+        with self._gate:  # known to a rebuild before the file can go
+            asking = Asking(
+                self._when_open(deadline),
+                query,
+                params,
+                timeout_seconds=max(deadline - time.monotonic(), 0.001),
+                row_limit=row_limit,
+            )
             self._askings.add(asking)
         try:
             with asking:
@@ -137,10 +147,12 @@ class Keeper:
             TimedOut: It took longer.
         """
         deadline = time.monotonic() + timeout_seconds
-        self._enter(deadline)
         for session_id, sequence in heads.items():
             while True:
-                projector = self.projector
+                self._enter(deadline)
+                projector = self._projector
+                if projector is None:
+                    continue  # it is being replaced, and _enter waits for that
                 left = deadline - time.monotonic()
                 if projector.wait_until(session_id, sequence, left):
                     break
@@ -275,6 +287,9 @@ class Keeper:
         scanned = moved = time.monotonic()
         is_dirty = True
         while not self._is_stopped.is_set():
+            if self._projector is None:  # a rebuild failed half way: the disk is full, say
+                self._cure(duckdb.Error(self.notice or "the file could not be made anew"))
+                continue
             self._do_jobs()
             try:
                 if time.monotonic() - scanned > SCAN_SECONDS:
@@ -389,19 +404,23 @@ class Keeper:
 
     # --- inside ---
 
-    def _enter(self, deadline: float) -> Database:
-        """Return the database, waiting while it is opened or replaced."""
+    def _enter(self, deadline: float) -> None:
+        """Wait while the database is opened or replaced."""
         if not self.is_ready.wait(max(deadline - time.monotonic(), 0)):
             raise TimedOut("the store is still opening its file; ask again")
         with self._gate:
-            while self._is_swapping and not self._is_stopped.is_set():
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise TimedOut("the store is replacing its file; ask again")
-                self._gate.wait(left)
-            if self._is_stopped.is_set() or self._database is None:
-                raise StoreError("the store is going; ask again")
-            return self._database
+            self._when_open(deadline)
+
+    def _when_open(self, deadline: float) -> Database:
+        """Return the database when it is there. Called with the gate held."""
+        while self._is_swapping and not self._is_stopped.is_set():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimedOut("the store is replacing its file; ask again")
+            self._gate.wait(left)
+        if self._is_stopped.is_set() or self._database is None:
+            raise StoreError("the store is going, or has no file yet; ask again")
+        return self._database
 
     def _open(self, *, is_rebuild: bool) -> None:
         database = Database(self.path, self._settings)
@@ -430,6 +449,7 @@ class Keeper:
                 raise StoreError("a query does not end; the file cannot be replaced")
         if self._projector is not None:
             self._projector.close()
+            self._projector = None
         if self._database is not None:
             self._database.close()
             self._database = None
@@ -466,7 +486,9 @@ class Keeper:
             except duckdb.Error as error:
                 future.set_exception(StoreError(str(error)))
                 if is_damage(error):
-                    self.rebuild(str(error))
+                    self._cure(error)
+            if self._projector is None:
+                return
 
     def _has_sessions(self) -> bool:
         return any((self.data / "sessions").glob("*/*"))
@@ -480,20 +502,25 @@ def _fold_copy(path: Path) -> None:
         connection.execute("CHECKPOINT")
 
 
-def _take_lock(data: Path) -> int:
+def _take_lock(data: Path, wait_seconds: float) -> int:
     path = data / LOCK_NAME
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.read(descriptor, 100).decode("ascii", "replace").strip()
-        os.close(descriptor)
-        pid = int(holder) if holder.isdigit() else None
-        message = f"the store of {str(data)!r} is open already, by pid {holder or 'unknown'}"
-        raise AlreadyOwned(f"{message}; ask it, or end it", pid=pid) from error
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    return descriptor
+    deadline = time.monotonic() + wait_seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() < deadline:
+                time.sleep(LOCK_POLL_SECONDS)
+                continue
+            holder = os.pread(descriptor, 100, 0).decode("ascii", "replace").strip()
+            os.close(descriptor)
+            pid = int(holder) if holder.isdigit() else None
+            message = f"the store of {str(data)!r} is open already, by pid {holder or 'unknown'}"
+            raise AlreadyOwned(f"{message}; ask it, or end it", pid=pid) from error
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        return descriptor
 
 
 def _number(count: int, of: str) -> str:
