@@ -16,6 +16,7 @@ import msgpack
 import zmq
 
 from paddock.session_worker.protocol import Command
+from paddock.store.errors import NeedsFold
 from paddock.store.events import decode
 from paddock.store.ids import CommandId, SessionId, uuid7
 from paddock.store.session import Session, evolve
@@ -34,7 +35,7 @@ from paddock.supervisor.protocol import (
 )
 from paddock.supervisor.protocol import Host as HostWord
 
-DEADLINE = 30.0
+DEADLINE = 60.0
 FAKE_WORKER = "tests.together.fake_worker:run_worker"
 
 
@@ -262,10 +263,17 @@ class HostProcess:
     # --- what the files say ---
 
     def events(self, session_id: str) -> list[Any]:
+        """Return the session's events; waits while a burial folds the file in."""
         identity = SessionId(session_id)
-        with SessionReader(folder_of(self.data, identity), identity) as reader:
-            rows = reader.rows(0, 100_000)
-        return list(events_of(identity, rows))
+
+        def read() -> list[Any] | None:
+            try:
+                with SessionReader(folder_of(self.data, identity), identity) as reader:
+                    return list(events_of(identity, reader.rows(0, 100_000)))
+            except NeedsFold:
+                return None
+
+        return eventually(read, "the file has an owner, or is folded") or []
 
     def kinds(self, session_id: str) -> list[str]:
         return [stored.event.kind for stored in self.events(session_id)]
