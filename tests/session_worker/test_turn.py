@@ -15,7 +15,7 @@ from paddock.session_worker.stimuli import (
 from paddock.session_worker.toolbox.contract import ToolOutcome
 from paddock.session_worker.turn import AskModel, RetryLater
 from paddock.store.session import thread
-from tests.session_worker.play import Play, answer, call, observed
+from tests.session_worker.play import Play, answer, call, fold, observed
 
 # Put together here, so that no scanner takes this file for one that leaks a key.
 KEY = "sk-ant-" + "api03-" + "0a1B2c3D" * 6
@@ -474,3 +474,15 @@ def test_an_older_deadline_does_not_end_what_is_stopped_later() -> None:
     play.take(DeadlinePassed(2))
     assert play.statuses() == ["interrupted"]
     assert play.engine.ending == "suspended"
+
+
+def test_f16_half_characters_are_replaced_visibly_wherever_they_come_from() -> None:
+    play = yolo()
+    play.send("half \ud800 of it")
+    play.model_says("and \udfff too", call("bash", command="echo \ud800"))
+    play.prepare()
+    play.finish(text="out \ud800")
+    play.model_says("done")
+    assert play.session == fold(play.log)
+    assert "half \N{REPLACEMENT CHARACTER} of it" in str(play.items())
+    assert play.statuses() == ["ok"]

@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 from pydantic import JsonValue
-from pydantic_core import from_json, to_json
+from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from paddock.session_worker.redact import MARK_START, redact, redact_json
 from paddock.store.events import Event, decode, payload_of
+from paddock.store.text import whole_object
 
 UNTOUCHED = ("signature", "details")
 """Signatures and encrypted reasoning must come back to their maker bit by bit."""
@@ -26,6 +27,20 @@ def without_secrets[E: Event](event: E, secrets: Sequence[str]) -> E:
         tool_call_id=event.tool_call_id,
         command_id=event.command_id,
     )
+
+
+def storable[E: Event](event: E) -> E:
+    """Return the event, with U+FFFD for lone surrogates: no log can hold those (F16)."""
+    try:
+        payload_of(event)
+    except PydanticSerializationError:
+        fields = whole_object(event.model_dump(exclude_none=True))
+        ids = {name: getattr(event, name) for name in _IDS if getattr(event, name) is not None}
+        return type(event).model_validate({**fields, **ids})  # type: ignore[return-value]  # the same
+    return event
+
+
+_IDS = ("operation_id", "message_id", "tool_call_id", "command_id")
 
 
 def holds_mark(arguments: Mapping[str, JsonValue]) -> bool:

@@ -18,7 +18,7 @@ def whole_value(value: JsonValue) -> JsonValue:
     match value:
         case str():
             return whole(value)
-        case list():
+        case list() | tuple():
             return [whole_value(one) for one in value]
         case dict():
             return whole_object(value)
