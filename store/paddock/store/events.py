@@ -8,7 +8,7 @@ kind is for ever: a field is added with a default, anything else takes an upcast
 from collections.abc import Mapping
 from typing import Annotated, Literal, NamedTuple, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import ConfigDict, Field, JsonValue
 from pydantic_core import from_json
 
 from paddock.store.errors import NewerFormat
@@ -21,6 +21,7 @@ from paddock.store.ids import (
     SessionId,
     ToolCallId,
 )
+from paddock.store.making import Made
 from paddock.store.upcast import upcast
 
 FORMAT_VERSION = 1
@@ -43,7 +44,7 @@ type Ending = Literal["suspended", "finished", "crashed"]
 type Purpose = Literal["turn", "title", "compaction", "sub_agent"]
 
 
-class Value(BaseModel):
+class Value(Made):
     """A frozen part of an event."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
@@ -159,7 +160,7 @@ class SessionConfig(Value):
 # --- the events ---
 
 
-class EventBase(BaseModel):
+class EventBase(Made):
     """What all events have: their kind, and the ids that they may carry."""
 
     # JSON has no infinite number: stored as null, it would make the log unreadable.
