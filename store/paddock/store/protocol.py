@@ -159,7 +159,7 @@ class Snapshot(Request):
 
 
 class Erase(Request):
-    """Remove every row of a session: ``{}``."""
+    """Remove every row of a session, and every byte of it from DuckDB's file: ``{}``."""
 
     tag = "erase"
     session_id: SessionId

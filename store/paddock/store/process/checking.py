@@ -8,7 +8,7 @@ import duckdb
 from paddock.store.errors import StoreError
 from paddock.store.ids import SessionId
 from paddock.store.projection import HOST, Database
-from paddock.store.projection.schema import PER_SESSION
+from paddock.store.projection.schema import ALL_TABLES
 from paddock.store.session_file import SessionReader, folder_of, sessions_in
 
 PAGE = 2_000
@@ -21,6 +21,21 @@ FROM internal.events WHERE session_id = ? AND sequence > ? ORDER BY sequence LIM
 """
 
 
+def read_all(database: Database) -> None:
+    """Read every block of every table.
+
+    Raises:
+        duckdb.Error: One cannot be read.
+    """
+    cursor = database.cursor()
+    try:
+        for table in ALL_TABLES:
+            # The hash of all columns is the cheapest question that needs every one of them.
+            cursor.execute(f"SELECT sum(hash(t)) FROM internal.{table} t").fetchall()  # noqa: S608 - ours
+    finally:
+        cursor.close()
+
+
 def compare(database: Database, data: Path) -> list[str]:
     """Return what differs between DuckDB and the logs, in words; nothing if all is well.
 
@@ -28,11 +43,9 @@ def compare(database: Database, data: Path) -> list[str]:
     ``PROBLEM_LIMIT`` problems are told.
     """
     problems: list[str] = []
+    read_all(database)
     cursor = database.cursor()
     try:
-        for table in (*PER_SESSION, "host_events", "state"):
-            # The hash of all columns is the cheapest question that needs every one of them.
-            cursor.execute(f"SELECT sum(hash(t)) FROM internal.{table} t").fetchall()  # noqa: S608
         there = sessions_in(data)
         query = "SELECT session_id FROM internal.state WHERE session_id <> ?"
         rows = cursor.execute(query, [HOST]).fetchall()

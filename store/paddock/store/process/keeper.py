@@ -26,11 +26,12 @@ from paddock.store.errors import (
     Damaged,
     PaddockError,
     SessionNotFound,
+    SqlRefused,
     StoreError,
     TimedOut,
 )
 from paddock.store.ids import SessionId
-from paddock.store.process.checking import compare
+from paddock.store.process.checking import compare, read_all
 from paddock.store.projection import (
     FILE_NAME,
     HOST,
@@ -41,6 +42,7 @@ from paddock.store.projection import (
     Untrusted,
     is_damage,
     move_aside,
+    take_place,
 )
 from paddock.store.protocol import ProjectionDamaged, StoreStatus
 from paddock.store.query import Asking
@@ -57,6 +59,8 @@ RETRY_SECONDS = 1.0
 LOCK_POLL_SECONDS = 0.05
 HOST_SECONDS = 2.0
 """How long a query about it waits for the host's own log, of which nobody tells."""
+PATIENCE_SECONDS = 2.0
+"""How long an erasure waits for queries to end by themselves."""
 SWAP_SECONDS = 30.0
 """How long a rebuild waits for queries, which it cancels, to end."""
 
@@ -97,6 +101,7 @@ class Keeper:
         self._is_stopped = threading.Event()
         self._is_stalled = False
         self._is_working = False
+        self._erasures: queue.SimpleQueue[tuple[str, Future[None]]] = queue.SimpleQueue()
         self._jobs: queue.SimpleQueue[tuple[Job[Any], Future[Any]]] = queue.SimpleQueue()
 
     # --- from any thread ---
@@ -132,6 +137,10 @@ class Keeper:
             if self._is_working:  # else its one thread is the caller's, who sees to it
                 why = error.message
                 self.submit(lambda keeper: keeper.rebuild(why))
+            raise
+        except SqlRefused as error:
+            if self._is_working and isinstance(error.__cause__, duckdb.InternalException):
+                self.submit(lambda keeper: keeper.read_all())
             raise
         finally:
             with self._gate:
@@ -183,6 +192,13 @@ class Keeper:
         projector = self._projector
         if projector is not None:
             projector.wake()
+        return future
+
+    def submit_erasure(self, session_id: str) -> "Future[None]":
+        """Have a session erased; those that wait together are erased together."""
+        future: Future[None] = Future()
+        self._erasures.put((session_id, future))
+        self.submit(lambda keeper: keeper._erase_all())  # noqa: SLF001 - itself
         return future
 
     def stop(self) -> None:
@@ -326,23 +342,30 @@ class Keeper:
 
     def rebuild(self, why: str = "asked for") -> None:
         """Throw the file away and begin a new one. Queries that run are ended."""
-        with self._gate:
-            if self._is_swapping:
-                return
-            self._is_swapping = True
-        try:
-            self._close_database()
+        with self._swapping():
             self._replace(why)
             self.projector.scan()
-        finally:
-            with self._gate:
-                self._is_swapping = False
-                self._gate.notify_all()
 
-    def erase(self, session_id: str) -> None:
-        """Remove every row of a session, and what a checkpoint leaves of them in the file."""
-        self.projector.erase([session_id])
-        self.projector.checkpoint()
+    def erase(self, session_ids: Sequence[str]) -> None:
+        """Remove every row of these sessions, and every byte: the file is written anew.
+
+        Queries go on meanwhile, and are ended only if they are still at it when the files change
+        places.
+
+        Raises:
+            StoreError: The rows are gone, but the file could not be written anew.
+        """
+        self.projector.erase(session_ids)
+        assert self._database is not None
+        try:
+            new = self._database.compacted()
+        except (duckdb.Error, OSError) as error:
+            message = f"{str(self.path)!r} could not be written anew: {error}"
+            raise StoreError(message, path=str(self.path)) from error
+        with self._swapping(patience_seconds=PATIENCE_SECONDS):
+            take_place(self.path, new)
+            self._open(is_rebuild=False)
+            self.projector.scan()
 
     def checkpoint(self) -> int:
         """Fold DuckDB's log into its file; return the size of both."""
@@ -380,6 +403,15 @@ class Keeper:
             new_log.unlink(missing_ok=True)
         return path.stat().st_size
 
+    def read_all(self) -> None:
+        """Read every block of the file, so that DuckDB's checksums have their say.
+
+        Raises:
+            duckdb.Error: One cannot be read.
+        """
+        assert self._database is not None
+        read_all(self._database)
+
     def verify(self) -> list[str]:
         """Read every row, compare it with the logs, and return what differs, in words."""
         projector = self.projector
@@ -395,9 +427,9 @@ class Keeper:
             with suppress(duckdb.Error):
                 self.checkpoint()
         self._close_database()
-        while not self._jobs.empty():
-            _, future = self._jobs.get()
-            future.cancel()
+        for waiting in (self._jobs, self._erasures):
+            while not waiting.empty():
+                waiting.get()[1].cancel()
         descriptor, self._lock = self._lock, -1
         if descriptor >= 0:
             os.close(descriptor)
@@ -441,8 +473,22 @@ class Keeper:
         self.notice = why.strip().splitlines()[0]
         self._open(is_rebuild=True)
 
-    def _close_database(self) -> None:
+    @contextmanager
+    def _swapping(self, *, patience_seconds: float = 0.0) -> Iterator[None]:
+        """Close the database, and let nobody in before the block has opened another."""
         with self._gate:
+            self._is_swapping = True
+        try:
+            self._close_database(patience_seconds)
+            yield
+        finally:
+            with self._gate:
+                self._is_swapping = False
+                self._gate.notify_all()
+
+    def _close_database(self, patience_seconds: float = 0.0) -> None:
+        with self._gate:
+            self._gate.wait_for(lambda: not self._askings, patience_seconds)
             for asking in self._askings:
                 asking.cancel()
             if not self._gate.wait_for(lambda: not self._askings, SWAP_SECONDS):
@@ -489,6 +535,24 @@ class Keeper:
                     self._cure(error)
             if self._projector is None:
                 return
+
+    def _erase_all(self) -> None:
+        waiting: dict[str, list[Future[None]]] = {}
+        while not self._erasures.empty():
+            session_id, future = self._erasures.get()
+            if future.set_running_or_notify_cancel():
+                waiting.setdefault(session_id, []).append(future)
+        if not waiting:
+            return
+        futures = [future for some in waiting.values() for future in some]
+        try:
+            self.erase(list(waiting))
+        except (PaddockError, duckdb.Error) as error:
+            for future in futures:
+                future.set_exception(StoreError(str(error)))
+            raise
+        for future in futures:
+            future.set_result(None)
 
     def _has_sessions(self) -> bool:
         return any((self.data / "sessions").glob("*/*"))

@@ -104,8 +104,8 @@ class LocalStore:
         return self.keeper.snapshot(path)
 
     def erase(self, session_id: str) -> None:
-        """Remove every row of a session."""
-        self.keeper.erase(session_id)
+        """Remove every row of a session, and every byte of it from DuckDB's file."""
+        self.keeper.erase([session_id])
 
     def verify(self) -> list[str]:
         """Return what differs between DuckDB and the logs, in words."""

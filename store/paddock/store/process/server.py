@@ -224,8 +224,7 @@ class Server:
                     lambda keeper: {"path": str(path), "size_bytes": keeper.snapshot(path)}
                 )
             case Erase():
-                session_id = request.session_id
-                future = self.keeper.submit(lambda keeper: _erase(keeper, session_id))
+                future = self.keeper.submit_erasure(request.session_id)
             case _:
                 self._fail(key, Refused(f"{request.tag!r} is not asked of the store"))
                 return
@@ -237,7 +236,7 @@ class Server:
         elif (error := future.exception()) is not None:
             self._fail(key, error)
         else:
-            self._say(key, Done(result=future.result()))
+            self._say(key, Done(result=future.result() or {}))
 
     # --- out ---
 
@@ -347,11 +346,6 @@ class Server:
 def _verify(keeper: Keeper) -> dict[str, Any]:
     problems = keeper.verify()
     return {"ok": not problems, "problems": problems}
-
-
-def _erase(keeper: Keeper, session_id: str) -> dict[str, Any]:
-    keeper.erase(session_id)
-    return {}
 
 
 def _rebuild(keeper: Keeper) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from paddock.store.projection.database import (
     Untrusted,
     is_damage,
     move_aside,
+    take_place,
 )
 from paddock.store.projection.fold import HOST
 from paddock.store.projection.projector import Damage, Progress, Projector
@@ -22,4 +23,5 @@ __all__ = [
     "Untrusted",
     "is_damage",
     "move_aside",
+    "take_place",
 ]

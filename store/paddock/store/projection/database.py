@@ -4,6 +4,7 @@ It holds nothing that the logs do not, so there is only one cure for whatever is
 another name for the old file, and a new one filled from the logs (P15).
 """
 
+import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -79,8 +80,10 @@ class Database:
     def _prepare(self, *, is_new: bool) -> None:
         try:
             self._root.execute("SET GLOBAL TimeZone = 'UTC'")
-            # Only now, since it forbids to name a temporary directory. From here on nothing but
-            # the file itself can be reached.
+            # Where a compacted copy is made; it is there for as long as that takes.
+            self._root.execute(f"SET allowed_directories = [{_literal(compacting(self.path))}]")
+            # Only now, since it forbids to name directories. From here on nothing but the file
+            # itself, and what is in that folder, can be reached.
             self._root.execute("SET enable_external_access = false")
             # A query must never see a Python variable of ours as a table.
             self._root.execute("SET python_enable_replacements = false")
@@ -94,6 +97,36 @@ class Database:
             self._root.execute("SET lock_configuration = true")
         except duckdb.Error as error:
             raise _cannot_open(self.path, error) from error
+
+    def compacted(self) -> Path:
+        """Write all rows into a new file, and return its path; nothing is written here meanwhile.
+
+        DuckDB leaves what was deleted in free blocks and in row groups that are full of the living.
+
+        Raises:
+            duckdb.Error: The disk fails or is full.
+        """
+        folder = compacting(self.path)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700)
+        new = folder / self.path.name
+        Database(new, self.settings).close()
+        connection = self.cursor()
+        try:
+            connection.execute(f"ATTACH {_literal(new)} AS compacted")
+            try:
+                connection.begin()
+                for table in schema.ALL_TABLES:
+                    connection.execute(
+                        f"INSERT INTO compacted.internal.{table} FROM internal.{table}"
+                    )
+                connection.commit()
+                connection.execute("CHECKPOINT compacted")
+            finally:
+                connection.execute("DETACH compacted")
+        finally:
+            connection.close()
+        return new
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """Return a connection of its own, for one thread at a time; the caller closes it."""
@@ -113,6 +146,21 @@ class Database:
             self._root.close()
 
 
+def compacting(path: Path) -> Path:
+    """Return the folder in which a compacted copy of a DuckDB file is made."""
+    return path.with_name(path.name + ".new")
+
+
+def take_place(path: Path, new: Path) -> None:
+    """Put a new file where the old one was; nothing of the old one stays, nor of one set aside."""
+    aside = path.with_name(path.name + ".broken")
+    for old in (path, aside):
+        wal_of(old).unlink(missing_ok=True)
+        old.unlink(missing_ok=True)
+    new.rename(path)
+    shutil.rmtree(compacting(path), ignore_errors=True)
+
+
 def wal_of(path: Path) -> Path:
     """Return the path of a DuckDB file's write-ahead log."""
     return path.with_name(path.name + ".wal")
@@ -129,8 +177,11 @@ def move_aside(path: Path) -> Path:
 
 
 def is_damage(error: BaseException) -> bool:
-    """Return whether an error of a query means that the file itself cannot be trusted."""
-    if isinstance(error, duckdb.FatalException | duckdb.InternalException):
+    """Return whether an error means that the file itself cannot be trusted.
+
+    DuckDB's "internal error" may be a bug that some query wakes, so it alone tells nothing.
+    """
+    if isinstance(error, duckdb.FatalException):
         return True
     text = str(error).lower()
     if isinstance(error, duckdb.IOException | duckdb.SerializationException):
@@ -160,6 +211,10 @@ def _cannot_open(path: Path, error: BaseException) -> StoreError:
     return Untrusted(f"{str(path)!r} cannot be used: {_first(text)}", path=str(path))
 
 
+def _literal(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"
+
+
 def _first(text: str) -> str:
     return text.strip().splitlines()[0][:300] if text.strip() else "no reason given"
 
@@ -171,5 +226,6 @@ __all__ = [
     "Untrusted",
     "is_damage",
     "move_aside",
+    "take_place",
     "wal_of",
 ]

@@ -377,6 +377,9 @@ TABLES = tuple(view for view in VIEWS if not view.wide)
 PER_SESSION = tuple(view.name for view in TABLES if view is not HOST_EVENTS)
 """The tables that hold rows of a session."""
 
+ALL_TABLES = (*(view.name for view in TABLES), "state", "stamps", "damaged")
+"""All tables of ``internal`` that hold something of sessions or the host."""
+
 _STATE = """\
 CREATE SCHEMA internal;
 CREATE TABLE internal.meta(key VARCHAR, value VARCHAR);
