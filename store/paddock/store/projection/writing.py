@@ -1,9 +1,9 @@
 """Putting a batch into DuckDB: all of it in one transaction, or none.
 
-Events of 11 columns in one run: ``executemany`` 155 a second, one JSON parameter unnested 9,900, the
-appender 44,000 (and 190,000 on a quiet machine). Times go in as integers and become timestamps in the
-appender's statement, which is half the conversion.
-A flush costs about 0.7 ms whatever it holds, so that a batch flushes only what it has rows for.
+Events of 11 columns in one run: ``executemany`` 155 a second, one JSON parameter unnested 9,900,
+the appender 44,000 (and 190,000 on a quiet machine). Times go in as integers and become timestamps
+in the appender's statement, which is half the conversion. A flush costs about 0.7 ms whatever it
+holds, so that a batch flushes only what it has rows for.
 """
 
 from collections.abc import Mapping, Sequence
