@@ -66,6 +66,20 @@ async def raiser(s: Context) -> None:
     async for turn in s.turns():
         raise ValueError("no: " + turn.text)
 
+@agent("once")
+async def once(s: Context) -> None:
+    async for turn in s.turns():
+        paid = await s.call(refund, order_id=turn.text, cents=1)
+        await turn.reply(paid.text)
+        if turn.text == "last":
+            raise ValueError("after the last word")
+        return
+
+@agent("quitter")
+async def quitter(s: Context) -> None:
+    async for turn in s.turns():
+        raise SystemExit("enough")
+
 @agent("changing")
 async def changing(s: Context) -> None:
     async for turn in s.turns():
@@ -190,3 +204,33 @@ def test_an_agent_that_is_not_there_is_one_clear_line(host: BenchHost) -> None:
         host.start()
     assert host.worker is not None
     assert host.worker.wait(30) == 64
+
+
+@pytest.mark.parametrize("first", ["one", "last"])
+def test_p4_an_agent_that_ends_after_a_reply_is_entered_anew_for_what_was_queued(
+    host: BenchHost, first: str
+) -> None:
+    folder = create(host, "once")
+    (folder / "slow").touch()
+    host.start()
+    host.send(first)
+    wait_until_started(host)
+    assert host.send("two").kind == "input_queued"
+    (folder / "slow").unlink()
+    host.rest()
+    assert replies(host) == [f"{first} got 1", "two got 1"]
+    ended = host.state().conversation.ended
+    assert ended is not None
+    assert ended.status == "completed"
+    host.suspend()
+
+
+def test_an_agent_that_exits_fails_its_operation(host: BenchHost) -> None:
+    create(host, "quitter")
+    host.start()
+    host.send("one")
+    host.rest()
+    ended = host.state().conversation.ended
+    assert ended is not None
+    assert (ended.status, ended.error) == ("failed", "SystemExit: enough")
+    host.suspend()

@@ -95,7 +95,9 @@ def wait_until_started(host: BenchHost) -> None:
 
 def certify(host: BenchHost) -> None:
     """Write the certificate that a supervisor writes."""
-    with SessionFile.own(folder_of(host.data, host.session_id), host.session_id) as file:
+    folder = folder_of(host.data, host.session_id)
+    # A child that was just being forked has the lock until it is its own program.
+    with SessionFile.own(folder, host.session_id, wait_seconds=5.0) as file:
         died = WorkerExited(
             worker_generation=file.last_generation, ending="crashed", reason="signal", signal=9
         )

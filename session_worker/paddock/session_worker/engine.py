@@ -660,9 +660,10 @@ class Engine:
             case AgentEnded():
                 self.emit(agent_ended(self.session, stimulus), now)
                 self._agent_rests(stimulus.operation_id)
+                self._agent_rests(stimulus.untaken)
 
     def _agent_rests(self, operation_id: OperationId | None) -> None:
-        if self.in_flight.agent == operation_id:
+        if operation_id is not None and self.in_flight.agent == operation_id:
             self.in_flight = replace(self.in_flight, agent=None)
 
     def _take_call_wanted(self, wanted: CallWanted, now: Moment) -> None:

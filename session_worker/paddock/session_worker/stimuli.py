@@ -182,8 +182,11 @@ class AgentEnded:
     """The agent's function returned, or raised."""
 
     operation_id: OperationId | None
+    """The last one it worked on."""
     error: str | None
     error_kind: str = "agent_error"
+    untaken: OperationId | None = None
+    """One that it was given and never looked at."""
 
 
 type FromAgent = StepBegun | StepEnded | CallWanted | Replied | StateKept | AgentEnded

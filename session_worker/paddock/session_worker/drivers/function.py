@@ -139,12 +139,13 @@ class FunctionDriver:
         self, session: Session, operation_id: OperationId, arrive: Callable[[FromAgent], None]
     ) -> None:
         """Give an operation to the agent, entering its function if it is not waiting for one."""
-        if self._desk is None or not self._desk.is_open:
+        turn = NextTurn(operation_id, _words_of(session, operation_id))
+        if self._desk is None or not self._desk.give(turn):
             self._desk = _Desk(arrive)
             state = dict(session.conversation.state)
             context = Context(session.session_id, state, self._desk)
+            self._desk.give(turn)
             self._desk.start(self.agent.spec, context)
-        self._desk.give(NextTurn(operation_id, _words_of(session, operation_id)))
 
     def stop(self) -> None:
         """Cancel the agent's function; what it waits for is not waited for any more."""
@@ -162,7 +163,10 @@ class _Desk:
         self._agent_loop = asyncio.new_event_loop()
         self._turns: asyncio.Queue[NextTurn] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
-        self._current: OperationId | None = None
+        self._gate = threading.Lock()
+        """Between giving a turn and the agent's end, which nothing else puts in an order."""
+        self._given: OperationId | None = None
+        self._taken: OperationId | None = None
 
     def start(self, spec: AgentSpec, context: Context) -> None:
         """Enter the agent's function in a thread of its own."""
@@ -171,10 +175,14 @@ class _Desk:
         )
         thread_.start()
 
-    def give(self, turn: NextTurn) -> None:
-        """Give the agent its next turn."""
-        self._current = turn.operation_id
-        self._agent_loop.call_soon_threadsafe(self._turns.put_nowait, turn)
+    def give(self, turn: NextTurn) -> bool:
+        """Give the agent its next turn; False if its function has ended."""
+        with self._gate:
+            if not self.is_open:
+                return False
+            self._given = turn.operation_id
+            self._agent_loop.call_soon_threadsafe(self._turns.put_nowait, turn)
+            return True
 
     def stop(self) -> None:
         """Cancel the agent."""
@@ -184,7 +192,9 @@ class _Desk:
 
     async def next_turn(self) -> NextTurn:
         """Wait for the next turn; from the agent's thread."""
-        return await self._turns.get()
+        turn = await self._turns.get()
+        self._taken = turn.operation_id
+        return turn
 
     def post(self, question: FromAgent) -> None:
         """Hand a question to the worker's loop; from the agent's thread."""
@@ -199,6 +209,7 @@ class _Desk:
         asyncio.set_event_loop(self._agent_loop)
         try:
             self._agent_loop.run_until_complete(self._live(spec, context))
+            self._agent_loop.run_until_complete(self._agent_loop.shutdown_asyncgens())
         finally:
             self._agent_loop.close()
 
@@ -211,10 +222,15 @@ class _Desk:
             await spec.function(context)
         except asyncio.CancelledError:
             kind = "stopped"
-        except Exception as raised:  # noqa: BLE001 - the user's code; its operation fails with it
-            error = f"{type(raised).__name__}: {raised}"
-        self.is_open = False
-        self.post(AgentEnded(self._current, error, kind))
+        except (Exception, SystemExit, KeyboardInterrupt) as raised:  # noqa: BLE001 - user's code
+            error = f"{type(raised).__name__}: {raised}"  # its operation fails with it
+        with self._gate:
+            self.is_open = False
+        # What was given after the last turn it took is not its doing: it is entered anew for that.
+        # Unless it took none: it was entered for that one, and would end so again.
+        worked_on = self._taken or self._given
+        untaken = self._given if self._given != worked_on else None
+        self.post(AgentEnded(worked_on, error, kind, untaken))
 
 
 def _has_words(session: Session, operation_id: OperationId) -> bool:
