@@ -177,6 +177,14 @@ class Asks:
         Raises:
             SessionNotFound, Damaged, StoreError: There is none, or it cannot be read.
         """
+        birth = self._births.get(session_id)
+        if birth is not None:
+            # Its file is owned by this very process now, and is no sign of a worker.
+            async with birth:
+                pass
+        return await self._record(session_id)
+
+    async def _record(self, session_id: SessionId) -> Record:
         record = self._host.records.get(session_id)
         if record is not None:
             return record
@@ -216,7 +224,7 @@ class Asks:
         host, session_id = self._host, words.session_id
         existed = await self._existed(words)
         if existed:
-            record = await self.record(session_id)
+            record = await self._record(session_id)
         else:
             record = await self._give_birth(words)
         record.credentials.update(words.credentials)

@@ -4,6 +4,7 @@ Everything here blocks on the disk and runs in the host's pool of threads, one c
 time for what writes.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +107,8 @@ def look(data: Path, session_id: SessionId) -> Look:
     folder = folder_of(data, session_id)
     if is_owned(folder):
         holder = holder_of(folder)
-        if holder is not None and holder.is_alive:
+        # What this process owns itself (a birth, a certificate) is no worker, and never to be killed.
+        if holder is not None and holder.is_alive and holder.pid != os.getpid():
             return Look("alive", 0, pid=holder.pid, start_ticks=holder.start_ticks)
     try:
         with SessionReader(folder, session_id) as reader:
