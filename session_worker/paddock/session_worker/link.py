@@ -1,12 +1,13 @@
-"""The line to the supervisor of the moment: a fresh socket and greeting for each, never a queue.
+"""The line to the supervisor of the moment: a fresh socket and greeting for each.
 
-What cannot be sent is not kept: whoever misses a word reads the file. A supervisor that goes away
-is noticed by its pidfd; the next one is found in ``host.json``.
+What cannot be sent is not kept, but for answers: whoever misses a word reads the file. A supervisor
+that goes away is noticed by its pidfd; the next one is found in ``host.json``.
 """
 
 import asyncio
 import json
 import os
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,22 @@ import zmq
 import zmq.asyncio
 
 from paddock.session_worker.errors import BadMessage
-from paddock.session_worker.protocol import FROM_WORKER, TO_WORKER, FromWorker, ToWorker, Welcome
+from paddock.session_worker.protocol import (
+    FROM_WORKER,
+    TO_WORKER,
+    Beat,
+    Delta,
+    Durable,
+    FromWorker,
+    ToWorker,
+    Welcome,
+)
 
 SEND_QUEUE_FRAMES = 1000
 """Frames that wait in the socket when the supervisor is slow; what does not fit is left out."""
+
+LATE_WORDS = 1000
+"""Answers that wait for room: far more than commands can be on their way to one session."""
 
 LOOK_SECONDS = 0.1
 """How often ``host.json`` is looked at while there is no supervisor: adoption takes at most 1 s."""
@@ -65,6 +78,7 @@ class Link:
         self._heard = heard
         self._context = zmq.asyncio.Context(io_threads=1)
         self._socket: zmq.asyncio.Socket | None = None
+        self._late: deque[FromWorker] = deque()
         self._welcomed = asyncio.Event()
 
     async def run(self) -> None:
@@ -77,12 +91,30 @@ class Link:
                     self.lost_at = clock()
                 if ended:
                     await self._wait_next_host()
+                else:  # it did not answer: it may be another one by now, or its pid be reused
+                    self._host = HostAddress.read(self._runtime) or self._host
         finally:
             self._drop()
             self._context.destroy(linger=200)
 
     def say(self, word: FromWorker) -> bool:
-        """Send a word if there is room; return whether it went."""
+        """Send a word if there is room; return whether it went.
+
+        Without room previews are lost, and what the next beat or the file tells as well. Others
+        wait here, in their order, for a supervisor that is slow: it counts on them, and without
+        this connection they are told by the next greeting.
+        """
+        if self._socket is None:
+            return False
+        while self._late and self._send(self._late[0]):
+            self._late.popleft()
+        if not self._late and self._send(word):
+            return True
+        if not isinstance(word, Delta | Durable | Beat) and len(self._late) < LATE_WORDS:
+            self._late.append(word)
+        return False
+
+    def _send(self, word: FromWorker) -> bool:
         if self._socket is None:
             return False
         # Done at once: asyncio's socket tries without waiting when it is told DONTWAIT.
@@ -138,6 +170,7 @@ class Link:
 
     def _drop(self) -> None:
         socket, self._socket = self._socket, None
+        self._late.clear()
         if socket is not None:
             socket.close(linger=200)
 
