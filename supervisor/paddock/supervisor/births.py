@@ -107,7 +107,7 @@ def look(data: Path, session_id: SessionId) -> Look:
     folder = folder_of(data, session_id)
     if is_owned(folder):
         holder = holder_of(folder)
-        # What this process owns itself (a birth, a certificate) is no worker, and never to be killed.
+        # What this process owns itself (a birth, a certificate) is no worker to be held or killed.
         if holder is not None and holder.is_alive and holder.pid != os.getpid():
             return Look("alive", 0, pid=holder.pid, start_ticks=holder.start_ticks)
     try:
