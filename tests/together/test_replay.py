@@ -1,5 +1,6 @@
 """Recorded Claude Code sessions, run again for real: undisturbed, and killed in every call."""
 
+import asyncio
 import hashlib
 import json
 import os
@@ -27,7 +28,7 @@ from paddock.store.events import (
 )
 from paddock.testing import HostForTests, wait_until_async
 from tests.house.shared import DATA, NEEDS_DATA
-from tests.together.cli import begin, paddock
+from tests.together.cli import DEADLINE_SECONDS, begin, paddock
 
 pytestmark = [NEEDS_DATA, pytest.mark.real_data]
 TRIES = 6
@@ -144,26 +145,21 @@ async def replay_and_kill(
     recording: dict[str, Any], number: int, host: HostForTests, folder: Path, name: str
 ) -> Replayed:
     """Replay a recording and kill its worker when its ``number``-th call has begun."""
-    client = await host.connect()
-    process = begin(
-        host.home,
-        *("replay", str(DATA / recording["file"]), "--name", name),
-        *("--cwd", str(folder), "--mode", "yolo", "--json"),
-    )
-    try:
-        session = await wait_until_async(lambda: session_named(client, name))
-        killed = await kill_in_call(session, number)
-        out, err = await wait_until_async(lambda: ended(process))
-    finally:
-        process.kill()
-        process.wait()
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.close()
-        process.stderr.close()
-    await session.suspend()
-    events = [stored async for stored in session.events(follow=False)]
-    await client.close()
+    async with await host.connect() as client:
+        process = begin(
+            host.home,
+            *("replay", str(DATA / recording["file"]), "--name", name),
+            *("--cwd", str(folder), "--mode", "yolo", "--json"),
+        )
+        try:
+            session = await wait_until_async(lambda: session_named(client, name))
+            killed = await kill_in_call(session, number)
+            out, err = await asyncio.to_thread(process.communicate, timeout=DEADLINE_SECONDS)
+        finally:
+            process.kill()
+            process.communicate()
+        await session.suspend()
+        events = [stored async for stored in session.events(follow=False)]
     assert out, err
     return Replayed(events, killed, process.returncode, json.loads(out))
 
@@ -175,10 +171,6 @@ async def session_named(client: Host, name: str) -> Session | None:
     except SessionNotFound:
         return None
     return session
-
-
-async def ended(process: "subprocess.Popen[str]") -> tuple[str, str] | None:
-    return process.communicate() if process.poll() is not None else None
 
 
 async def kill_in_call(session: Session, number: int) -> str:

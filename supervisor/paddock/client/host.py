@@ -18,7 +18,7 @@ from paddock.client.connection import Connection, Reply
 from paddock.client.failures import error_of
 from paddock.client.keys import command_id_of, new_id
 from paddock.client.link import Link
-from paddock.client.models import absolute_model
+from paddock.client.models import absolute_model, check_agent
 from paddock.client.places import Places, places_of
 from paddock.client.rows import Rows
 from paddock.client.session import Session
@@ -164,8 +164,10 @@ class Host:
 
         Raises:
             WorkspaceMissing: The folder does not exist.
+            AgentNotFound: Nor does the agent's module.
             PaddockError: As :meth:`create_session`.
         """
+        check_agent(agent, more.get("python_path", ()))
         secrets = dict(self.credentials if credentials is None else credentials)
         config = SessionConfig(
             name=name,

@@ -1,7 +1,11 @@
-"""What a client can tell of a model before it asks a host for a session with it."""
+"""What a client can tell of a model or agent before it asks a host for a session with it."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.machinery import PathFinder
 from pathlib import Path
+
+from paddock.session_worker.errors import AgentNotFound
 
 SCRIPT = "script:"
 
@@ -28,3 +32,20 @@ def check_model(model: str, environment: Mapping[str, str]) -> None:
     from paddock.session_worker.models.catalog import key_of, resolve
 
     key_of(resolve(model, environment), environment)
+
+
+def check_agent(agent: str, python_path: Sequence[str]) -> None:
+    """Say at once that an agent's module is not there; nothing of it is imported here.
+
+    Raises:
+        AgentNotFound: There is no such package or module.
+    """
+    if agent == "builtin":
+        return
+    package = agent.partition(":")[0].partition(".")[0]
+    if not package or PathFinder.find_spec(package, [*python_path, *sys.path]) is None:
+        message = (
+            f"agent {agent!r}: there is no module {package!r}; name MODULE:FUNCTION of a module "
+            "that can be imported from here, or `builtin`"
+        )
+        raise AgentNotFound(message, agent=agent)

@@ -76,6 +76,7 @@ async def _follow(session: "Session", after: int, *, wake: bool) -> None:
     try:
         with contextlib.suppress(asyncio.CancelledError):
             async with session.follow(after=after, wake=wake) as feed:
+                screen.note(f"attached to {session.name or session.session_id}; Ctrl-C leaves")
                 async for told in feed:
                     screen.show(told)
                     if asker is not None:

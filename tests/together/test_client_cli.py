@@ -1,0 +1,474 @@
+"""The command line against real hosts: what scripts read, what people see, and what goes wrong."""
+
+import json
+import os
+import pty
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.supervisor.cli import exit_codes
+from paddock.testing import HostForTests, call, turn, wait_until, write_script
+from tests.together.cli import PADDOCK, begin, environment, paddock
+
+DEADLINE = 60.0
+NOTE = (turn("I look.", call("bash", command="echo hi > note; cat note")), turn("Done."))
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[HostForTests]:
+    folder = Path(tempfile.mkdtemp(prefix="pd-cli-", dir="/tmp"))
+    made = HostForTests(folder)
+    made.start()
+    yield made
+    made.end()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(autouse=True)
+def put_away(host: HostForTests, ground: Path) -> Iterator[None]:
+    """Delete the sessions of the test, whose workers stand in its folder."""
+    yield
+    with host.client() as client:
+        for life in client.lives():
+            client.session(life["session_id"]).delete(deadline_seconds=1)
+
+
+def script(ground: Path, *turns: Any) -> str:
+    return write_script(ground / "script.json", turns)
+
+
+# --- what scripts read ---
+
+
+def test_run_prints_one_object_with_the_fixed_fields(host: HostForTests, ground: Path) -> None:
+    said = paddock(
+        host.home, "run", "--model", script(ground, *NOTE), "--mode", "yolo", "--json", "go"
+    )
+    assert said.code == 0
+    told = said.json
+    assert {
+        "session_id",
+        "status",
+        "final_message",
+        "operation_id",
+        "usage",
+        "duration_ms",
+    } <= told.keys()
+    assert (told["status"], told["final_message"]) == ("completed", "Done.")
+    assert (ground / "note").read_text() == "hi\n"
+
+
+def test_a18_an_unattended_run_denies_what_needs_approval_and_says_so(
+    host: HostForTests, ground: Path
+) -> None:
+    said = paddock(host.home, "run", "--model", script(ground, *NOTE), "--json", "go")
+    assert said.code == 0
+    assert said.json["status"] == "completed"
+    assert "--mode yolo" in said.err
+    assert not (ground / "note").exists()
+
+
+def test_words_go_to_stdout_and_all_else_to_stderr(host: HostForTests, ground: Path) -> None:
+    said = paddock(host.home, "run", "--model", script(ground, *NOTE), "--mode", "yolo", "go")
+    assert said.out == "I look.\nDone.\n"
+    assert "● bash" in said.err
+
+
+def test_the_exit_code_tells_how_the_operation_ended(host: HostForTests, ground: Path) -> None:
+    said = paddock(host.home, "run", "--model", script(ground), "--json", "go")
+    assert said.code == exit_codes.FAILED
+    assert said.json["status"] == "failed"
+    assert "no turn left" in said.json["error"]
+
+
+def test_x8_a_session_keeps_its_context_across_unattended_runs(
+    host: HostForTests, ground: Path
+) -> None:
+    model = script(ground, turn("one"), turn("two"))
+    first = paddock(host.home, "run", "--model", model, "--json", "first").json
+    second = paddock(
+        host.home, "run", "--session", first["session_id"], "--json", "-", stdin="second"
+    ).json
+    assert second["session_id"] == first["session_id"]
+    assert (first["final_message"], second["final_message"]) == ("one", "two")
+    shown = paddock(host.home, "show", "--json", first["session_id"]).json
+    assert [message["text"] for message in shown["last_messages"]] == [
+        *("first", "one", "second", "two")
+    ]
+
+
+def test_x7_an_unknown_session_is_an_error(host: HostForTests) -> None:
+    said = paddock(host.home, "run", "--session", "nobody", "--json", "hello")
+    assert said.code == exit_codes.NOT_FOUND
+    assert "nobody" in said.line
+
+
+def test_ls_ps_status_and_sql_print_json(host: HostForTests, ground: Path) -> None:
+    model = script(ground, turn("ok"))
+    ran = paddock(host.home, "run", "--model", model, "--name", "printed", "--json", "go").json
+    listed = {row["session_id"]: row for row in paddock(host.home, "ls", "--json").json}
+    assert listed[ran["session_id"]]["name"] == "printed"
+    lives = {row["session_id"]: row for row in paddock(host.home, "ps", "--json").json}
+    assert lives[ran["session_id"]]["pid"] > 0
+    assert paddock(host.home, "status", "--json").json["pid"] == host.pid
+    rows = paddock(
+        host.home,
+        *("sql", "--json", "select status from operations where operation_id = ?"),
+        *("-p", ran["operation_id"]),
+    ).json
+    assert rows == [{"status": "completed"}]
+
+
+def test_events_are_printed_one_object_a_line(host: HostForTests, ground: Path) -> None:
+    ran = paddock(host.home, "run", "--model", script(ground, turn("ok")), "--json", "go").json
+    said = paddock(host.home, "events", "--json", ran["session_id"])
+    events = [json.loads(line) for line in said.out.splitlines()]
+    assert [event["sequence"] for event in events] == list(range(1, len(events) + 1))
+    assert events[0]["kind"] == "session_created"
+    assert events[-1]["kind"] == "operation_completed"
+
+
+def test_sent_words_are_waited_for_by_their_exit_code(host: HostForTests, ground: Path) -> None:
+    made = paddock(
+        host.home, "new", "talker", "--model", script(ground, turn("hello"), turn("bye")), "--json"
+    ).json
+    assert made["name"] == "talker"
+    assert paddock(host.home, "send", "talker", "hi", "--wait").out == "hello\n"
+    sent = paddock(host.home, "send", "talker", "--key", "k", "--json", "ciao").json
+    again = paddock(host.home, "send", "talker", "--key", "k", "--json", "ciao").json
+    assert sent == again
+    waited = paddock(host.home, "wait", "talker", "--json")
+    assert (waited.code, waited.json["operation_id"]) == (0, sent["operation_id"])
+    failed = paddock(host.home, "send", "talker", "more?", "--wait")
+    assert failed.code == exit_codes.FAILED
+
+
+def test_a_users_own_command_prints_its_output(host: HostForTests, ground: Path) -> None:
+    paddock(host.home, "new", "shell", "--model", script(ground))
+    said = paddock(host.home, "send", "shell", "--shell", "--wait", "echo from the shell")
+    assert said.out.strip() == "from the shell"
+
+
+def test_an_approval_is_listed_and_decided(host: HostForTests, ground: Path) -> None:
+    paddock(host.home, "new", "asker", "--model", script(ground, *NOTE))
+    paddock(host.home, "send", "asker", "go")
+    asked = wait_until(lambda: paddock(host.home, "approvals", "--json").json, DEADLINE)
+    assert asked[0]["tool"] == "bash"
+    assert paddock(host.home, "approve", asked[0]["approval_id"][-12:]).code == 0
+    assert paddock(host.home, "wait", "asker").code == 0
+    assert (ground / "note").exists()
+    late = paddock(host.home, "deny", asked[0]["approval_id"])
+    assert late.code == exit_codes.NOT_FOUND
+    assert "paddock approvals" in late.line
+
+
+def test_a_session_is_suspended_woken_deleted_and_erased(host: HostForTests, ground: Path) -> None:
+    paddock(host.home, "new", "mortal", "--model", script(ground))
+    assert "suspended" in paddock(host.home, "suspend", "mortal").out
+    assert "at rest" in paddock(host.home, "suspend", "mortal").out
+    assert "generation 2" in paddock(host.home, "resume", "mortal").out
+    session_id = paddock(host.home, "show", "mortal", "--json").json["session_id"]
+    assert paddock(host.home, "erase", "mortal").code == exit_codes.USAGE
+    assert paddock(host.home, "erase", "mortal", "--yes").code == 0
+    assert not list(host.data.glob(f"sessions/*/{session_id}"))
+    assert paddock(host.home, "show", "mortal").code == exit_codes.NOT_FOUND
+    paddock(host.home, "new", "mortal", "--model", script(ground))
+    assert paddock(host.home, "rm", "mortal").code == 0
+    assert paddock(host.home, "rm", "mortal").code == exit_codes.NOT_FOUND
+
+
+def test_what_is_at_work_is_interrupted(host: HostForTests, ground: Path) -> None:
+    model = script(ground, turn(call("bash", command="sleep 30")))
+    paddock(host.home, "new", "busy", "--mode", "yolo", "--model", model)
+    paddock(host.home, "send", "busy", "go")
+    assert paddock(host.home, "interrupt", "busy").code == 0
+    assert paddock(host.home, "wait", "busy").code == exit_codes.CANCELLED
+    assert paddock(host.home, "interrupt", "busy").code == exit_codes.NOT_FOUND
+
+
+def test_the_store_is_verified_rebuilt_and_copied(host: HostForTests, ground: Path) -> None:
+    ran = paddock(host.home, "run", "--model", script(ground, turn("ok")), "--json", "go").json
+    reports = {
+        row["session_id"]: row for row in paddock(host.home, "store", "verify", "--json").json
+    }
+    assert reports[ran["session_id"]]["ok"] is True
+    assert paddock(host.home, "store", "rebuild").code == 0
+    assert paddock(host.home, "store", "snapshot", str(ground / "copy.duckdb")).code == 0
+    assert (ground / "copy.duckdb").stat().st_size > 0
+    rows = paddock(host.home, "sql", "--json", "select count(*) as n from sessions").json
+    assert rows[0]["n"] >= 1
+
+
+# --- what goes wrong ---
+
+
+def test_sql_that_writes_is_refused_in_one_line(host: HostForTests) -> None:
+    said = paddock(host.home, "sql", "delete from events")
+    assert said.code == exit_codes.SQL
+    assert "DELETE" in said.line
+
+
+def test_a_taken_name_is_refused_in_one_line(host: HostForTests, ground: Path) -> None:
+    paddock(host.home, "new", "taken", "--model", script(ground))
+    said = paddock(host.home, "new", "taken", "--model", script(ground))
+    assert said.code == exit_codes.REFUSED
+    assert "'taken'" in said.line
+
+
+@pytest.mark.parametrize("agent", ["nowhere:agent", "paddock.supervisor.cli.demo_agent:nobody"])
+def test_an_unknown_agent_is_told_in_one_line(agent: str, host: HostForTests, ground: Path) -> None:
+    said = paddock(host.home, "run", "--agent", agent, "--json", "hello")
+    assert said.code in (exit_codes.NOT_FOUND, exit_codes.REFUSED)
+    assert agent in said.line
+
+
+def test_f13_a_second_host_on_one_folder_is_refused_with_the_pid_of_the_first(
+    host: HostForTests,
+) -> None:
+    assert str(host.pid) in paddock(host.home, "up").out
+    second = subprocess.run(
+        [sys.executable, "-P", "-m", "paddock.supervisor.serve"],
+        env=environment(host.home),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert second.returncode != 0
+    assert f"process {host.pid}" in second.stderr
+    assert len(second.stderr.splitlines()) == 1
+
+
+def test_a_socket_path_that_is_too_long_is_told_in_one_line(ground: Path) -> None:
+    said = paddock(ground / ("deep" * 30), "up")
+    assert said.code == exit_codes.USAGE
+    assert "PADDOCK_HOME" in said.line
+
+
+def test_a_client_killed_in_mid_command_takes_nothing_along(
+    host: HostForTests, ground: Path
+) -> None:
+    model = script(ground, turn(call("bash", command="sleep 1; echo > made")), turn("ok"))
+    process = begin(
+        host.home, "run", "--name", "orphan", "--mode", "yolo", "--model", model, "--json", "go"
+    )
+    wait_until(lambda: has_started(host, "orphan"), DEADLINE)
+    process.kill()
+    process.communicate()
+    waited = paddock(host.home, "wait", "orphan", "--json")
+    assert (waited.code, waited.json["status"]) == (0, "completed")
+    assert (ground / "made").exists()
+
+
+def has_started(host: HostForTests, name: str) -> bool:
+    said = paddock(host.home, "events", "--kind", "tool_call_started", name)
+    return "tool_call_started" in said.out
+
+
+def test_ctrl_c_cancels_what_run_is_doing(host: HostForTests, ground: Path) -> None:
+    model = script(ground, turn(call("bash", command="sleep 30")))
+    process = begin(host.home, "run", "--name", "stopped", "--mode", "yolo", "--model", model, "go")
+    wait_until(lambda: has_started(host, "stopped"), DEADLINE)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=DEADLINE)
+    assert process.returncode == exit_codes.CANCELLED
+    assert "cancelled" in err
+    assert "Traceback" not in err
+
+
+def test_output_that_nobody_reads_ends_quietly(host: HostForTests, ground: Path) -> None:
+    ran = paddock(host.home, "run", "--model", script(ground, *NOTE), "--json", "go").json
+    line = " ".join(PADDOCK)
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{line} events --json {ran['session_id']} | head -n 1"],
+        env=environment(host.home),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr == ""
+
+
+def test_f15_an_agents_words_do_not_drive_the_terminal(host: HostForTests, ground: Path) -> None:
+    model = script(ground, turn("\x1b[2Jclear \x1b]0;title\x07me\x1b[31m"))
+    assert paddock(host.home, "run", "--model", model, "go").out == "clear me\n"
+
+
+# --- without a host ---
+
+
+def test_looking_starts_no_host(home: Path, ground: Path) -> None:
+    assert paddock(home, "ls", "--json").json == []
+    assert paddock(home, "sql", "--json", "select 1 as one").json == [{"one": 1}]
+    assert paddock(home, "ps", "--json").json == []
+    assert paddock(home, "store", "verify").code == 0
+    assert paddock(home, "status").code == exit_codes.HOST
+    assert paddock(home, "show", "nobody").code == exit_codes.NOT_FOUND
+    assert paddock(home, "down").code == 0
+    assert list(home.iterdir()) == []
+
+
+def test_a_command_starts_a_host_and_what_it_did_is_seen_without_one(
+    home: Path, ground: Path
+) -> None:
+    model = script(ground, turn("ok"))
+    ran = paddock(home, "run", "--name", "alone", "--model", model, "--json", "go")
+    assert ran.code == 0, ran.err
+    assert paddock(home, "down").out == "down\n"
+    assert paddock(home, "status").code == exit_codes.HOST
+    (row,) = paddock(home, "ls", "--json").json
+    assert (row["name"], row["status"]) == ("alone", "suspended")
+    shown = paddock(home, "show", "--json", "alone").json
+    assert shown["session_id"] == ran.json["session_id"]
+    assert "operation_completed" in paddock(home, "events", "alone").out
+    assert paddock(home, "logs", "alone").code == 0
+    rows = paddock(home, "sql", "--json", "select name from sessions").json
+    assert rows == [{"name": "alone"}]
+
+
+def test_down_refuses_while_operations_are_open_and_nobody_can_be_asked(
+    home: Path, ground: Path
+) -> None:
+    model = script(ground, turn(call("bash", command="sleep 30")))
+    paddock(home, "new", "busy", "--mode", "yolo", "--model", model)
+    paddock(home, "send", "busy", "go")
+    wait_until(lambda: "started" in paddock(home, "events", "busy").out, DEADLINE)
+    refused = paddock(home, "down")
+    assert refused.code == exit_codes.REFUSED
+    assert "at work" in refused.line
+    assert paddock(home, "down", "--force", "--deadline", "1").code == 0
+
+
+def test_restart_keeps_the_workers(home: Path, ground: Path) -> None:
+    paddock(home, "new", "kept", "--model", script(ground, turn("ok")))
+    (before,) = paddock(home, "ps", "--json").json
+    assert paddock(home, "restart").code == 0
+    (after,) = wait_until(lambda: paddock(home, "ps", "--json").json, DEADLINE)
+    assert (after["pid"], after["generation"]) == (before["pid"], before["generation"])
+    assert paddock(home, "send", "kept", "--wait", "go").out == "ok\n"
+    assert paddock(home, "down").code == 0
+
+
+# --- in a terminal ---
+
+
+class Terminal:
+    """A command line that stands in a terminal."""
+
+    def __init__(self, home: Path, *words: str) -> None:
+        self.screen = ""
+        self._parent, child = pty.openpty()
+        self._process = subprocess.Popen(
+            [*PADDOCK, *words],
+            stdin=child,
+            stdout=child,
+            stderr=child,
+            env=environment(home, NO_COLOR="1"),
+            start_new_session=True,
+            preexec_fn=take_terminal,  # noqa: PLW1509 - nothing else runs here
+        )
+        os.close(child)
+
+    def wait_for(self, text: str) -> None:
+        """Read until a text stands on the screen."""
+        until = time.monotonic() + DEADLINE
+        while text not in self.screen:
+            assert time.monotonic() < until, f"{text!r} never came: {self.screen!r}"
+            self._read(1.0)
+
+    def type(self, text: str) -> None:
+        os.write(self._parent, text.encode())
+
+    def end(self) -> int:
+        """Wait until it ends, and return its exit code."""
+        until = time.monotonic() + DEADLINE
+        while self._process.poll() is None:
+            assert time.monotonic() < until, f"it does not end: {self.screen!r}"
+            self._read(0.05)
+        while self._read(0):
+            pass
+        os.close(self._parent)
+        return self._process.returncode
+
+    def _read(self, seconds: float) -> bool:
+        ready, _, _ = select.select([self._parent], [], [], seconds)
+        try:
+            data = os.read(self._parent, 65536) if ready else b""
+        except OSError:  # its other end was closed
+            return False
+        self.screen += data.decode("utf-8", "replace")
+        return bool(data)
+
+
+def take_terminal() -> None:
+    """Make the terminal on stdin this session's own, so that Ctrl-C is a signal."""
+    import fcntl
+    import termios
+
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def answered(home: Path, model: str, *answers: str) -> tuple[str, int]:
+    terminal = Terminal(home, "run", "--model", model, "go")
+    for answer in answers:
+        terminal.wait_for("[n]o: ")
+        terminal.screen = ""
+        terminal.type(answer)
+    code = terminal.end()
+    return terminal.screen, code
+
+
+def test_in_a_terminal_run_asks_and_yes_lets_the_call_run(host: HostForTests, ground: Path) -> None:
+    screen, code = answered(host.home, script(ground, *NOTE), "y\n")
+    assert code == 0
+    assert "Done." in screen
+    assert (ground / "note").exists()
+
+
+def test_in_a_terminal_no_is_told_to_the_agent(host: HostForTests, ground: Path) -> None:
+    screen, code = answered(host.home, script(ground, *NOTE), "no\n")
+    assert code == 0
+    assert "Done." in screen
+    assert not (ground / "note").exists()
+
+
+def test_r7_always_is_not_asked_again(host: HostForTests, ground: Path) -> None:
+    twice = script(
+        ground,
+        turn(call("bash", command="echo > one")),
+        turn(call("bash", command="echo > two")),
+        turn("Done."),
+    )
+    screen, code = answered(host.home, twice, "a\n")
+    assert code == 0
+    assert "[n]o" not in screen
+    assert (ground / "two").exists()
+
+
+def test_ctrl_c_at_a_question_cancels_the_operation(host: HostForTests, ground: Path) -> None:
+    _, code = answered(host.home, script(ground, *NOTE), "\x03")
+    assert code == exit_codes.CANCELLED
+    assert not (ground / "note").exists()
+
+
+def test_attach_sends_what_is_typed_and_leaves_on_ctrl_c(host: HostForTests, ground: Path) -> None:
+    paddock(host.home, "new", "friend", "--model", script(ground, turn("hello you")))
+    terminal = Terminal(host.home, "attach", "friend")
+    terminal.wait_for("attached")
+    terminal.type("hi there\n")
+    terminal.wait_for("hello you")
+    terminal.type("\x03")
+    assert terminal.end() == 0
+    assert "goes on by itself" in terminal.screen
