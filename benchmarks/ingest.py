@@ -7,14 +7,13 @@ with batches of one, the projection of those files, and the time from a commit t
 SQL while 5,000 events a second are written.
 """
 
-import multiprocessing
-import os
+import asyncio
 import sys
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 from benchmarks import _common as common
 from benchmarks._common import Line, Result, median, percentile
+from benchmarks._projecting import Load, catch_up, lateness
 from benchmarks._writing import (
     Job,
     Pace,
@@ -32,6 +31,7 @@ EVENTS_A_WRITER = 25_000
 PEER_EVENTS_A_WRITER = 5_000
 SINGLE_EVENTS = 2_000
 ROUNDS = 3
+STEADY = Load(writers=4, events_a_second=5_000, batch=10, seconds=8.0)
 
 
 def main() -> int:
@@ -54,7 +54,10 @@ def measure(folder: Path, rounds: int) -> Result:
     common.progress("one session, batches of 1")
     acks = acknowledgements(folder / "single", 7, SINGLE_EVENTS)
     common.progress("the store catches up")
-    return _told(ours, floor, peer, acks, _catching_up(folder / "0" / "log"))
+    speed = catch_up(folder / "0" / "log")
+    common.progress(f"SQL is asked while {STEADY.events_a_second:,} events/s are written")
+    late = asyncio.run(lateness(folder / "steady", STEADY))
+    return _told(ours, floor, peer, acks, speed, late)
 
 
 def _paced(job: Job, data: Path, number: int, events: int) -> Pace:
@@ -64,29 +67,13 @@ def _paced(job: Job, data: Path, number: int, events: int) -> Pace:
     return together(job, [Task(data, seed, events, BATCH) for seed in seeds])
 
 
-def _catching_up(data: Path) -> float:
-    """Return how many events a second the store projects, in a process of its own."""
-    ours, theirs = multiprocessing.get_context("spawn").Pipe(duplex=False)
-    process = multiprocessing.get_context("spawn").Process(
-        target=_catch_up, args=(data, theirs), daemon=True
-    )
-    process.start()
-    theirs.close()
-    events, took = ours.recv()
-    process.join()
-    speed: float = events / took
-    return speed
-
-
-def _catch_up(data: Path, answer: Connection) -> None:
-    from benchmarks._projecting import catch_up  # duckdb is in no other process
-
-    answer.send(catch_up(data))
-    os._exit(0)  # DuckDB's module tells of leaks of its own at an exit
-
-
 def _told(
-    ours: list[Pace], floor: list[Pace], peer: list[Pace], acks: list[float], catching_up: float
+    ours: list[Pace],
+    floor: list[Pace],
+    peer: list[Pace],
+    acks: list[float],
+    catching_up: float,
+    late: list[float],
 ) -> Result:
     speed, floor_speed, peer_speed = (
         median([pace.events_per_s for pace in paces]) for paces in (ours, floor, peer)
@@ -99,6 +86,7 @@ def _told(
         "ack_p50_ms": percentile(acks, 50),
         "ack_p99_ms": percentile(acks, 99),
         "catch_up_events_per_s": catching_up,
+        "sql_lag_p99_ms": percentile(late, 99),
         "floor_events_per_s": floor_speed,
         "peer_events_per_s": peer_speed,
         "ratio": speed / peer_speed,
@@ -106,6 +94,7 @@ def _told(
         "writers": WRITERS,
         "cpu_us_per_event": cpu,
     }
+    steady = f"at {STEADY.events_a_second:,} events/s in batches of {STEADY.batch}"
     lines = [
         Line("durable events/s, batches of 100", f"{speed:,.0f}", "≥ 100,000", f"{cpu:.1f} µs cpu"),
         Line(
@@ -119,6 +108,8 @@ def _told(
         ),
         Line("one event, durable, p99", f"{percentile(acks, 99):.2f} ms"),
         Line("the store catches up, events/s", f"{catching_up:,.0f}", "≥ 50,000"),
+        Line("seen in SQL after, p50", f"{percentile(late, 50):.0f} ms", "", steady),
+        Line("seen in SQL after, p99", f"{percentile(late, 99):.0f} ms", "≤ 150 ms", steady),
     ]
     how = f"{WRITERS} processes, {EVENTS_A_WRITER:,} events each, medians of {len(ours)} rounds"
     return Result(numbers, lines, how)
