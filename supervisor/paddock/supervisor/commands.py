@@ -76,18 +76,34 @@ class Queue:
         known = self._waiting.get(command.command_id) or self._delivered.get(command.command_id)
         if known is not None:
             _assert_same(known, command)
+            if known.command is None:
+                # Only the worker knows where it was accepted: handed over again, it says so.
+                known.command, known.accepted_at = command, None
+                del self._delivered[command.command_id]
+                self._waiting = {command.command_id: known, **self._waiting}
             if ticket is not None and ticket not in known.tickets:
                 known.tickets.append(ticket)
             return known
-        if len(self._waiting) >= self.limit:
+        pending = Pending(command.command_id, command, [] if ticket is None else [ticket])
+        ahead = self._ahead_of(pending)
+        if ahead >= self.limit:
             message = (
-                f"{len(self._waiting)} commands wait for this session already: "
+                f"{ahead} commands wait for this session already: "
                 "wait for answers before sending more"
             )
-            raise TooManyWaiting(message, waiting=len(self._waiting), limit=self.limit)
-        pending = Pending(command.command_id, command, [] if ticket is None else [ticket])
+            raise TooManyWaiting(message, waiting=ahead, limit=self.limit)
         self._waiting[command.command_id] = pending
         return pending
+
+    def _ahead_of(self, pending: Pending) -> int:
+        """Return how many count against the bound: of those that pass by, all without an answer.
+
+        They are bounded by themselves, so that a session with a full queue can be interrupted.
+        """
+        if pending.passes_by:
+            everything = [*self._waiting.values(), *self._delivered.values()]
+            return sum(each.passes_by for each in everything)
+        return sum(not each.passes_by for each in self._waiting.values())
 
     def hand_over(self) -> list[Command]:
         """Return what is to be delivered now, and count it as delivered."""
