@@ -43,7 +43,7 @@ from paddock.session_worker.protocol import (
     Welcome,
 )
 from paddock.session_worker.protocol import Deliver as DeliverWord
-from paddock.store.errors import PaddockError, StoreError
+from paddock.store.errors import Bug, PaddockError, StoreError
 from paddock.store.ids import SessionId
 from paddock.store.session_file import erase, folder_of, holder_of, start_ticks_of
 from paddock.store.session_file.lock import boot_id, pid_namespace
@@ -301,11 +301,23 @@ class Host:
         try:
             while self._waiting:
                 who, what = self._waiting.popleft()
-                for effect in step(who.life, what):
-                    self._carry_out(who, effect)
+                try:
+                    for effect in step(who.life, what):
+                        self._carry_out(who, effect)
+                except Exception as error:  # noqa: BLE001 - one session's trouble is no other's
+                    self._fault(who, what, error)
                 self._set_timer(who)
         finally:
             self._is_stepping = False
+
+    def _fault(self, record: Record, stimulus: Stimulus, error: Exception) -> None:
+        """Tell of a fault of ours in one life: the log, and who asked."""
+        name = type(stimulus).__name__
+        log.error("fault", session_id=record.session_id, stimulus=name, exc_info=error)
+        ticket = getattr(stimulus, "ticket", None)
+        if ticket is not None:
+            told = error if isinstance(error, PaddockError) else Bug(f"{name} broke: {error!r}")
+            self.answered(ReplyError(ticket, told), record)
 
     def now(self) -> float:
         """Return the time of the clock that stimuli carry."""
@@ -539,8 +551,12 @@ class Host:
             outcome = await self.on_disk(lambda: burial.bury(rites))
             if outcome.deleted_by is not None:
                 await self._entomb(record, outcome)
-        except PaddockError as error:
-            log.warning("not_buried", session_id=record.session_id, error=error.message)
+        except Exception as raised:  # else it would be buried for ever
+            error = raised if isinstance(raised, PaddockError) else Bug(f"not buried: {raised!r}")
+            trace = raised if isinstance(error, Bug) else None
+            log.warning(
+                "not_buried", session_id=record.session_id, error=error.message, exc_info=trace
+            )
             pid = error.facts.get("pid")
             self.stimulate(
                 record,
@@ -797,9 +813,7 @@ class Host:
                 record.life.error = SessionFailed(
                     f"{message}; `paddock resume --reset` frees it", session_id=session_id
                 )
-            case "deleted":
-                record.life.stage = Stage.DELETED
-            case "open":
+            case "open" | "deleted":  # a deletion may lack its tombstone, or its erasure
                 self.stimulate(record, FoundOpen(self.now()))
             case "alive":
                 self._found_alive(record, look, start_id)

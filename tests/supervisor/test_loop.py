@@ -1,0 +1,117 @@
+"""The host's loop on real files: one session's trouble stays its own, and nothing ends undone."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from paddock.store.events import (
+    CommandAccepted,
+    EventBase,
+    SessionConfig,
+    SessionCreated,
+    SessionDeleted,
+    ToolCallStarted,
+)
+from paddock.store.ids import CommandId, OperationId, SessionId, ToolCallId
+from paddock.store.session_file import SessionFile, folder_of
+from paddock.supervisor import births
+from paddock.supervisor.commands import Ticket
+from paddock.supervisor.config import Settings
+from paddock.supervisor.home import Secret
+from paddock.supervisor.loop import Host, Record, Setting
+from paddock.supervisor.registry import Registry
+from paddock.supervisor.stimuli import Effect, ReplyError, RoomGiven, Stage, Wanted
+
+SESSION = SessionId("01890000-0000-7000-8000-000000000001")
+OTHER = SessionId("01890000-0000-7000-8000-000000000002")
+DELETE = CommandId("01890000-0000-7000-8000-000000000009")
+CREATED = SessionCreated(config=SessionConfig(workspace="/"), command_id=CommandId(SESSION))
+DEADLINE_SECONDS = 20.0
+
+
+def on_host(home: Path, play: Callable[[Host], Awaitable[None]]) -> None:
+    """Play on a host that has no zygote and no store."""
+
+    async def run() -> None:
+        registry = Registry(home / "host.sqlite")
+        setting = Setting(Settings(), home, home, 1, "none:none", "0")
+        host = Host(setting, registry, Secret.of(home), [])
+        try:
+            await play(host)
+        finally:
+            await host.close()
+            host.context.term()
+            registry.close()
+            (home / "workers.sock").unlink()
+
+    asyncio.run(run())
+
+
+def write(home: Path, *events: EventBase) -> None:
+    with SessionFile.create(folder_of(home, SESSION), SESSION, at_us=1) as file:
+        file.append([CREATED, *events], generation=0, at_us=1)
+
+
+async def eventually(look: Callable[[], bool]) -> None:
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not look():  # noqa: ASYNC110 - what is looked at has no event
+            await asyncio.sleep(0.01)
+
+
+def test_p9_a_fault_in_one_life_is_told_and_holds_no_other_up(tmp_path: Path) -> None:
+    told: list[Effect] = []
+
+    async def play(host: Host) -> None:
+        sick, well = host.add_record(SESSION), host.add_record(OTHER)
+
+        def answered(effect: Effect, record: Record) -> None:
+            if record is sick and not isinstance(effect, ReplyError):
+                raise AssertionError("a fault of ours")
+            told.append(effect)
+
+        host.answered = answered
+        sick.life.stage = Stage.LIVE
+        host.stimulate(sick, RoomGiven(1.0))  # which cannot happen there
+        host.stimulate(sick, Wanted(1.0, "test", Ticket(b"c", 1)))
+        well.life.stage = Stage.LIVE
+        host.stimulate(well, Wanted(1.0, "test", Ticket(b"c", 2)))
+
+    on_host(tmp_path, play)
+    assert [type(effect).__name__ for effect in told] == ["ReplyError", "Reply"]
+
+
+def test_a_burial_that_breaks_leaves_the_session_stuck_and_not_silent(tmp_path: Path) -> None:
+    # A log that no version of ours writes: what cannot be folded must not end the wait for it.
+    write(tmp_path, ToolCallStarted(operation_id=OperationId("o"), tool_call_id=ToolCallId("no")))
+
+    async def play(host: Host) -> None:
+        record = host.take_in(SESSION, births.Look("open", 2), None)
+        await eventually(lambda: record.life.stage is Stage.STUCK)
+        assert record.life.error is not None
+        assert record.life.deadline is not None
+
+    on_host(tmp_path, play)
+
+
+@pytest.mark.parametrize("erase", [False, True])
+def test_p14_a_deletion_whose_tombstone_was_not_set_is_finished_when_it_is_found(
+    tmp_path: Path, *, erase: bool
+) -> None:
+    accepted = CommandAccepted(command_id=DELETE, verb="delete", digest="d", arguments={})
+    write(tmp_path, accepted, SessionDeleted(command_id=DELETE, erase=erase))
+
+    async def play(host: Host) -> None:
+        host.registry.reserve("name", SESSION)
+        look = births.look(tmp_path, SESSION)
+        assert look.found == "deleted"
+        record = host.take_in(SESSION, look, None)
+        await eventually(lambda: record.life.stage is Stage.DELETED)
+        stone = host.registry.tombstone(SESSION)
+        assert stone is not None
+        assert (stone.command_id, stone.is_erased) == (DELETE, erase)
+        assert host.registry.session_of("name") is None
+        assert folder_of(tmp_path, SESSION).exists() is not erase
+
+    on_host(tmp_path, play)
