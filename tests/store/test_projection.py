@@ -78,8 +78,7 @@ def eventful(seed: int = 1) -> Story:
 def test_r2_folding_in_any_pieces_is_folding_at_once(cuts: list[int], seed: int) -> None:
     rows = eventful(seed).rows()
     whole, once = fold.Folded("s"), fold.Batch()
-    for row in rows:
-        fold.apply(whole, row, once)
+    fold.apply(whole, rows, once)
     fold.summarize(whole)
 
     part, pieces = fold.Folded("s"), fold.Batch()
@@ -87,7 +86,7 @@ def test_r2_folding_in_any_pieces_is_folding_at_once(cuts: list[int], seed: int)
         if place in cuts:  # the state goes to its row and comes back
             fold.summarize(part)
             part = fold.load(fold.dump(part))
-        fold.apply(part, row, pieces)
+        fold.apply(part, [row], pieces)
     fold.summarize(part)
     assert part == whole
     assert pieces == once
@@ -99,7 +98,7 @@ def test_r1_the_sessions_row_agrees_with_the_fold_of_the_session(seed: int) -> N
     folded, batch = fold.Folded(story.session_id), fold.Batch()
     state = session.Session(story.session_id)
     for row in story.rows():
-        fold.apply(folded, row, batch)
+        fold.apply(folded, [row], batch)
         session.evolve(state, stored_of(story.session_id, row))
         fold.summarize(folded)
         shown, conversation = folded.session, state.conversation

@@ -677,7 +677,7 @@ def test_a_kind_of_a_newer_version_is_an_event_and_nothing_more() -> None:
 
     folded, batch = fold.Folded("s"), fold.Batch()
     row = e.Row(1, 0, START_US, "quantum_leap", None, None, None, None, '{"x":1}', b"h")
-    fold.apply(folded, row, batch)
+    fold.apply(folded, [row], batch)
     assert len(batch.events) == 1
     assert folded.sequence == 1
 

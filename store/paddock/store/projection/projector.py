@@ -462,14 +462,14 @@ class Projector:
 
     def _fold_in(self, session_id: str, folded: Folded, rows: list[Row], batch: Batch) -> bool:
         part = Batch(position=batch.position)
-        for row in rows:
-            try:
-                fold.apply(folded, row, part)
-            except FAILURES as error:
-                what = f"event {row.sequence} ({row.kind}) cannot be folded: {error!r}"
-                self._forget(session_id)
-                self._note_damage(session_id, Damaged(what, sequence=row.sequence))
-                return False
+        try:
+            fold.apply(folded, rows, part)
+        except FAILURES as error:
+            after = folded.sequence
+            what = f"an event above {after} cannot be folded: {error!r}"
+            self._forget(session_id)
+            self._note_damage(session_id, Damaged(what, sequence=after + 1))
+            return False
         _merge(batch, part)
         return True
 
