@@ -57,15 +57,14 @@ def create(data: Path, session_id: SessionId, config: SessionConfig, *, at_us: i
         )
         raise WorkspaceMissing(message, workspace=config.workspace)
     digest = digest_of(config.model_dump(mode="json"))
-    folder = folder_of(data, session_id)
+    created = SessionCreated(config=config, digest=digest, command_id=CommandId(session_id))
     try:
-        file = SessionFile.create(folder, session_id, at_us=at_us)
+        SessionFile.make(
+            folder_of(data, session_id), session_id, [created], generation=0, at_us=at_us
+        )
     except AlreadyExists:
         assert_same(data, session_id, digest)
         return False
-    with file:
-        created = SessionCreated(config=config, digest=digest, command_id=CommandId(session_id))
-        file.append([created], generation=0, at_us=at_us)
     return True
 
 

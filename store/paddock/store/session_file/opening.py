@@ -84,7 +84,11 @@ def seal_of(place: Place, connection: sqlite3.Connection) -> str | None:
     with translated(place.database):
         if place.database.stat().st_size > SEAL_LIMIT_BYTES:
             return None
-        image = connection.serialize()
+        return seal_of_image(connection.serialize())
+
+
+def seal_of_image(image: bytes) -> str:
+    """Return what tells a database of these bytes from any other."""
     return f"{len(image)}-{crc32(image):08x}"
 
 
