@@ -166,6 +166,16 @@ def test_f15_text_of_models_and_tools_moves_no_cursor(text: str, shown: str) -> 
     assert clean(text) == shown
 
 
+def test_f15_a_sequence_that_comes_in_pieces_moves_no_cursor_either() -> None:
+    text = "a\x1b[2Jb\x1b]0;title\x07c\x1b[31md\x9b1me\x1b"
+    for cut in range(len(text)):
+        shown = Shown()
+        shown.preview(text[:cut], 0)
+        shown.preview(text[cut:], cut)
+        shown.message(text)
+        assert shown.words.getvalue() == "abcde\n"
+
+
 def test_one_line_is_one_line() -> None:
     assert one_line("a\n  b\tc" + "d" * 50, 10) == "a b cdddd…"
 

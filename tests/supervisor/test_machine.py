@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from paddock.session_worker.protocol import Command, Settled
 from paddock.store.errors import Bug, Damaged
 from paddock.store.ids import CommandId, SessionId
+from paddock.supervisor.children import ZygoteBroke
 from paddock.supervisor.commands import Ticket
 from paddock.supervisor.errors import CapacityExceeded, OwnerStuck
 from paddock.supervisor.life import BEAT_CHECKS, Life, Patience
@@ -83,7 +84,7 @@ def example(kind: type, life: Life) -> Any:
         RoomGiven: RoomGiven(now),
         RoomRefused: RoomRefused(now, CapacityExceeded("full", current=1, max=1)),
         Spawned: Spawned(now, start, 77),
-        NotSpawned: NotSpawned(now, start, "zygote_broke"),
+        NotSpawned: NotSpawned(now, start, ZygoteBroke("no fork")),
         FoundAlive: FoundAlive(now, 77, 5.0),
         FoundOpen: FoundOpen(now),
         Greeted: Greeted(now, 1, 77, 2, "resting"),
@@ -278,12 +279,20 @@ def test_a_start_without_a_greeting_is_killed_and_buried() -> None:
     assert (bury.cause, bury.last_stage) == ("start_timeout", "starting")
 
 
-def test_a_start_that_gave_no_process_is_decided_by_the_lock() -> None:
+def test_a_host_that_cannot_fork_says_so_and_counts_it_against_nobody() -> None:
     life = Life(SESSION, PATIENCE)
-    play(life, Wanted(1.0, "resume"), RoomGiven(1.0))
-    (bury,) = step(life, NotSpawned(2.0, 1, "zygote_broke"))
-    assert isinstance(bury, Bury)
-    assert bury.pid is None
+    play(life, Wanted(1.0, "resume", ticket(1)), RoomGiven(1.0))
+    effects = step(life, NotSpawned(2.0, 1, ZygoteBroke("no fork")))
+    assert [e.error.code for e in effects if isinstance(e, ReplyError)] == ["zygote_broke"]
+    assert life.stage is Stage.COLD
+
+
+def test_a_host_that_cannot_fork_tries_again_what_it_owes() -> None:
+    life = in_stage(Stage.BACKING_OFF)
+    step(life, TimerFired(3.1))
+    step(life, NotSpawned(4.0, 2, ZygoteBroke("no fork")))
+    assert life.stage is Stage.BACKING_OFF
+    assert [type(e) for e in step(life, TimerFired(life.deadline or 0.0))] == [Spawn]
 
 
 # --- commands ---
@@ -677,7 +686,7 @@ class World:
             case "fork" if self.asked:
                 start = self.asked.pop()
                 if number == 0:
-                    self.take(NotSpawned(at, start, "zygote_broke"))
+                    self.take(NotSpawned(at, start, ZygoteBroke("no fork")))
                 else:
                     self.alive.add(start)
                     self.take(Spawned(at, start, 100 + start))

@@ -49,15 +49,6 @@ def test_f7_after_three_restarts_without_progress_it_is_left_down_with_the_reaso
     assert last == NoMore("4 crashes without progress between (3 signal, 1 hang)", "restarts")
 
 
-def test_a_start_that_the_zygote_did_not_give_is_no_crash_of_the_session() -> None:
-    # Zygotes killed one after the other left sessions down that had never been ready to crash.
-    broken = [crash(number, stage="starting", reason="zygote_broke") for number in range(1, 9)]
-    assert verdict(*broken) == Again(LONGEST_WAIT_SECONDS)
-    assert verdict(*broken, crash(9)) == Again(LONGEST_WAIT_SECONDS)
-    assert isinstance(verdict(*broken, *map(crash, (9, 10, 11, 12))), NoMore)
-    assert isinstance(verdict(*broken * 3), NoMore)  # but not for ever
-
-
 def test_progress_between_crashes_begins_the_count_anew() -> None:
     assert verdict(*map(crash, range(1, 9)), progress=7) == Again(0.0)
 

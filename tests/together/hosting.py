@@ -30,6 +30,7 @@ from paddock.supervisor.protocol import (
     Failed,
     FromClient,
     Greet,
+    Leave,
     Notice,
     ToClient,
 )
@@ -185,6 +186,11 @@ class PlainClient:
         )
         assert isinstance(word, Notice)
         return word
+
+    def down(self, **arguments: Any) -> None:
+        """End the host, and leave it when it is done."""
+        assert self.ask("down", **arguments) == {"ended": True}
+        self.say(Leave())
 
     def lives(self) -> dict[str, dict[str, Any]]:
         return {life["session_id"]: life for life in self.ask("lives")["workers"]}

@@ -74,7 +74,7 @@ def test_l21_the_host_ends_cleanly_its_workers_suspended_and_no_process_left(
             client.ask("down")
         assert caught.value.code == "busy"
         assert caught.value.facts["sessions"] == [sessions[0]]
-        assert client.ask("down", force=True) == {"ended": True}
+        client.down(force=True)
         assert host.process is not None
         assert host.process.wait(30) == 0
         assert not [pid for pid in pids if is_there(pid)]
@@ -233,8 +233,9 @@ def test_l26_a_killed_zygote_is_replaced_and_its_workers_go_on(
     zygote = client.ask("status")["zygote_pid"]
     os.kill(zygote, signal.SIGKILL)
     client.say_words(session, "echo")
-    client.create(workspace)
-    assert client.ask("status")["zygote_pid"] not in {zygote, None}
+    for _ in range(2):  # the first may be the spare fork that was in hand
+        client.create(workspace)
+    eventually(lambda: client.ask("status")["zygote_pid"] not in {zygote, None}, "the next one")
     assert client.lives()[session]["generation"] == 1
     os.kill(client.lives()[session]["pid"], signal.SIGKILL)
     eventually(lambda: exits(host, session), "a certificate")
@@ -246,8 +247,10 @@ def test_a_stopped_zygote_is_killed_and_replaced(host: HostProcess, workspace: P
     client.create(workspace)
     zygote = client.ask("status")["zygote_pid"]
     os.kill(zygote, signal.SIGSTOP)
-    client.create(workspace)
-    assert client.ask("status")["zygote_pid"] not in {zygote, None}
+    for _ in range(2):
+        client.create(workspace)
+    eventually(lambda: client.ask("status")["zygote_pid"] not in {zygote, None}, "the next one")
+    eventually(lambda: not is_there(zygote), "the stopped one is gone")
 
 
 def test_workers_without_a_supervisor_rest_after_the_grace(home: Path, workspace: Path) -> None:
@@ -262,7 +265,7 @@ def test_a_restart_keeps_the_workers(host: HostProcess, workspace: Path) -> None
     client = host.client()
     session = client.create(workspace)
     pid = client.lives()[session]["pid"]
-    assert client.ask("down", keep_workers=True) == {"ended": True}
+    client.down(keep_workers=True)
     assert host.process is not None
     assert host.process.wait(30) == 0
     assert is_there(pid)
@@ -296,7 +299,7 @@ def test_a_supervisor_that_died_unasked_is_started_again_by_its_watcher(
         )
         client = host.client()
         eventually(lambda: client.lives().get(session, {}).get("life") == "live", "adopted")
-        assert client.ask("down", force=True) == {"ended": True}
+        client.down(force=True)
         assert watcher.wait(30) == 0
         assert not is_there(second)
     finally:

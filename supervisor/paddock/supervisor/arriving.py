@@ -1,7 +1,7 @@
 """Transitions: a session is wanted, gets a room, a process, a greeting. Pure."""
 
 from paddock.store.errors import TimedOut
-from paddock.supervisor.life import LEAVE_SHARE, Life
+from paddock.supervisor.life import FORK_AGAIN_SECONDS, LEAVE_SHARE, Life
 from paddock.supervisor.stimuli import (
     AskToLeave,
     Commanded,
@@ -15,6 +15,7 @@ from paddock.supervisor.stimuli import (
     RoomGiven,
     RoomRefused,
     Spawned,
+    Stage,
     TakeRoom,
     TimerFired,
     Wanted,
@@ -95,9 +96,15 @@ def spawned(life: Life, stimulus: Spawned) -> None:
 
 
 def not_spawned(life: Life, stimulus: NotSpawned) -> None:
-    """There is no process as far as is known; the burial looks who has the lock."""
-    life.cause = life.cause or stimulus.reason
-    life.bury(stimulus.at)
+    """The host could not fork: there is no process, and nothing of it counts as a crash."""
+    life.refuse_all(stimulus.error)
+    if life.leaving is not None or life.deletion is not None:
+        life.bury(stimulus.at)  # what was asked for meanwhile is carried out there
+    elif life.owes_start:
+        life.stage = Stage.BACKING_OFF
+        life.deadline = stimulus.at + FORK_AGAIN_SECONDS
+    else:
+        life.rest_as_before()
 
 
 def found_alive(life: Life, stimulus: FoundAlive) -> None:
@@ -127,7 +134,7 @@ def greeted(life: Life, stimulus: Greeted) -> None:
         life.do(Kill(life.start, "deleted"))
         return
     life.be_live(stimulus.at)
-    life.is_wanted = life.reset = False
+    life.is_wanted = life.reset = life.owes_start = False
     for ticket in life.waiting_up:
         life.reply(ticket, {"was_live": False, "generation": life.generation})
     life.waiting_up = []

@@ -93,7 +93,7 @@ def bury(rites: Rites) -> Outcome:
         Damaged, NewerFormat, StoreError: The file cannot be written.
     """
     folder = folder_of(rites.data, rites.session_id)
-    killed = _kill_tools(rites, folder)
+    killed = _kill_tools(rites)
     with _own(rites, folder) as file:
         return _Burial(rites, folder, file, killed).carry_out()
 
@@ -103,14 +103,9 @@ def is_final(error: PaddockError) -> bool:
     return isinstance(error, Damaged | NewerFormat)
 
 
-def _kill_tools(rites: Rites, folder: Path) -> int:
-    generation = rites.bury.generation
-    if generation is None:
-        holder = holder_of(folder)
-        if holder is None or (rites.bury.pid is not None and holder.pid != rites.bury.pid):
-            return 0
-        generation = holder.generation
-    return kill_owned(f"{rites.session_id}.{generation}", deadline_seconds=TOOLS_SECONDS)
+def _kill_tools(rites: Rites) -> int:
+    """End the tools of every generation: no worker is left, and the dead one's may not be known."""
+    return kill_owned(f"{rites.session_id}.", deadline_seconds=TOOLS_SECONDS)
 
 
 def _own(rites: Rites, folder: Path) -> SessionFile:
@@ -119,8 +114,10 @@ def _own(rites: Rites, folder: Path) -> SessionFile:
         return SessionFile.own(folder, rites.session_id, wait_seconds=LOCK_SECONDS)
     except AlreadyOwned as error:
         holder = holder_of(folder)
-        if rites.bury.pid is None and holder is not None and holder.is_alive:
+        is_ours = holder is not None and holder.pid == os.getpid()  # a look, say, in a thread
+        if rites.bury.pid is None and holder is not None and holder.is_alive and not is_ours:
             _end_holder(holder.pid, holder.start_ticks)
+            _kill_tools(rites)  # it may have begun some since
             try:
                 return SessionFile.own(folder, rites.session_id, wait_seconds=LOCK_SECONDS)
             except AlreadyOwned as again:
@@ -255,7 +252,7 @@ class _Burial:
         """Whether a start died before its first commit: it gets a generation of its own."""
         if self._bury.is_found or self._bury.last_stage != "starting":
             return False
-        return self._bury.pid is not None or self._bury.cause is not None
+        return self._bury.pid is not None
 
     def _certificate(self, generation: int) -> WorkerExited:
         session, bury, status = self._session, self._bury, self._rites.status

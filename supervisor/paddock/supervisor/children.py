@@ -33,6 +33,8 @@ READY_SECONDS = 30.0
 FORK_SECONDS = 10.0
 """A fork takes 1-3 ms; a zygote that is silent for so long is stopped or hangs."""
 FORKS_AT_ONCE = 4
+REFILL_SECONDS = 0.05
+"""The spare fork is made when the worker that took the last one is up."""
 SOCKET_PREFIX = "zyg-"
 """With eight digits no longer than the names of the host's other sockets."""
 DIRECT = ("-P", "-c")
@@ -53,8 +55,10 @@ class Zygote:
         self._alive = alive
         self._nothing = os.open(os.devnull, os.O_RDONLY)
         self._threads = ThreadPoolExecutor(FORKS_AT_ONCE, "fork")
-        self._context = get_context("forkserver")
         self._gone = asyncio.Event()
+        self._spare: _Unborn | None = None
+        self._refill: asyncio.TimerHandle | asyncio.Task[None] | None = None
+        self._is_closed = False
 
     @classmethod
     async def start(
@@ -95,32 +99,57 @@ class Zygote:
             zygote.end()
             message = f"the zygote could not be made ready: {report['error']}"
             raise ZygoteBroke(message, pid=process.pid)
+        zygote._make_spare()
         return zygote
 
     async def fork(self, target: str, orders: bytes, name: str) -> Process:
         """Return a new worker that runs ``target(orders)``.
 
         Raises:
-            ZygoteBroke: It gave no process in time; it should be ended and replaced. Whether there
-                is a process nonetheless, the session's lock tells; with ``was_asked`` False there
-                is none.
+            ZygoteBroke: It gave no process in time; it should be ended and replaced. No session is
+                started by it then: a process without orders ends by itself.
         """
-        if self.process.is_dead or self._alive < 0:
+        unborn, self._spare = self._spare, None
+        if unborn is None or not unborn.process.is_waiting():
+            if unborn is not None:
+                unborn.drop()
+            unborn = await self._ask()
+        unborn.begin(target, orders, name)
+        if self._refill is None and not self._is_closed:
+            loop = asyncio.get_running_loop()
+            self._refill = loop.call_later(REFILL_SECONDS, self._make_spare)
+        return unborn.process
+
+    async def _ask(self) -> "_Unborn":
+        if self.process.is_dead or self._is_closed:
             message = f"the zygote (process {self.process.pid}) is dead"
-            raise ZygoteBroke(message, pid=self.process.pid, was_asked=False)
+            raise ZygoteBroke(message, pid=self.process.pid)
         loop = asyncio.get_running_loop()
-        request = loop.run_in_executor(self._threads, self._fork, target, orders, name)
+        request = loop.run_in_executor(self._threads, self._fork)
         try:
             async with asyncio.timeout(FORK_SECONDS):
-                pid, sentinel, leash = await asyncio.shield(request)
-        except (ConnectionRefusedError, FileNotFoundError) as error:
-            message = f"the zygote (process {self.process.pid}) does not listen any more"
-            raise ZygoteBroke(message, pid=self.process.pid, was_asked=False) from error
+                return await asyncio.shield(request)
         except (OSError, EOFError, TimeoutError) as error:
-            request.add_done_callback(_swallow)
+            request.add_done_callback(_drop)
             message = f"the zygote (process {self.process.pid}) gave no process: {error!r}"
             raise ZygoteBroke(message, pid=self.process.pid) from error
-        return Process(pid, _pidfd_of(pid, sentinel), sentinel=sentinel, leash=leash)
+
+    def _make_spare(self) -> None:
+        self._refill = asyncio.get_running_loop().create_task(self._keep_spare())
+
+    async def _keep_spare(self) -> None:
+        """Have one fork in hand, so that the next start does not wait for it."""
+        try:
+            spare = await self._ask()
+        except ZygoteBroke:
+            self.end()  # its death is noticed, and the next one is made
+            return
+        finally:
+            self._refill = None
+        if self._is_closed or self._spare is not None:
+            spare.drop()
+        else:
+            self._spare = spare
 
     def end(self) -> None:
         """Kill it. Its workers live on."""
@@ -139,28 +168,20 @@ class Zygote:
 
     def close(self) -> None:
         """Let go of it; without workers it then ends by itself."""
-        if self._alive < 0:
+        if self._is_closed:
             return
+        self._is_closed = True
+        if self._refill is not None:
+            self._refill.cancel()
+        if self._spare is not None:
+            self._spare.drop()
         os.close(self._alive)
         os.close(self._nothing)
-        self._alive = -1
         self._threads.shutdown(wait=False)
         self._address.unlink(missing_ok=True)
 
-    def _fork(self, target: str, orders: bytes, name: str) -> tuple[int, int, int]:
-        """Do as ``multiprocess.popen_forkserver.Popen`` does; runs in a thread, may block.
-
-        Returns the pid, the descriptor that gives first it and later the exit code, and one whose
-        close the worker can notice.
-        """
-        work = self._context.Process(target=enter, args=(target, orders), name=name, daemon=False)
-        buffer = io.BytesIO()
-        set_spawning_popen(self)  # else a process object refuses to be pickled; thread-local
-        try:
-            reduction.dump({"name": name}, buffer)
-            reduction.dump(work, buffer)
-        finally:
-            set_spawning_popen(None)
+    def _fork(self) -> "_Unborn":
+        """Do as ``multiprocess.popen_forkserver.Popen`` does; runs in a thread, may block."""
         parent_read, child_write = os.pipe()
         child_read, parent_write = os.pipe()
         try:
@@ -170,22 +191,61 @@ class Zygote:
                 # (none: an end that is never written to).
                 fds = [child_read, child_write, self._alive, self._nothing]
                 reduction.sendfds(client, fds)
+            os.close(child_write)
+            child_write = -1  # else its own end would keep the pipe of a dead zygote open
+            pid = forkserver.read_signed(parent_read)
         except BaseException:
-            os.close(parent_read)
-            os.close(parent_write)
+            close_fds(parent_read, parent_write)
             raise
         finally:
             os.close(child_read)
-            os.close(child_write)
-        leash = os.dup(parent_write)
+            if child_write >= 0:
+                os.close(child_write)
+        process = Process(pid, _pidfd_of(pid, parent_read), sentinel=parent_read)
+        return _Unborn(process, parent_write)
+
+
+class _Unborn:
+    """A fork that waits for its orders, and ends if it gets none."""
+
+    def __init__(self, process: Process, pipe: int) -> None:
+        self.process = process
+        self._pipe = pipe
+
+    def begin(self, target: str, orders: bytes, name: str) -> None:
+        """Give it its orders: from here on it is a worker.
+
+        Raises:
+            ZygoteBroke: It is dead, or the orders are larger than a pipe holds.
+        """
+        context = get_context("forkserver")
+        work = context.Process(target=enter, args=(target, orders), name=name, daemon=False)
+        buffer = io.BytesIO()
+        set_spawning_popen(self)  # else a process object refuses to be pickled; thread-local
         try:
-            with open(parent_write, "wb", closefd=True) as pipe:  # noqa: PTH123 - a descriptor
-                pipe.write(buffer.getbuffer())
-            pid = forkserver.read_signed(parent_read)
-        except BaseException:
-            close_fds(parent_read, leash)
-            raise
-        return pid, parent_read, leash
+            reduction.dump({"name": name}, buffer)
+            reduction.dump(work, buffer)
+        finally:
+            set_spawning_popen(None)
+        # A pipe takes 64 KiB at once, and orders have 1 KiB beside the session's credentials.
+        os.set_blocking(self._pipe, False)
+        try:
+            written = os.write(self._pipe, buffer.getbuffer())
+        except OSError as error:
+            self.drop()
+            message = f"process {self.process.pid} did not take its orders: {error}"
+            raise ZygoteBroke(message, pid=self.process.pid) from error
+        if written < len(buffer.getbuffer()):
+            self.drop()
+            message = f"orders of {len(buffer.getbuffer())} bytes are too many"
+            raise ZygoteBroke(message, pid=self.process.pid)
+        os.close(self._pipe)
+
+    def drop(self) -> None:
+        """End it: it is not needed."""
+        os.close(self._pipe)
+        self.process.send(signal.SIGKILL)
+        self.process.release()
 
 
 def sweep(folder: Path) -> None:
@@ -254,8 +314,7 @@ def _set(future: "asyncio.Future[None]") -> None:
         future.set_result(None)
 
 
-def _swallow(request: "asyncio.Future[tuple[int, int, int]]") -> None:
-    """Let go of what a fork that came too late gave; the process is told by its broken pipe."""
+def _drop(request: "asyncio.Future[_Unborn]") -> None:
+    """End the fork that a request gave that was given up."""
     if not request.cancelled() and request.exception() is None:
-        _, sentinel, leash = request.result()
-        close_fds(sentinel, leash)
+        request.result().drop()

@@ -41,6 +41,7 @@ log = structlog.get_logger("paddock.supervisor.clients")
 SILENT_SECONDS = 15.0
 """A client says that it is alive every 5 s (L11)."""
 LOOK_SECONDS = 2.0
+HEAR_SECONDS = 0.5
 OWNER_VARIABLE = b"PADDOCK_OWNER="
 
 
@@ -230,9 +231,19 @@ class Clients:
             Failed(request_id=request_id, code=error.code, message=error.message, facts=facts),
         )
 
-    def say_down(self, ticket: Ticket) -> None:
-        """Tell who ended the host that it is done."""
-        self._answer(ticket.client, ticket.request_id, {"ended": True})
+    async def say_down(self) -> None:
+        """Tell who ended the host that it is done, and give him a moment to hear it.
+
+        ZeroMQ drops what a peer has received and not read when the connection ends.
+        """
+        asked = [ticket for ticket in self.asks.down_tickets if ticket.client in self._guests]
+        for ticket in asked:
+            self._answer(ticket.client, ticket.request_id, {"ended": True})
+        deadline = self._host.now() + HEAR_SECONDS
+        while self._host.now() < deadline:
+            if not any(ticket.client in self._guests for ticket in asked):
+                return
+            await asyncio.sleep(HEAR_SECONDS / 20)
 
     # --- who is gone ---
 

@@ -39,6 +39,8 @@ from paddock.supervisor.stimuli import (
 KILL_WAIT_SECONDS = 5.0
 """A killed process that is not dead after this sits in the kernel (a hung disk, say)."""
 STUCK_RETRY_SECONDS = 5.0
+FORK_AGAIN_SECONDS = 30.0
+"""A host that cannot fork (no memory, no zygote) gets time before what it owes is tried again."""
 BEAT_CHECKS = 6
 """A hang is so many checks in a row without a beat, not wall time: a closed lid is one check."""
 LEAVE_SHARE = 0.7
@@ -113,6 +115,8 @@ class Life:
         self.waiting_gone: list[Ticket] = []
         """Who waits for it to be gone."""
         self.was_live = False
+        self.owes_start = False
+        """Whether it was cut off and is started again, whoever waits or not."""
         self.is_found = False
         """Whether this death was found, not seen."""
 
@@ -245,6 +249,7 @@ class Life:
     def start_again(self, stimulus: Buried) -> None:
         """Start the next worker, now or after a pause."""
         self.why = self.why if self.is_wanted else f"restart after {stimulus.reason}"
+        self.owes_start = True
         seconds = stimulus.restart_seconds or 0.0
         if seconds > 0:
             self.stage = Stage.BACKING_OFF
@@ -264,7 +269,7 @@ class Life:
         """Be at rest, without a process and without a room."""
         self.stage = Stage.COLD
         self.deadline = None
-        self.is_wanted = self.reset = False
+        self.is_wanted = self.reset = self.owes_start = False
         self.leaving = None
         self.worker_stage = self.operation_id = None
         self.return_room()

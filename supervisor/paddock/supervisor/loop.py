@@ -478,7 +478,7 @@ class Host:
             process = await self._fork(orders, f"paddock {record.session_id}")
         except (ZygoteBroke, StoreError) as error:
             log.warning("not_spawned", session_id=record.session_id, error=str(error))
-            self.stimulate(record, NotSpawned(self.now(), spawn.start, error.code))
+            self.stimulate(record, NotSpawned(self.now(), spawn.start, error))
             return
         self._hold(record, process, spawn.start)
         self.stimulate(record, Spawned(self.now(), spawn.start, process.pid))
@@ -635,18 +635,17 @@ class Host:
         """Return a new worker, from the next zygote where this one is gone.
 
         Raises:
-            ZygoteBroke: Whether there is a process, the session's lock tells.
+            ZygoteBroke: One after the other gave none. There is no process.
         """
         for _ in range(FORK_ATTEMPTS):
             zygote = await self._wait_zygote()
             try:
                 return await zygote.fork(self.setting.worker, orders, name)
             except ZygoteBroke as error:
+                log.warning("no_fork", error=error.message)
                 self._replace_zygote(zygote)
-                if error.facts.get("was_asked", True):
-                    raise
                 await zygote.wait_gone()
-        message = f"{FORK_ATTEMPTS} zygotes died before they could be asked"
+        message = f"{FORK_ATTEMPTS} zygotes in a row gave no process; the host's log tells why"
         raise ZygoteBroke(message)
 
     def _replace_zygote(self, broken: Zygote) -> None:

@@ -8,6 +8,7 @@ import asyncio
 import ctypes
 import fcntl
 import os
+import select
 import signal
 import struct
 from collections.abc import Callable
@@ -63,15 +64,13 @@ class Process:
         pidfd: int,
         *,
         sentinel: int | None = None,
-        leash: int | None = None,
     ) -> None:
-        """``sentinel`` gives its exit code, by the zygote; ``leash`` is an end that it watches."""
+        """``sentinel`` gives its exit code, once the zygote has reaped it."""
         self.pid = pid
         self.start_ticks = start_ticks_of(pid) or 0
         self.is_dead = False
         self._pidfd = pidfd
         self._sentinel = sentinel
-        self._leash = leash
         self._oom_kills = oom_kills()
         self._task: asyncio.Task[None] | None = None
 
@@ -124,6 +123,10 @@ class Process:
             return False
         return True
 
+    def is_waiting(self) -> bool:
+        """Whether it is there still, as its pidfd tells at this moment."""
+        return self._pidfd >= 0 and not select.select([self._pidfd], [], [], 0)[0]
+
     def state(self) -> str:
         """Return the kernel's letter for what it does (``D``, ``T``, ``S``), or ``X``."""
         try:
@@ -137,10 +140,10 @@ class Process:
         if self._pidfd >= 0 and not self.is_dead:
             with suppress(RuntimeError):
                 asyncio.get_running_loop().remove_reader(self._pidfd)
-        for descriptor in (self._pidfd, self._sentinel, self._leash):
+        for descriptor in (self._pidfd, self._sentinel):
             if descriptor is not None and descriptor >= 0:
                 os.close(descriptor)
-        self._pidfd, self._sentinel, self._leash = -1, None, None
+        self._pidfd, self._sentinel = -1, None
 
     async def _tell(self, ended: Callable[[Status], None]) -> None:
         status = await self._status()

@@ -18,9 +18,6 @@ LONGEST_WAIT_SECONDS = 30.0
 JITTER = 0.2
 """A wait is up to a fifth longer, so that many sessions felled at once do not come back at once."""
 
-OF_THE_HOST = frozenset({"zygote_broke"})
-"""Reasons of deaths that the session has no part in: they make it wait, and count by the hour."""
-
 CONFIGURATION_EXIT_CODE = 64
 """A worker that cannot run as it is configured leaves with it (``session_worker.main.EXITS``)."""
 
@@ -71,9 +68,8 @@ def decide(
         reason = f"{len(in_the_hour)} crashes within an hour ({_kinds(in_the_hour)})"
         return NoMore(reason, "restarts_an_hour")
     fruitless = [exit_ for exit_ in counted if exit_.sequence > progress and not _was_idle(exit_)]
-    its_own = [exit_ for exit_ in fruitless if exit_.reason not in OF_THE_HOST]
-    if len(its_own) > budget.restarts:
-        reason = f"{len(its_own)} crashes without progress between ({_kinds(its_own)})"
+    if len(fruitless) > budget.restarts:
+        reason = f"{len(fruitless)} crashes without progress between ({_kinds(fruitless)})"
         return NoMore(reason, "restarts")
     return Again(wait_seconds(len(fruitless), chance))
 

@@ -90,8 +90,7 @@ class Service:
             task.cancel()
         if not end.keeps_workers:
             await self._suspend_all(end.deadline_seconds)
-        for ticket in self._clients.asks.down_tickets:
-            self._clients.say_down(ticket)
+        await self._clients.say_down()
         folders = self._configuration.folders
         (folders.runtime / "host.json").unlink(missing_ok=True)
         self._clients.close()

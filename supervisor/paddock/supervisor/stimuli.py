@@ -79,11 +79,11 @@ class Spawned:
 
 @dataclass(frozen=True, slots=True)
 class NotSpawned:
-    """The zygote gave no process for a start, as far as is known; the lock will tell."""
+    """There is no process for a start: the host could not fork."""
 
     at: float
     start: int
-    reason: str
+    error: PaddockError
 
 
 @dataclass(frozen=True, slots=True)

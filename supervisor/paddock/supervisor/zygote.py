@@ -12,6 +12,7 @@ import os
 import socket
 import sys
 from pathlib import Path
+from types import TracebackType
 
 FORBIDDEN = ("duckdb", "paddock.store.projection")
 """Modules that no worker needs and every worker would pay for, or that start threads."""
@@ -38,6 +39,7 @@ def main(listener_fd: int, alive_fd: int, report_fd: int, targets: list[str]) ->
     heavy = [name for name in FORBIDDEN if name in sys.modules]
     if heavy:
         report["error"] = f"{heavy[0]} was imported; no worker needs it"
+    sys.excepthook = _quietly
     gc.collect()
     gc.freeze()
     address = Path(_address_of(listener_fd))
@@ -49,6 +51,12 @@ def main(listener_fd: int, alive_fd: int, report_fd: int, targets: list[str]) ->
         # by os._exit.)
         with contextlib.suppress(OSError):
             address.unlink()
+
+
+def _quietly(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Say nothing of a fork that got no orders: its supervisor ended, or needs it no more."""
+    if not issubclass(kind, EOFError):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _report(descriptor: int, report: dict[str, object]) -> bool:

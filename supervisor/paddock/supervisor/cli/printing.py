@@ -17,6 +17,9 @@ _SEQUENCES = re.compile(
     r"|\x1b[ -/]*[0-~]"
     r"|\x9b[0-?]*[ -/]*[@-~]"
 )
+_UNFINISHED = re.compile(
+    r"(?:\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b\n]{0,1000}|[ -/]*)|\x9b[0-?]*[ -/]*)$"
+)
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
@@ -25,6 +28,12 @@ def clean(text: str) -> str:
     """Return text of a model or tool as it may be shown: nothing in it moves a cursor (F15)."""
     text = text.replace("\r\n", "\n")
     return _SURROGATES.sub("\ufffd", _CONTROLS.sub("", _SEQUENCES.sub("", text)))
+
+
+def split_unfinished(text: str) -> tuple[str, str]:
+    """Return what of a stream can be cleaned now, and an escape sequence that is not all there."""
+    found = _UNFINISHED.search(text)
+    return (text, "") if found is None else (text[: found.start()], text[found.start() :])
 
 
 def one_line(text: str, width: int = 100) -> str:

@@ -31,7 +31,7 @@ from paddock.store.events import (
     UserMessageAdded,
     WorkerExited,
 )
-from paddock.supervisor.cli.printing import call_line, clean, one_line
+from paddock.supervisor.cli.printing import call_line, clean, one_line, split_unfinished
 
 
 @dataclass(slots=True)
@@ -39,6 +39,8 @@ class _Line:
     """What of one message stands on the screen already."""
 
     text: str = ""
+    held: str = ""
+    """The beginning of an escape sequence whose end has not come yet."""
     is_void: bool = False
 
 
@@ -98,7 +100,7 @@ class Screen:
             return
         line = self._lines.setdefault(told.message_id, _Line())
         if line.is_void:
-            line.text, line.is_void = "", False
+            line.text, line.held, line.is_void = "", "", False
         if told.offset <= len(line.text):  # else a piece is lost: the message itself will tell
             self._write(line, told.text[len(line.text) - told.offset :])
 
@@ -108,11 +110,14 @@ class Screen:
             line.is_void = True
             self.note("… (that answer was cut off; it begins again)")
 
-    def _write(self, line: _Line, text: str) -> None:
-        if text:
-            line.text += text
-            print(clean(text), end="", file=self.words, flush=True)
-            self._is_in_line = not text.endswith("\n")
+    def _write(self, line: _Line, text: str, *, is_all: bool = False) -> None:
+        line.text += text
+        ready, line.held = split_unfinished(line.held + text)
+        if is_all:
+            ready, line.held = ready + line.held, ""
+        if shown := clean(ready):
+            print(shown, end="", file=self.words, flush=True)
+            self._is_in_line = not shown.endswith("\n")
 
     def _message(self, event: AssistantMessageAdded) -> None:
         text = "".join(part.text for part in event.parts if isinstance(part, TextPart))
@@ -120,7 +125,7 @@ class Screen:
         if line.is_void or not text.startswith(line.text):
             self.end_line()
             line = _Line()
-        self._write(line, text[len(line.text) :])
+        self._write(line, text[len(line.text) :], is_all=True)
         self.end_line()
 
     def _event(self, stored: Stored) -> None:

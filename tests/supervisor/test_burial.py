@@ -1,0 +1,115 @@
+"""Burials and looks on real files and processes: who is ended, and who must never be."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from paddock.store.events import EventBase, SessionConfig, SessionCreated, WorkerStarted
+from paddock.store.ids import CommandId, SessionId
+from paddock.store.session_file import SessionFile, fold, folder_of
+from paddock.store.session_file.lock import boot_id
+from paddock.supervisor import births, burial
+from paddock.supervisor.errors import OwnerStuck
+from paddock.supervisor.processes import Status
+from paddock.supervisor.restart import Budget
+from paddock.supervisor.stimuli import Bury
+
+SESSION = SessionId("01890000-0000-7000-8000-000000000001")
+CREATED = SessionCreated(config=SessionConfig(workspace="/"), command_id=CommandId(SESSION))
+FOUND = Bury(1, None, None, None, False, None, None, (), None, is_found=True)
+HOLD = """
+import sys
+from pathlib import Path
+from paddock.store.session_file import SessionFile
+with SessionFile.own(Path(sys.argv[1]), sys.argv[2]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def write(home: Path, *events: EventBase) -> None:
+    with SessionFile.create(folder_of(home, SESSION), SESSION, at_us=1) as file:
+        file.append([CREATED], generation=0, at_us=1)
+        if events:
+            file.append(events, generation=1, at_us=2)
+
+
+def started() -> WorkerStarted:
+    """Return the start of a worker that is dead by now."""
+    return WorkerStarted(
+        pid=2**22 + 1, start_ticks=1, boot_id=boot_id(), agent="builtin", paddock_version="0"
+    )
+
+
+def rites(home: Path) -> burial.Rites:
+    return burial.Rites(
+        home,
+        SESSION,
+        FOUND,
+        Status(),
+        False,
+        None,
+        Budget(),
+        (),
+        None,
+        lambda: 3,
+        0.0,
+    )
+
+
+@contextmanager
+def held_by_another(home: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """Have the session's file owned by a process that is no worker, as when the store folds it."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder_of(home, SESSION)), SESSION],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    with child, child.stdin, child.stdout:
+        assert child.stdout.readline() == b"held\n"
+        yield child
+
+
+def test_f5_the_tools_of_a_death_that_was_found_are_ended_whoever_folded_the_file(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path, started())
+    fold(folder_of(tmp_path, SESSION), SESSION)  # as the store does: its owner's words are gone
+    owner = {"PADDOCK_OWNER": f"{SESSION}.1", "PATH": os.environ["PATH"]}
+    with subprocess.Popen(["sleep", "1000"], env=owner) as tool:
+        try:
+            outcome = burial.bury(rites(tmp_path))
+            assert tool.wait(10) == -9
+        finally:
+            tool.kill()
+    assert outcome.ending == "crashed"
+
+
+def test_a_burial_never_ends_its_own_host(tmp_path: Path) -> None:
+    write(tmp_path, started())
+    with (
+        SessionFile.own(folder_of(tmp_path, SESSION), SESSION),
+        pytest.raises(OwnerStuck),
+    ):
+        burial.bury(rites(tmp_path))
+
+
+def test_who_folds_a_file_is_not_taken_for_its_worker(tmp_path: Path) -> None:
+    write(tmp_path)
+    with held_by_another(tmp_path) as child:
+        assert child.stdin is not None
+        looks: list[births.Look] = []
+        looking = threading.Thread(target=lambda: looks.append(births.look(tmp_path, SESSION)))
+        looking.start()
+        looking.join(0.1)
+        child.stdin.close()
+        looking.join(30)
+    assert [look.found for look in looks] == ["cold"]
