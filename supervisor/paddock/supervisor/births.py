@@ -5,6 +5,7 @@ time for what writes.
 """
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from paddock.store.errors import AlreadyExists, Damaged, NeedsFold, SessionNotFo
 from paddock.store.events import Row, SessionConfig, SessionCreated, decode
 from paddock.store.ids import CommandId, SessionId
 from paddock.store.session_file import (
+    Holder,
     SessionFile,
     SessionReader,
     folder_of,
@@ -26,6 +28,9 @@ from paddock.store.session_file import (
 )
 
 TAIL_EVENTS = 6
+BEGINNING_SECONDS = 5.0
+"""To begin, a worker opens its file and imports its agent; who takes longer is one all the same."""
+PAUSE_SECONDS = 0.005
 WIRE_BYTES = 4 * 1024 * 1024
 """Of events in one message, unless one alone is larger."""
 
@@ -104,11 +109,9 @@ def look(data: Path, session_id: SessionId) -> Look:
         Damaged, NewerFormat, StoreError: It cannot be read.
     """
     folder = folder_of(data, session_id)
-    if is_owned(folder):
-        holder = holder_of(folder)
-        # What this process owns itself (a birth, a certificate) is no worker to be held or killed.
-        if holder is not None and holder.is_alive and holder.pid != os.getpid():
-            return Look("alive", 0, pid=holder.pid, start_ticks=holder.start_ticks)
+    holder = _worker_of(folder)
+    if holder is not None:
+        return Look("alive", 0, pid=holder.pid, start_ticks=holder.start_ticks)
     try:
         with SessionReader(folder, session_id) as reader:
             head, _ = reader.head()
@@ -120,6 +123,25 @@ def look(data: Path, session_id: SessionId) -> Look:
         raise SessionNotFound(message, session_id=session_id)
     found, reason = _end_of(rows)
     return Look(found, head, reason)
+
+
+def _worker_of(folder: Path) -> Holder | None:
+    """Return the worker that owns a session; None if there is none.
+
+    Others own it for a moment: the store that folds it, this process at a birth or a burial. They
+    have no generation, as a worker has none before its first commit, and are waited for. This
+    process is never taken for a worker, which might be killed as one.
+    """
+    deadline = time.monotonic() + BEGINNING_SECONDS
+    while is_owned(folder):
+        holder = holder_of(folder)
+        is_another = holder is not None and holder.is_alive and holder.pid != os.getpid()
+        if holder is not None and is_another and holder.generation > 0:
+            return holder
+        if time.monotonic() > deadline:
+            return holder if is_another else None
+        time.sleep(PAUSE_SECONDS)
+    return None
 
 
 def _end_of(rows: Sequence[Row]) -> tuple[Found, str]:
