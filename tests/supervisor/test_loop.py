@@ -17,10 +17,13 @@ from paddock.store.events import (
 from paddock.store.ids import CommandId, OperationId, SessionId, ToolCallId
 from paddock.store.session_file import SessionFile, folder_of
 from paddock.supervisor import births
+from paddock.supervisor.asks import Client
+from paddock.supervisor.clients import Clients
 from paddock.supervisor.commands import Ticket
 from paddock.supervisor.config import Settings
 from paddock.supervisor.home import Secret
 from paddock.supervisor.loop import Host, Record, Setting
+from paddock.supervisor.protocol import Subscribe
 from paddock.supervisor.registry import Registry
 from paddock.supervisor.stimuli import Effect, ReplyError, RoomGiven, Stage, Wanted
 
@@ -113,5 +116,22 @@ def test_p14_a_deletion_whose_tombstone_was_not_set_is_finished_when_it_is_found
         assert (stone.command_id, stone.is_erased) == (DELETE, erase)
         assert host.registry.session_of("name") is None
         assert folder_of(tmp_path, SESSION).exists() is not erase
+
+    on_host(tmp_path, play)
+
+
+def test_l11_who_vanishes_while_it_subscribes_leaves_no_subscription(tmp_path: Path) -> None:
+    write(tmp_path)
+
+    async def play(host: Host) -> None:
+        clients = Clients(host, lambda *_: None)
+        client = Client(b"gone", 1, 1, "gone")
+        words = Subscribe(session_id=SESSION, exclusive=True)
+        work = clients.asks.begin(client, Ticket(client.identity, 1), words)
+        assert work is not None
+        await clients._finish(client, Ticket(client.identity, 1), work)
+        assert not host.records[SESSION].feed.subscribers
+        clients.close()
+        (tmp_path / "clients.sock").unlink()
 
     on_host(tmp_path, play)

@@ -295,6 +295,21 @@ def test_a_host_that_cannot_fork_tries_again_what_it_owes() -> None:
     assert [type(e) for e in step(life, TimerFired(life.deadline or 0.0))] == [Spawn]
 
 
+@pytest.mark.parametrize(
+    "refusal", [RoomRefused(3.0, CapacityExceeded("full", current=1, max=1)), TimerFired(40.0)]
+)
+def test_what_was_found_open_on_a_full_host_is_started_when_there_is_room(
+    refusal: Stimulus,
+) -> None:
+    life = Life(SESSION, PATIENCE)
+    play(life, FoundOpen(1.0), Buried(2.0, 1, 5, "crashed", "unknown", restart_seconds=0.0))
+    assert step(life, refusal) == []
+    assert life.stage is Stage.BACKING_OFF
+    assert life.deadline is not None
+    assert step(life, TimerFired(life.deadline)) == [SeekRoom()]
+    assert [type(effect) for effect in step(life, RoomGiven(80.0))] == [Spawn]
+
+
 # --- commands ---
 
 

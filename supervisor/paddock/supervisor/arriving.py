@@ -1,7 +1,7 @@
 """Transitions: a session is wanted, gets a room, a process, a greeting. Pure."""
 
 from paddock.store.errors import TimedOut
-from paddock.supervisor.life import FORK_AGAIN_SECONDS, LEAVE_SHARE, Life
+from paddock.supervisor.life import LEAVE_SHARE, START_AGAIN_SECONDS, Life
 from paddock.supervisor.stimuli import (
     AskToLeave,
     Commanded,
@@ -77,15 +77,28 @@ def room_given(life: Life, stimulus: RoomGiven) -> None:
 def room_refused(life: Life, stimulus: RoomRefused) -> None:
     """There is none: whoever waits is told why."""
     life.refuse_all(stimulus.error)
-    life.rest_as_before()
+    _start_later_or_rest(life, stimulus.at)
 
 
-def no_room_in_time(life: Life, _: TimerFired) -> None:
+def no_room_in_time(life: Life, stimulus: TimerFired) -> None:
     """Nobody made room in time."""
     seconds = life.patience.room_seconds
     message = f"no session made room within {seconds:g} s: suspend one, or ask again"
     life.refuse_all(TimedOut(message, seconds=seconds))
-    life.rest_as_before()
+    _start_later_or_rest(life, stimulus.at)
+
+
+def still_no_room(life: Life, _: RoomRefused) -> None:
+    """Its place in the line is gone; it asks again when its time comes."""
+
+
+def _start_later_or_rest(life: Life, at: float) -> None:
+    """What was cut off is started again sooner or later; a start that was only asked for is not."""
+    if life.owes_start:
+        life.stage = Stage.BACKING_OFF
+        life.deadline = at + START_AGAIN_SECONDS
+    else:
+        life.rest_as_before()
 
 
 def spawned(life: Life, stimulus: Spawned) -> None:
@@ -100,11 +113,8 @@ def not_spawned(life: Life, stimulus: NotSpawned) -> None:
     life.refuse_all(stimulus.error)
     if life.leaving is not None or life.deletion is not None:
         life.bury(stimulus.at)  # what was asked for meanwhile is carried out there
-    elif life.owes_start:
-        life.stage = Stage.BACKING_OFF
-        life.deadline = stimulus.at + FORK_AGAIN_SECONDS
     else:
-        life.rest_as_before()
+        _start_later_or_rest(life, stimulus.at)
 
 
 def found_alive(life: Life, stimulus: FoundAlive) -> None:

@@ -178,6 +178,9 @@ class Clients:
         if done is None:
             return  # the machine answers the ticket
         result, afterwards = done
+        if client.identity not in self._guests:
+            self.feeds.leave(client.identity)  # it vanished while its subscription was made
+            return
         self._answer(client.identity, ticket.request_id, result)
         if afterwards is not None:
             afterwards()

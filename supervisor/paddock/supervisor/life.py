@@ -39,8 +39,8 @@ from paddock.supervisor.stimuli import (
 KILL_WAIT_SECONDS = 5.0
 """A killed process that is not dead after this sits in the kernel (a hung disk, say)."""
 STUCK_RETRY_SECONDS = 5.0
-FORK_AGAIN_SECONDS = 30.0
-"""A host that cannot fork (no memory, no zygote) gets time before what it owes is tried again."""
+START_AGAIN_SECONDS = 30.0
+"""A host that cannot fork, or is full, gets time before what it owes a start is tried again."""
 BEAT_CHECKS = 6
 """A hang is so many checks in a row without a beat, not wall time: a closed lid is one check."""
 LEAVE_SHARE = 0.7

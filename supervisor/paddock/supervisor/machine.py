@@ -189,6 +189,9 @@ TABLE: Mapping[Stage, Row] = {
         Commanded: living.wait_in_queue,
         LeaveAsked: leaving.leave_unborn,
         DeleteAsked: leaving.delete_cold,
+        # From the line for a room that it stood in before.
+        RoomGiven: arriving.room_given,
+        RoomRefused: arriving.still_no_room,
         TimerFired: dying.backed_off,
     },
     Stage.STUCK: {
