@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paddock.supervisor.errors import SessionHasListener
-from paddock.supervisor.feed import WINDOW_EVENTS, Feed, Read, Subscriber
+from paddock.supervisor.feed import WINDOW_BYTES, WINDOW_EVENTS, Feed, Read, Subscriber
 
 
 def subscriber(number: int = 1, after: int = 0, *, exclusive: bool = False) -> Subscriber:
@@ -48,6 +48,17 @@ def test_f9_nothing_is_sent_or_read_for_who_does_not_take_it_in() -> None:
     assert slow.room == 0
     assert feed.grew(WINDOW_EVENTS + 1, 5, is_carried=True) == ([], [])
     assert feed.consumed(1, 100) == [Read(1, WINDOW_EVENTS, 100)]
+
+
+def test_f9_large_events_on_the_way_to_a_slow_one_are_bounded_by_their_bytes() -> None:
+    feed = Feed(head=100)
+    slow = subscriber(after=0)
+    feed.join(slow)
+    assert feed.was_read(1, 1, 4, WINDOW_BYTES // 2) == [Read(1, 4, 200)]
+    assert feed.was_read(1, 5, 4, WINDOW_BYTES // 2) == []
+    assert feed.grew(101, 1, is_carried=True, size_bytes=10) == ([], [])
+    assert feed.consumed(1, 3) == []
+    assert feed.consumed(1, 4) == [Read(1, 8, 200)]
 
 
 def test_a_file_that_is_behind_its_head_for_a_moment_is_read_again_at_the_next_news() -> None:

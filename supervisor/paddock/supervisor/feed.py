@@ -6,6 +6,7 @@ has. So a slow one costs the host nothing and misses nothing (F9). Deltas go onl
 up to date, and may be lost.
 """
 
+from collections import deque
 from dataclasses import dataclass, field
 
 from paddock.store.errors import Bug
@@ -13,6 +14,10 @@ from paddock.supervisor.errors import SessionHasListener
 
 WINDOW_EVENTS = 1000
 """So many events may be on the way to a subscriber before he says that he took them in."""
+
+WINDOW_BYTES = 8 * 1024 * 1024
+"""So many bytes of them, too: events of a megabyte are not rare, and all that is on the way to a
+slow subscriber is held in this process's memory."""
 
 READ_EVENTS = 200
 """So many are read from a file at once: a few hundred kB of ordinary events."""
@@ -29,11 +34,28 @@ class Subscriber:
     wants_deltas: bool = True
     is_exclusive: bool = False
     is_reading: bool = False
+    on_the_way: deque[tuple[int, int]] = field(default_factory=deque)
+    """What was sent and not taken in: the last event of each message, and its bytes."""
+    bytes_on_the_way: int = 0
 
     @property
     def room(self) -> int:
         """How many more events may be sent."""
+        if self.bytes_on_the_way >= WINDOW_BYTES:
+            return 0
         return max(0, WINDOW_EVENTS - (self.position - self.consumed))
+
+    def was_sent(self, last: int, size_bytes: int) -> None:
+        """Note that events up to ``last`` go to it."""
+        self.position = last
+        self.on_the_way.append((last, size_bytes))
+        self.bytes_on_the_way += size_bytes
+
+    def took_in(self, sequence: int) -> None:
+        """Note what it took in."""
+        self.consumed = max(self.consumed, min(sequence, self.position))
+        while self.on_the_way and self.on_the_way[0][0] <= self.consumed:
+            self.bytes_on_the_way -= self.on_the_way.popleft()[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +92,7 @@ class Feed:
         return self.subscribers.pop(subscription_id, None)
 
     def grew(
-        self, first: int, count: int, *, is_carried: bool
+        self, first: int, count: int, *, is_carried: bool, size_bytes: int = 0
     ) -> tuple[list[Subscriber], list[Read]]:
         """Note that events are durable; return who gets them as they are, and what to read."""
         last = first + count - 1
@@ -84,7 +106,7 @@ class Feed:
                 and subscriber.position == first - 1
                 and subscriber.room >= count
             ):
-                subscriber.position = last
+                subscriber.was_sent(last, size_bytes)
                 direct.append(subscriber)
             else:
                 reads += self._read_for(subscriber)
@@ -95,7 +117,9 @@ class Feed:
         self.head = max(self.head, head)
         return [read for each in self.subscribers.values() for read in self._read_for(each)]
 
-    def was_read(self, subscription_id: int, first: int, count: int) -> list[Read]:
+    def was_read(
+        self, subscription_id: int, first: int, count: int, size_bytes: int = 0
+    ) -> list[Read]:
         """Note that a read came back and was sent; return what is to be read next.
 
         ``count`` is 0 where the file had nothing above (it is behind its head for a moment).
@@ -109,7 +133,7 @@ class Feed:
         if first != subscriber.position + 1:
             message = f"read from {first} for a subscriber who stands at {subscriber.position}"
             raise Bug(message)
-        subscriber.position = first + count - 1
+        subscriber.was_sent(first + count - 1, size_bytes)
         self.head = max(self.head, subscriber.position)
         return self._read_for(subscriber)
 
@@ -118,7 +142,7 @@ class Feed:
         subscriber = self.subscribers.get(subscription_id)
         if subscriber is None:
             return []
-        subscriber.consumed = max(subscriber.consumed, min(sequence, subscriber.position))
+        subscriber.took_in(sequence)
         return self._read_for(subscriber)
 
     def preview_to(self) -> list[Subscriber]:

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from itertools import count
 
+from paddock.session_worker.errors import BadMessage
 from paddock.session_worker.protocol import Beat, Bye, Delta, Durable, FromWorker
 from paddock.store.errors import NeedsFold, PaddockError
 from paddock.store.ids import SessionId
 from paddock.supervisor import births
 from paddock.supervisor.doors import Door
 from paddock.supervisor.feed import Read, Subscriber
-from paddock.supervisor.loop import Host, Record
+from paddock.supervisor.loop import Host
 from paddock.supervisor.protocol import (
     Events,
     FromClient,
@@ -18,6 +19,7 @@ from paddock.supervisor.protocol import (
     Subscribe,
     ToClient,
 )
+from paddock.supervisor.record import Record
 from paddock.supervisor.stimuli import FoundOpen, Notify, Stage, Touched
 
 
@@ -90,7 +92,10 @@ class Feeds:
         match word:
             case Durable():
                 direct, reads = record.feed.grew(
-                    word.first, word.count, is_carried=word.rows is not None
+                    word.first,
+                    word.count,
+                    is_carried=word.rows is not None,
+                    size_bytes=len(word.rows or b""),
                 )
                 for subscriber in direct:
                     assert word.rows is not None, "direct ones are given only what is carried"
@@ -145,9 +150,14 @@ class Feeds:
             return
         if read.subscription_id not in record.feed.subscribers:
             return
-        if number:
-            self._send(subscriber, read.after + 1, number, rows)
-        self.read(record, record.feed.was_read(read.subscription_id, read.after + 1, number))
+        try:
+            if number:
+                self._send(subscriber, read.after + 1, number, rows)
+        except BadMessage as error:  # an event larger than a message may be
+            self._end(record, subscriber, error)
+            return
+        first = read.after + 1
+        self.read(record, record.feed.was_read(read.subscription_id, first, number, len(rows)))
 
     def _end(self, record: Record, subscriber: Subscriber, error: PaddockError) -> None:
         record.feed.leave(subscriber.subscription_id)
