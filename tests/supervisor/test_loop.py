@@ -22,8 +22,9 @@ from paddock.supervisor.clients import Clients
 from paddock.supervisor.commands import Ticket
 from paddock.supervisor.config import Settings
 from paddock.supervisor.home import Secret
-from paddock.supervisor.loop import Host, Record, Setting
+from paddock.supervisor.loop import Host
 from paddock.supervisor.protocol import Subscribe
+from paddock.supervisor.record import Record, Setting
 from paddock.supervisor.registry import Registry
 from paddock.supervisor.stimuli import Effect, ReplyError, RoomGiven, Stage, Wanted
 

@@ -18,9 +18,10 @@ from paddock.store.ids import SessionId
 from paddock.store.session_file import folder_of, sessions_in
 from paddock.supervisor import births
 from paddock.supervisor.commands import Ticket
+from paddock.supervisor.doors import Counters
 from paddock.supervisor.errors import CreationFailed, HostGone, SessionNotActive
 from paddock.supervisor.feeds import Feeds
-from paddock.supervisor.loop import Host, Record, now_us
+from paddock.supervisor.loop import Host
 from paddock.supervisor.protocol import (
     Consumed,
     CreateSession,
@@ -40,6 +41,7 @@ from paddock.supervisor.protocol import (
     Unsubscribe,
     Verb,
 )
+from paddock.supervisor.record import Record, now_us
 from paddock.supervisor.stimuli import (
     Commanded,
     CredentialsPut,
@@ -84,6 +86,9 @@ class Asks:
         self._looks: dict[SessionId, asyncio.Future[Record]] = {}
         self._births: dict[SessionId, asyncio.Lock] = {}
         self.down_tickets: list[Ticket] = []
+        self.counters = Counters()
+        """Those of the clients' door, which sets them."""
+        self.count_clients: Callable[[], int] = lambda: 0
 
     # --- answers of lives to what we ask ourselves ---
 
@@ -448,7 +453,7 @@ class Asks:
         stages: dict[str, int] = {}
         for record in host.records.values():
             stages[record.life.stage] = stages.get(record.life.stage, 0) + 1
-        counters = host.workers.counters
+        counters = host.workers.door.counters
         return {
             "pid": os.getpid(),
             "epoch": host.setting.epoch,
@@ -460,9 +465,10 @@ class Asks:
             "stages": stages,
             "store_pid": None if host.store.process is None else host.store.process.pid,
             "store_restarts": host.store.restarts,
-            "zygote_pid": host.zygote_pid,
-            "bad_messages": counters.bad,
-            "strangers": counters.strangers,
+            "zygote_pid": host.nursery.pid,
+            "clients": self.count_clients(),
+            "bad_messages": counters.bad + self.counters.bad,
+            "strangers": counters.strangers + self.counters.strangers,
         }
 
     async def _resolve(self, text: str) -> tuple[Result, Afterwards]:

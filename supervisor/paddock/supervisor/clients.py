@@ -16,7 +16,7 @@ from paddock.supervisor.asks import Asks, Client, Done
 from paddock.supervisor.commands import Ticket
 from paddock.supervisor.doors import Door, Peer
 from paddock.supervisor.feeds import Feeds
-from paddock.supervisor.loop import Host, Record
+from paddock.supervisor.loop import Host
 from paddock.supervisor.processes import Process
 from paddock.supervisor.protocol import (
     FROM_CLIENT,
@@ -34,6 +34,7 @@ from paddock.supervisor.protocol import (
     Verb,
 )
 from paddock.supervisor.protocol import Host as HostWord
+from paddock.supervisor.record import Record
 from paddock.supervisor.stimuli import Effect, Notify, Reply, ReplyError, TellSettled
 
 log = structlog.get_logger("paddock.supervisor.clients")
@@ -71,6 +72,8 @@ class Clients:
         self.feeds = Feeds(host, self.door)
         self.asks = Asks(host, self.feeds, down)
         self._guests: dict[bytes, _Guest] = {}
+        self.asks.counters = self.door.counters
+        self.asks.count_clients = self._guests.__len__
         self._timer: asyncio.TimerHandle | None = None
         self.last_seen_at = 0.0
         host.answered = self._answered

@@ -137,13 +137,18 @@ class Door[H: Word, S: Word]:
         self._is_due = False
         if self._socket.closed:
             return
-        for _ in range(BATCH_MESSAGES):
-            try:
-                frames = self._socket.recv_multipart(zmq.DONTWAIT, copy=False)
-            except zmq.Again:
-                return
-            self._take(frames)
-        self._look_again()
+        is_empty = False
+        try:
+            for _ in range(BATCH_MESSAGES):
+                try:
+                    frames = self._socket.recv_multipart(zmq.DONTWAIT, copy=False)
+                except zmq.Again:
+                    is_empty = True
+                    return
+                self._take(frames)
+        finally:
+            if not is_empty:  # also where a word was a fault of ours: the others are heard
+                self._look_again()
 
     def _take(self, frames: list[zmq.Frame]) -> None:
         identity = frames[0].bytes

@@ -8,13 +8,10 @@ the next stimulus. One asyncio loop, which never waits for any of it.
 import asyncio
 import os
 import signal
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
 from random import random
 from typing import Any, assert_never
 
@@ -22,47 +19,32 @@ import msgpack
 import structlog
 import zmq
 
-from paddock.session_worker.errors import BadMessage
 from paddock.session_worker.protocol import (
-    FROM_WORKER,
-    TO_WORKER,
-    Accepted,
-    Beat,
-    BusyNow,
     Bye,
     Credentials,
-    Delta,
-    Durable,
     FromWorker,
-    Hello,
-    NotAccepted,
-    Refuse,
-    Settled,
     StartOrders,
     Suspend,
-    Welcome,
 )
 from paddock.session_worker.protocol import Deliver as DeliverWord
 from paddock.store.errors import Bug, PaddockError, StoreError
 from paddock.store.ids import SessionId
-from paddock.store.session_file import erase, folder_of, holder_of, start_ticks_of
+from paddock.store.session_file import erase, folder_of
 from paddock.store.session_file.lock import boot_id, pid_namespace
 from paddock.supervisor import births, burial
-from paddock.supervisor.children import Zygote, ZygoteBroke, sweep
-from paddock.supervisor.config import Settings
-from paddock.supervisor.doors import Door, Peer
+from paddock.supervisor.children import ZygoteBroke
 from paddock.supervisor.errors import SessionFailed
-from paddock.supervisor.feed import Feed
 from paddock.supervisor.fleet import Candidate, Fleet, Given, NoRoom, Wait
 from paddock.supervisor.home import Secret
 from paddock.supervisor.life import Life, Patience
 from paddock.supervisor.machine import step
+from paddock.supervisor.nursery import Nursery
 from paddock.supervisor.processes import Process, Status, reap_orphans
+from paddock.supervisor.record import Record, Setting, now_us
 from paddock.supervisor.registry import Entry, Registry
 from paddock.supervisor.restart import Budget
 from paddock.supervisor.stimuli import (
     AskToLeave,
-    Beaten,
     Buried,
     Bury,
     Deliver,
@@ -71,8 +53,6 @@ from paddock.supervisor.stimuli import (
     FoundAlive,
     FoundOpen,
     GiveBackRoom,
-    Greeted,
-    Grew,
     Kill,
     LeaveAsked,
     NotBuried,
@@ -82,7 +62,6 @@ from paddock.supervisor.stimuli import (
     ReplyError,
     RoomGiven,
     RoomRefused,
-    SaidBye,
     SeekRoom,
     SendCredentials,
     Spawn,
@@ -93,12 +72,9 @@ from paddock.supervisor.stimuli import (
     TakeRoom,
     TellSettled,
     TimerFired,
-    WasAccepted,
-    WasBusy,
-    WasNotAccepted,
-    WasSettled,
 )
 from paddock.supervisor.store_child import StoreChild
+from paddock.supervisor.workers import Workers
 
 log = structlog.get_logger("paddock.supervisor")
 
@@ -109,52 +85,6 @@ DUMP_SIGNAL = signal.SIGUSR2
 LATE_SECONDS = 0.5
 """A timer that is later than this tells of our own lag, and judges nobody."""
 CAPACITY_DEADLINE_SECONDS = 10.0
-ZYGOTE_PAUSE_SECONDS = 1.0
-FORK_ATTEMPTS = 3
-
-
-def now_us() -> int:
-    """Return the time of day, UTC microseconds."""
-    return time.time_ns() // 1000
-
-
-@dataclass(slots=True)
-class Record:
-    """All that the host holds of one session."""
-
-    life: Life
-    feed: Feed = field(default_factory=Feed)
-    name: str | None = None
-    start_id: str | None = None
-    process: Process | None = None
-    status: Status = field(default_factory=Status)
-    route: bytes | None = None
-    """The identity of its worker at the workers' door."""
-    credentials: dict[str, str] = field(default_factory=dict)
-    timer: asyncio.TimerHandle | None = None
-    rss_bytes: int = 0
-    approvals: int = 0
-    queued: int = 0
-    lag_ms: float = 0.0
-    was_stopped: bool = False
-    """Whether its process was found stopped (SIGSTOP) when it was killed for hanging."""
-
-    @property
-    def session_id(self) -> SessionId:
-        """Whose it is."""
-        return self.life.session_id
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What a host is made of; ``worker`` is ``module:function`` and takes packed orders."""
-
-    settings: Settings
-    data: Path
-    runtime: Path
-    epoch: int
-    worker: str
-    paddock_version: str
 
 
 class Host:
@@ -174,16 +104,7 @@ class Host:
         self.records: dict[SessionId, Record] = {}
         self.fleet = Fleet(self.settings.max_live_sessions, self.settings.at_capacity)
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self.workers = Door(
-            self.context,
-            setting.runtime / "workers.sock",
-            FROM_WORKER,
-            TO_WORKER,
-            uid=os.getuid(),
-            heard=self._heard,
-            refused=self._misspoke,
-            lost=self._route_lost,
-        )
+        self.workers = Workers(self)
         self.store = StoreChild(
             self.context,
             data=setting.data,
@@ -202,30 +123,24 @@ class Host:
         )
         self._disk = ThreadPoolExecutor(DISK_THREADS, "disk")
         self._registrar = ThreadPoolExecutor(1, "registry")  # one: its writes keep their order
-        self._routes: dict[bytes, SessionId] = {}
         self._waiting: deque[tuple[Record, Stimulus]] = deque()
         self._is_stepping = False
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._zygote: Zygote | None = None
-        self._zygote_task: asyncio.Task[Zygote] | None = None
+        self.nursery = Nursery(
+            setting.runtime, setting.worker, self._patience.start_seconds, self.note
+        )
         self._room_waits: dict[SessionId, asyncio.Future[None]] = {}
         self._boot_id = boot_id()
         self._pid_namespace = pid_namespace()
-
-    @property
-    def zygote_pid(self) -> int | None:
-        """The process that workers are forked from, if there is one now."""
-        return None if self._zygote is None else self._zygote.process.pid
 
     # --- its own life ---
 
     def open(self) -> None:
         """Begin to listen to workers, start the zygote and the store."""
-        self.workers.open()
+        self.workers.door.open()
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGCHLD, self.reap)
-        sweep(self.setting.runtime)
-        self._begin_zygote()
+        self.nursery.open()
         self.store.start()
 
     def spawn_task(self, work: Awaitable[Any]) -> asyncio.Task[Any]:
@@ -264,7 +179,7 @@ class Host:
         reap_orphans(self._is_watched)
 
     def _is_watched(self, pid: int) -> bool:
-        if self._zygote is not None and self._zygote.process.pid == pid:
+        if self.nursery.pid == pid:
             return True
         if self.store.process is not None and self.store.process.pid == pid:
             return True
@@ -277,14 +192,11 @@ class Host:
         """Let go of everything; whoever wants workers gone has asked them to leave before."""
         self.is_leaving = True
         await self.store.leave()
-        if self._zygote_task is not None:
-            self._zygote_task.cancel()
-        if self._zygote is not None:
-            self._zygote.end()
+        self.nursery.close()
         for record in self.records.values():
             if record.timer is not None:
                 record.timer.cancel()
-        self.workers.close()
+        self.workers.door.close()
         # The last words are in the hands of ZeroMQ's thread: an exit now would take them along.
         # All sockets are closed by now, and none lingers for more than 0.2 s.
         self.context.term()
@@ -334,9 +246,9 @@ class Host:
             case Spawn():
                 self.spawn_task(self._spawn(record, effect))
             case Deliver():
-                self._say(record, DeliverWord(command=effect.command))
+                self.workers.say(record, DeliverWord(command=effect.command))
             case AskToLeave():
-                self._say(
+                self.workers.say(
                     record,
                     Suspend(
                         reason=effect.reason,
@@ -349,7 +261,7 @@ class Host:
             case Bury():
                 self.spawn_task(self._bury(record, effect))
             case SendCredentials():
-                self._say(record, Credentials(values=record.credentials))
+                self.workers.say(record, Credentials(values=record.credentials))
             case Stayed():
                 for loser in self.fleet.victim_stayed(record.session_id):
                     self._ask_fleet(loser)
@@ -374,7 +286,7 @@ class Host:
         if record.life.deadline != deadline:
             return
         # What the worker said is in the socket: nobody is judged before it was heard.
-        self.workers.drain()
+        self.workers.door.drain()
         late = self.now() - deadline
         if late > LATE_SECONDS and record.life.is_live:
             log.warning("lagging", seconds=round(late, 3))
@@ -475,12 +387,12 @@ class Host:
         orders = self._orders(record, spawn, start_id)
         try:
             await self.in_registry(lambda: self.registry.enter(entry, now_us()))
-            process = await self._fork(orders, f"paddock {record.session_id}")
+            process = await self.nursery.fork(orders, f"paddock {record.session_id}")
         except (ZygoteBroke, StoreError) as error:
             log.warning("not_spawned", session_id=record.session_id, error=str(error))
             self.stimulate(record, NotSpawned(self.now(), spawn.start, error))
             return
-        self._hold(record, process, spawn.start)
+        self.hold(record, process, spawn.start)
         self.stimulate(record, Spawned(self.now(), spawn.start, process.pid))
 
     def _orders(self, record: Record, spawn: Spawn, start_id: str) -> bytes:
@@ -489,7 +401,7 @@ class Host:
             session_id=record.session_id,
             data=str(self.setting.data),
             runtime=str(self.setting.runtime),
-            address=self.workers.address,
+            address=self.workers.door.address,
             epoch=self.setting.epoch,
             start_id=start_id,
             token=self.secret.token(record.session_id, start_id),
@@ -505,14 +417,14 @@ class Host:
         packed: bytes = msgpack.packb(orders.model_dump(), unicode_errors="surrogatepass")
         return packed
 
-    def _hold(self, record: Record, process: Process, start: int) -> None:
+    def hold(self, record: Record, process: Process, start: int) -> None:
         """Hold the process of a start until it is dead."""
         record.process = process
 
         def ended(status: Status) -> None:
             if record.process is process:
                 record.process, record.status = None, status
-            self._forget_route(record)
+            self.workers.forget(record)
             self.stimulate(record, Exited(self.now(), start))
             self.reap()
 
@@ -601,188 +513,6 @@ class Host:
         await self.on_disk(lambda: erase(folder_of(self.setting.data, session_id)))
         await self.in_registry(lambda: self.registry.erased(session_id))
 
-    # --- the zygote ---
-
-    def _begin_zygote(self) -> None:
-        self._zygote_task = asyncio.get_running_loop().create_task(self._make_zygote())
-        self._zygote_task.add_done_callback(_look_at)
-
-    async def _make_zygote(self) -> Zygote:
-        while True:
-            try:
-                self._zygote = await Zygote.start(
-                    [self.setting.worker], self.setting.runtime, self._zygote_ended
-                )
-            except ZygoteBroke as error:
-                self.note("failed", "zygote", {"error": error.message})
-                if self.is_leaving:
-                    raise
-                await asyncio.sleep(ZYGOTE_PAUSE_SECONDS)
-                continue
-            self.note("started", "zygote", {"pid": self._zygote.process.pid})
-            return self._zygote
-
-    async def _wait_zygote(self) -> Zygote:
-        assert self._zygote_task is not None, "the zygote is begun when the host opens"
-        try:
-            async with asyncio.timeout(self._patience.start_seconds):
-                return await asyncio.shield(self._zygote_task)
-        except TimeoutError as error:
-            message = "the zygote is not ready; the host's log tells why"
-            raise ZygoteBroke(message) from error
-
-    async def _fork(self, orders: bytes, name: str) -> Process:
-        """Return a new worker, from the next zygote where this one is gone.
-
-        Raises:
-            ZygoteBroke: One after the other gave none. There is no process.
-        """
-        for _ in range(FORK_ATTEMPTS):
-            zygote = await self._wait_zygote()
-            try:
-                return await zygote.fork(self.setting.worker, orders, name)
-            except ZygoteBroke as error:
-                log.warning("no_fork", error=error.message)
-                self._replace_zygote(zygote)
-                await zygote.wait_gone()
-        message = f"{FORK_ATTEMPTS} zygotes in a row gave no process; the host's log tells why"
-        raise ZygoteBroke(message)
-
-    def _replace_zygote(self, broken: Zygote) -> None:
-        if self._zygote is broken and not self.is_leaving:
-            broken.end()  # its death is what starts the next one
-
-    def _zygote_ended(self, status: Status) -> None:
-        zygote, self._zygote = self._zygote, None
-        detail: dict[str, object] = {"exit_code": status.exit_code, "signal": status.signal}
-        if zygote is not None:
-            zygote.gone()
-            detail["pid"] = zygote.process.pid
-        if self.is_leaving or zygote is None:
-            return
-        self.note("died", "zygote", detail)
-        self._begin_zygote()
-
-    # --- what workers say ---
-
-    def _heard(self, peer: Peer, word: FromWorker) -> None:
-        if isinstance(word, Hello):
-            self._greeted(peer, word)
-            return
-        session_id = self._routes.get(peer.identity)
-        record = None if session_id is None else self.records.get(session_id)
-        if record is None or record.route != peer.identity:
-            return  # of a connection that was replaced: the file has all that counts
-        at = self.now()
-        match word:
-            case Durable():
-                last = word.first + word.count - 1
-                self.stimulate(record, Grew(at, last))
-                self.forwarded(record, word)
-                self.store.tell(record.session_id, last)
-            case Delta():
-                self.forwarded(record, word)
-            case Beat():
-                self._beaten(record, word, at)
-            case Accepted():
-                self.stimulate(record, WasAccepted(at, word.command_id, word.sequence))
-            case Settled():
-                self.stimulate(record, WasSettled(at, word))
-            case NotAccepted():
-                self.stimulate(record, WasNotAccepted(at, word.command_id, word.code, word.reason))
-            case BusyNow():
-                self.stimulate(record, WasBusy(at, word.reason))
-            case Bye():
-                self.stimulate(record, SaidBye(at, word.reason, word.head))
-            case _:
-                pass
-
-    def _beaten(self, record: Record, word: Beat, at: float) -> None:
-        record.rss_bytes, record.lag_ms = word.rss_bytes, word.lag_ms
-        record.approvals, record.queued = len(word.approval_ids), word.queued
-        beaten = Beaten(at, word.stage, word.head, word.operation_id, word.rss_bytes)
-        self.stimulate(record, beaten)
-        self.forwarded(record, word)
-
-    def _greeted(self, peer: Peer, word: Hello) -> None:
-        refusal = self._why_not(peer, word)
-        if refusal is not None:
-            log.warning("refused_worker", session_id=word.session_id, code=refusal.code)
-            self.workers.say(peer.identity, refusal)
-            return
-        record = self.records.get(word.session_id)
-        if record is None:
-            record = self.add_record(word.session_id, head=word.head)
-        if record.process is None and not self._adopt(record, word):
-            return
-        record.start_id = word.start_id
-        self._forget_route(record)
-        record.route = peer.identity
-        self._routes[peer.identity] = word.session_id
-        self.workers.say(peer.identity, Welcome(epoch=self.setting.epoch))
-        self.stimulate(
-            record,
-            Greeted(
-                self.now(),
-                word.generation,
-                word.pid,
-                word.head,
-                word.stage,
-                word.operation_id,
-                word.unanswered,
-            ),
-        )
-        self.grew(record, word.head)
-
-    def _why_not(self, peer: Peer, word: Hello) -> Refuse | None:
-        """Return why a greeting is not answered with a welcome, or None."""
-        if not self.secret.is_token(word.token, word.session_id, word.start_id):
-            return Refuse(code="wrong_token", reason="this is no start of this host")
-        if word.pid != peer.pid:
-            return Refuse(code="wrong_pid", reason=f"it was sent by process {peer.pid}")
-        record = self.records.get(word.session_id)
-        if record is None:
-            return None
-        known = record.start_id
-        if known is None and record.life.stage in {Stage.COLD, Stage.SEEKING}:
-            return None
-        if known is None and record.process is not None and record.process.pid == word.pid:
-            return None  # found alive by its lock, for a client that asked before it greeted
-        if known == word.start_id and record.life.has_process:
-            return None
-        return Refuse(code="not_wanted", reason=f"the session is {record.life.stage}")
-
-    def _adopt(self, record: Record, word: Hello) -> bool:
-        """Hold the process of a worker that an earlier supervisor started."""
-        ticks = start_ticks_of(word.pid)
-        process = None if ticks is None else Process.find(word.pid, ticks)
-        if process is None:
-            return False
-        if record.life.stage in {Stage.COLD, Stage.SEEKING}:
-            self._hold(record, process, record.life.start + 1)
-        else:
-            self._hold(record, process, record.life.start)
-        return True
-
-    def _misspoke(self, peer: Peer, error: BadMessage) -> None:
-        log.warning("bad_message", door="workers", pid=peer.pid, error=error.message)
-
-    def _route_lost(self, identity: bytes) -> None:
-        session_id = self._routes.pop(identity, None)
-        record = None if session_id is None else self.records.get(session_id)
-        if record is not None and record.route == identity:
-            record.route = None
-
-    def _forget_route(self, record: Record) -> None:
-        if record.route is not None:
-            self._routes.pop(record.route, None)
-            self.workers.forget(record.route)
-            record.route = None
-
-    def _say(self, record: Record, word: Any) -> None:
-        if record.route is not None:
-            self.workers.say(record.route, word)
-
     # --- records ---
 
     def grew(self, record: Record, head: int) -> None:
@@ -827,14 +557,6 @@ class Host:
             self.stimulate(record, FoundOpen(self.now()))
             return
         record.start_id = start_id
-        self._hold(record, process, record.life.start + 1)
+        self.hold(record, process, record.life.start + 1)
         patience = self.settings.adopt_within_seconds
         self.stimulate(record, FoundAlive(self.now(), look.pid, patience))
-
-
-def _look_at(task: asyncio.Task[Zygote]) -> None:
-    if not task.cancelled():
-        task.exception()  # each spawn is told; nobody may be there to be told now
-
-
-__all__ = ["Host", "Record", "Setting", "holder_of", "now_us"]

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import logging
 import os
+import resource
 import signal
 import sys
 from contextlib import suppress
@@ -32,8 +33,9 @@ from paddock.supervisor.home import (
     take_lock,
     write_host_file,
 )
-from paddock.supervisor.loop import Host, Setting, now_us
+from paddock.supervisor.loop import Host
 from paddock.supervisor.processes import become_subreaper
+from paddock.supervisor.record import Setting, now_us
 from paddock.supervisor.registry import Epoch, Registry
 from paddock.supervisor.stimuli import LeaveAsked, Stage
 
@@ -42,6 +44,7 @@ log = structlog.get_logger("paddock.supervisor")
 WORKER = "paddock.session_worker.main:run_worker"
 SWEEP_SECONDS = 1.0
 LOOKS_AT_ONCE = 64
+DESCRIPTORS = 65_536
 EXIT_REFUSED = 3
 """The host could not start: another one runs, a folder or a setting is wrong."""
 EXIT_RESTART = 4
@@ -113,7 +116,7 @@ class Service:
                 pid=os.getpid(),
                 start_ticks=start_ticks_of(os.getpid()) or 0,
                 epoch=setting.epoch,
-                workers_address=host.workers.address,
+                workers_address=host.workers.door.address,
                 clients_address=self._clients.door.address,
                 store_address=host.store.address,
                 paddock_version=setting.paddock_version,
@@ -219,6 +222,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"paddock: {error.message}", file=sys.stderr)  # noqa: T201 - to whoever started it
         return EXIT_REFUSED
     become_subreaper()
+    _allow_descriptors()
     asyncio.run(_serve(configuration, registry, epoch, flags.worker))
     lock.close()
     return 0
@@ -228,6 +232,14 @@ async def _serve(
     configuration: Configuration, registry: Registry, epoch: Epoch, worker: str
 ) -> None:
     await Service(configuration, registry, epoch, worker).run()
+
+
+def _allow_descriptors() -> None:
+    """Take as many descriptors as the system gives: two a live session, and those being read."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _parser() -> argparse.ArgumentParser:

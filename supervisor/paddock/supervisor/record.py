@@ -1,0 +1,56 @@
+"""What the host holds of one session, and what a host is made of."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from paddock.store.ids import SessionId
+from paddock.supervisor.config import Settings
+from paddock.supervisor.feed import Feed
+from paddock.supervisor.life import Life
+from paddock.supervisor.processes import Process, Status
+
+
+def now_us() -> int:
+    """Return the time of day, UTC microseconds."""
+    return time.time_ns() // 1000
+
+
+@dataclass(slots=True)
+class Record:
+    """All that the host holds of one session."""
+
+    life: Life
+    feed: Feed = field(default_factory=Feed)
+    name: str | None = None
+    start_id: str | None = None
+    process: Process | None = None
+    status: Status = field(default_factory=Status)
+    route: bytes | None = None
+    """The identity of its worker at the workers' door."""
+    credentials: dict[str, str] = field(default_factory=dict)
+    timer: asyncio.TimerHandle | None = None
+    rss_bytes: int = 0
+    approvals: int = 0
+    queued: int = 0
+    lag_ms: float = 0.0
+    was_stopped: bool = False
+    """Whether its process was found stopped (SIGSTOP) when it was killed for hanging."""
+
+    @property
+    def session_id(self) -> SessionId:
+        """Whose it is."""
+        return self.life.session_id
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a host is made of; ``worker`` is ``module:function`` and takes packed orders."""
+
+    settings: Settings
+    data: Path
+    runtime: Path
+    epoch: int
+    worker: str
+    paddock_version: str

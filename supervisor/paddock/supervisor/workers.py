@@ -1,0 +1,186 @@
+"""Those who stand at the workers' door: known by token and pid, heard, spoken to, adopted."""
+
+import os
+from typing import TYPE_CHECKING
+
+import structlog
+
+from paddock.session_worker.errors import BadMessage
+from paddock.session_worker.protocol import (
+    FROM_WORKER,
+    TO_WORKER,
+    Accepted,
+    Beat,
+    BusyNow,
+    Bye,
+    Delta,
+    Durable,
+    FromWorker,
+    Hello,
+    NotAccepted,
+    Refuse,
+    Settled,
+    ToWorker,
+    Welcome,
+)
+from paddock.store.ids import SessionId
+from paddock.store.session_file import start_ticks_of
+from paddock.supervisor.doors import Door, Peer
+from paddock.supervisor.processes import Process
+from paddock.supervisor.record import Record
+from paddock.supervisor.stimuli import (
+    Beaten,
+    Greeted,
+    Grew,
+    SaidBye,
+    Stage,
+    WasAccepted,
+    WasBusy,
+    WasNotAccepted,
+    WasSettled,
+)
+
+if TYPE_CHECKING:
+    from paddock.supervisor.loop import Host
+
+log = structlog.get_logger("paddock.supervisor.workers")
+
+
+class Workers:
+    """The workers' door of a host."""
+
+    def __init__(self, host: "Host") -> None:
+        self._host = host
+        self._routes: dict[bytes, SessionId] = {}
+        self.door: Door[FromWorker, ToWorker] = Door(
+            host.context,
+            host.setting.runtime / "workers.sock",
+            FROM_WORKER,
+            TO_WORKER,
+            uid=os.getuid(),
+            heard=self._heard,
+            refused=self._misspoke,
+            lost=self._lost,
+        )
+
+    def _heard(self, peer: Peer, word: FromWorker) -> None:
+        if isinstance(word, Hello):
+            self._greeted(peer, word)
+            return
+        session_id = self._routes.get(peer.identity)
+        record = None if session_id is None else self._host.records.get(session_id)
+        if record is None or record.route != peer.identity:
+            return  # of a connection that was replaced: the file has all that counts
+        at = self._host.now()
+        match word:
+            case Durable():
+                last = word.first + word.count - 1
+                self._host.stimulate(record, Grew(at, last))
+                self._host.forwarded(record, word)
+                self._host.store.tell(record.session_id, last)
+            case Delta():
+                self._host.forwarded(record, word)
+            case Beat():
+                self._beaten(record, word, at)
+            case Accepted():
+                self._host.stimulate(record, WasAccepted(at, word.command_id, word.sequence))
+            case Settled():
+                self._host.stimulate(record, WasSettled(at, word))
+            case NotAccepted():
+                self._host.stimulate(
+                    record, WasNotAccepted(at, word.command_id, word.code, word.reason)
+                )
+            case BusyNow():
+                self._host.stimulate(record, WasBusy(at, word.reason))
+            case Bye():
+                self._host.stimulate(record, SaidBye(at, word.reason, word.head))
+            case _:
+                pass
+
+    def _beaten(self, record: Record, word: Beat, at: float) -> None:
+        record.rss_bytes, record.lag_ms = word.rss_bytes, word.lag_ms
+        record.approvals, record.queued = len(word.approval_ids), word.queued
+        beaten = Beaten(at, word.stage, word.head, word.operation_id, word.rss_bytes)
+        self._host.stimulate(record, beaten)
+        self._host.forwarded(record, word)
+
+    def _greeted(self, peer: Peer, word: Hello) -> None:
+        refusal = self._why_not(peer, word)
+        if refusal is not None:
+            log.warning("refused_worker", session_id=word.session_id, code=refusal.code)
+            self.door.say(peer.identity, refusal)
+            return
+        record = self._host.records.get(word.session_id)
+        if record is None:
+            record = self._host.add_record(word.session_id, head=word.head)
+        if record.process is None and not self._adopt(record, word):
+            return
+        record.start_id = word.start_id
+        self.forget(record)
+        record.route = peer.identity
+        self._routes[peer.identity] = word.session_id
+        self.door.say(peer.identity, Welcome(epoch=self._host.setting.epoch))
+        self._host.stimulate(
+            record,
+            Greeted(
+                self._host.now(),
+                word.generation,
+                word.pid,
+                word.head,
+                word.stage,
+                word.operation_id,
+                word.unanswered,
+            ),
+        )
+        self._host.grew(record, word.head)
+
+    def _why_not(self, peer: Peer, word: Hello) -> Refuse | None:
+        """Return why a greeting is not answered with a welcome, or None."""
+        if not self._host.secret.is_token(word.token, word.session_id, word.start_id):
+            return Refuse(code="wrong_token", reason="this is no start of this host")
+        if word.pid != peer.pid:
+            return Refuse(code="wrong_pid", reason=f"it was sent by process {peer.pid}")
+        record = self._host.records.get(word.session_id)
+        if record is None:
+            return None
+        known = record.start_id
+        if known is None and record.life.stage in {Stage.COLD, Stage.SEEKING}:
+            return None
+        if known is None and record.process is not None and record.process.pid == word.pid:
+            return None  # found alive by its lock, for a client that asked before it greeted
+        if known == word.start_id and record.life.has_process:
+            return None
+        return Refuse(code="not_wanted", reason=f"the session is {record.life.stage}")
+
+    def _adopt(self, record: Record, word: Hello) -> bool:
+        """Hold the process of a worker that an earlier supervisor started."""
+        ticks = start_ticks_of(word.pid)
+        process = None if ticks is None else Process.find(word.pid, ticks)
+        if process is None:
+            return False
+        if record.life.stage in {Stage.COLD, Stage.SEEKING}:
+            self._host.hold(record, process, record.life.start + 1)
+        else:
+            self._host.hold(record, process, record.life.start)
+        return True
+
+    def _misspoke(self, peer: Peer, error: BadMessage) -> None:
+        log.warning("bad_message", door="workers", pid=peer.pid, error=error.message)
+
+    def _lost(self, identity: bytes) -> None:
+        session_id = self._routes.pop(identity, None)
+        record = None if session_id is None else self._host.records.get(session_id)
+        if record is not None and record.route == identity:
+            record.route = None
+
+    def forget(self, record: Record) -> None:
+        """Say nothing more to a session's worker: it is dead, or has a new connection."""
+        if record.route is not None:
+            self._routes.pop(record.route, None)
+            self.door.forget(record.route)
+            record.route = None
+
+    def say(self, record: Record, word: ToWorker) -> None:
+        """Say a word to a session's worker, if it is connected; it asks anew when it is."""
+        if record.route is not None:
+            self.door.say(record.route, word)
