@@ -1,12 +1,19 @@
-"""The command line as a process of its own."""
+"""The command line: in this process where its words count, in one of its own where signals do."""
 
+import io
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from paddock.supervisor.cli.main import answer
 
 DEADLINE_SECONDS = 120.0
 PADDOCK = (sys.executable, "-P", "-m", "paddock.supervisor.cli")
@@ -36,15 +43,30 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     return {**os.environ, "PADDOCK_HOME": str(home), **more}
 
 
-def paddock(home: Path, *words: str, stdin: str = "", cwd: Path | None = None, **more: str) -> Said:
-    """Run a command line to its end."""
+def paddock(home: Path, *words: str, stdin: str = "") -> Said:
+    """Run a command line to its end, here: an interpreter's start costs more than most verbs."""
+    out, err = io.StringIO(), io.StringIO()
+    with at_home(home, stdin), redirect_stdout(out), redirect_stderr(err):
+        code = answer(list(words))
+    return Said(code, out.getvalue(), err.getvalue())
+
+
+@contextmanager
+def at_home(home: Path, stdin: str) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PADDOCK_HOME", str(home))
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+        yield
+
+
+def paddock_alone(home: Path, *words: str, stdin: str = "", **more: str) -> Said:
+    """Run a command line to its end, in a process of its own."""
     done = subprocess.run(
         [*PADDOCK, *words],
         input=stdin,
         capture_output=True,
         text=True,
         env=environment(home, **more),
-        cwd=cwd,
         timeout=DEADLINE_SECONDS,
         check=False,
     )
@@ -52,7 +74,7 @@ def paddock(home: Path, *words: str, stdin: str = "", cwd: Path | None = None, *
 
 
 def begin(home: Path, *words: str, **more: str) -> "subprocess.Popen[str]":
-    """Start a command line; the caller ends it."""
+    """Start a command line in a process of its own; the caller ends it."""
     return subprocess.Popen(
         [*PADDOCK, *words],
         stdin=subprocess.DEVNULL,

@@ -326,7 +326,8 @@ def test_a_command_starts_a_host_and_what_it_did_is_seen_without_one(
     model = script(ground, turn("ok"))
     ran = paddock(home, "run", "--name", "alone", "--model", model, "--json", "go")
     assert ran.code == 0, ran.err
-    assert paddock(home, "down").out == "down\n"
+    down = paddock(home, "down")
+    assert down.out == "down\n", down.err
     assert paddock(home, "status").code == exit_codes.HOST
     (row,) = paddock(home, "ls", "--json").json
     assert (row["name"], row["status"]) == ("alone", "suspended")
@@ -359,6 +360,26 @@ def test_restart_keeps_the_workers(home: Path, ground: Path) -> None:
     assert (after["pid"], after["generation"]) == (before["pid"], before["generation"])
     assert paddock(home, "send", "kept", "--wait", "go").out == "ok\n"
     assert paddock(home, "down").code == 0
+
+
+def test_up_leaves_a_watcher_that_starts_the_host_again(home: Path, ground: Path) -> None:
+    assert paddock(home, "up").code == 0
+    first = paddock(home, "status", "--json").json["pid"]
+    assert paddock(home, "up", "--json").json == {
+        "pid": first,
+        "was_up": True,
+        "data": str(home / "data"),
+    }
+    os.kill(first, signal.SIGKILL)
+    second = wait_until(lambda: other_host(home, first), DEADLINE)
+    assert second != first
+    assert paddock(home, "down").code == 0
+    assert paddock(home, "status").code == exit_codes.HOST
+
+
+def other_host(home: Path, than: int) -> int | None:
+    said = paddock(home, "status", "--json")
+    return said.json["pid"] if said.code == 0 and said.json["pid"] != than else None
 
 
 # --- in a terminal ---

@@ -5,6 +5,7 @@ time. So a request whose host goes away is asked again of the next one, until it
 """
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,12 +23,14 @@ from paddock.client.models import absolute_model, check_agent
 from paddock.client.places import Places, places_of
 from paddock.client.rows import Rows
 from paddock.client.session import Session
+from paddock.client.starting import wait_gone
 from paddock.session_worker.errors import WorkspaceMissing
 from paddock.session_worker.protocol import Arguments, Command
 from paddock.store.errors import AlreadyExists, SessionNotFound, TimedOut
 from paddock.store.events import Approvals, Limits, SessionConfig
 from paddock.store.ids import CommandId, SessionId, is_uuid7
 from paddock.store.protocol import SessionFilter
+from paddock.store.session_file import start_ticks_of
 from paddock.supervisor.errors import HostGone
 from paddock.supervisor.protocol import (
     CommandSettled,
@@ -49,6 +52,8 @@ if TYPE_CHECKING:
 ASK_SECONDS = 60.0
 """Creating or waking a session may take its start timeout of 30 s, behind others."""
 REACH_SECONDS = 30.0
+DOWN_SECONDS = 20.0
+"""Beyond the deadline that was given for sessions: for the store and the host itself."""
 
 type Mode = Literal["normal", "plan", "yolo"]
 
@@ -265,17 +270,20 @@ class Host:
     async def down(
         self, *, force: bool = False, keep_workers: bool = False, deadline_seconds: float = 20.0
     ) -> None:
-        """End the host; return when it said so or is gone.
+        """End the host; return when its process is gone.
 
         Raises:
-            Busy: There are open operations and ``force`` is False; the facts name them.
+            Busy: There are open operations and ``force`` is False; the facts name the sessions.
+            OwnerStuck: It is still there at the deadline.
         """
         ask = Down(force=force, keep_workers=keep_workers, deadline_seconds=deadline_seconds)
         connection = await self._link.connection(REACH_SECONDS)
-        try:
-            await connection.ask(ask, deadline_seconds=deadline_seconds + 20)
-        except HostGone:
-            return  # it had no time for an answer
+        assert connection.host is not None
+        pid = connection.host.pid
+        ticks = start_ticks_of(pid)
+        with contextlib.suppress(HostGone):  # it had no time for an answer
+            await connection.ask(ask, deadline_seconds=deadline_seconds + DOWN_SECONDS)
+        await wait_gone(pid, ticks, DOWN_SECONDS)
 
     async def sql(
         self,

@@ -6,6 +6,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from paddock.store.session_file.lock import start_ticks_of
 from paddock.supervisor.config import Folders, folders_of
 
 ANNOUNCEMENT = "host.json"
@@ -49,17 +50,11 @@ class Announced:
     address: str
     epoch: int
     pid: int
-    store_address: str | None = None
+    start_ticks: int
 
     def is_live(self) -> bool:
-        """Whether a process of that pid lives; it may be another one's by now."""
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            return True
-        return True
+        """Whether that very process runs still; a pid alone may be another one's by now (F14)."""
+        return self.start_ticks != 0 and start_ticks_of(self.pid) == self.start_ticks
 
 
 def announced(places: Places) -> Announced | None:
@@ -70,7 +65,7 @@ def announced(places: Places) -> Announced | None:
             address=str(told["clients_address"]),
             epoch=int(told["epoch"]),
             pid=int(told["pid"]),
-            store_address=told.get("store_address"),
+            start_ticks=int(told["start_ticks"]),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -13,10 +13,13 @@ from typing import IO, NoReturn
 from paddock.client.places import Places, announced
 from paddock.store.errors import PaddockError
 from paddock.store.session_file import start_ticks_of
-from paddock.supervisor.errors import HostGone, HostRunning
+from paddock.supervisor.errors import HostGone, HostRunning, OwnerStuck
 
 LOOK_AGAIN_SECONDS = 0.01
 LAST_WORDS_BYTES = 4000
+TRY_AGAIN_SECONDS = 0.2
+SAYS = "paddock: "
+"""How the line begins in which a host says why it cannot start."""
 START_LOCK = "start.lock"
 LOG = "host.log"
 LOG_LIMIT_BYTES = 4_000_000
@@ -29,18 +32,19 @@ async def start_host(
     *,
     deadline_seconds: float,
     idle_exit_seconds: float | None = IDLE_EXIT_SECONDS,
-    arguments: Sequence[str] = (),
+    watched: bool = False,
 ) -> int:
     """Start a host of its own session and wait until it announced itself; return its pid.
 
-    Another one that is started at the same time is as good: then this returns that one's pid.
+    Another one that is started at the same time is as good: then this returns that one's pid. With
+    ``watched`` a small process stays behind that starts the host again if it dies.
 
     Raises:
         HostGone: It ended, or did not come up within the deadline; with what it said last.
         BadConfiguration: It did not like its settings.
     """
     _check(places)
-    line = command_line(idle_exit_seconds, arguments)
+    line = command_line(idle_exit_seconds, watched=watched)
     until = asyncio.get_running_loop().time() + deadline_seconds
     places.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     # One client at a time: a crowd that finds no host would start as many, and all but one in vain.
@@ -61,15 +65,37 @@ async def _start(places: Places, line: Sequence[str], until: float) -> int:
     began_at = log.stat().st_size
     pid = await asyncio.to_thread(_detach, line, environment(places), log)
     while (found := _live(places)) is None:
-        is_gone = start_ticks_of(pid) is None
-        if is_gone and not _is_taken(_said(log, began_at)):
-            raise _failed(_said(log, began_at))
-        if asyncio.get_running_loop().time() >= until:
-            if not is_gone:
-                os.kill(pid, signal.SIGKILL)
-            raise _late(_said(log, began_at))
+        is_over = asyncio.get_running_loop().time() >= until
+        if start_ticks_of(pid) is None:
+            said = _said(log, began_at)
+            if not _is_taken(said):
+                raise _failed(said)
+            if is_over:
+                raise HostRunning(f"{said[-1].removeprefix(SAYS)}; it does not answer")
+            # That host is leaving, or coming and not announced yet: look again, then try again.
+            await asyncio.sleep(TRY_AGAIN_SECONDS)
+            began_at = log.stat().st_size
+            if _live(places) is None:
+                pid = await asyncio.to_thread(_detach, line, environment(places), log)
+        elif is_over:
+            os.kill(pid, signal.SIGKILL)
+            raise HostGone(f"the host did not come up in time; see {str(log)!r}", log=str(log))
         await asyncio.sleep(LOOK_AGAIN_SECONDS)
     return found
+
+
+async def wait_gone(pid: int, start_ticks: int | None, deadline_seconds: float) -> None:
+    """Return when a process is gone.
+
+    Raises:
+        OwnerStuck: It is still there at the deadline.
+    """
+    until = asyncio.get_running_loop().time() + deadline_seconds
+    while start_ticks is not None and start_ticks_of(pid) == start_ticks:
+        if asyncio.get_running_loop().time() >= until:
+            message = f"the host (pid {pid}) is still there after {deadline_seconds:g} s"
+            raise OwnerStuck(message, pid=pid)
+        await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
 
 def _live(places: Places) -> int | None:
@@ -128,12 +154,13 @@ def serve_here(places: Places, idle_exit_seconds: float | None) -> NoReturn:
     os.execve(line[0], line, environment(places))
 
 
-def command_line(idle_exit_seconds: float | None, arguments: Sequence[str] = ()) -> list[str]:
+def command_line(idle_exit_seconds: float | None, *, watched: bool = False) -> list[str]:
     """Return the command that is a host; ``-P`` keeps the current folder from shadowing modules."""
-    line = [sys.executable, "-P", "-m", "paddock.supervisor.serve"]
+    module = "paddock.supervisor.watch" if watched else "paddock.supervisor.serve"
+    line = [sys.executable, "-P", "-m", module]
     if idle_exit_seconds is not None:
         line += ["--leave-after-seconds", f"{idle_exit_seconds:g}"]
-    return [*line, *arguments]
+    return line
 
 
 def environment(places: Places) -> dict[str, str]:
@@ -142,26 +169,21 @@ def environment(places: Places) -> dict[str, str]:
 
 
 def _said(log: Path, began_at: int) -> list[str]:
-    """Return the last lines that a host said, of those after ``began_at``."""
+    """Return what a host that did not come up said of it, of what was said after ``began_at``."""
     with log.open("rb") as words:
         words.seek(max(began_at, words.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
         lines = words.read().decode("utf-8", "replace").splitlines()
-    return [line.strip() for line in lines if line.strip()]
+    told = [line.strip() for line in lines if line.strip()]
+    # The log is shared with a host that is leaving; its lines are JSON.
+    return [line for line in told if line.startswith(SAYS)] or told
 
 
 def _is_taken(said: list[str]) -> bool:
-    """Whether the home has a host already: one that another client starts at this moment."""
+    """Whether the home has a host already: one that is leaving, or that another client starts."""
     return bool(said) and "a host runs on" in said[-1]
 
 
 def _failed(said: list[str]) -> PaddockError:
     """Return why a host did not come up: by what it said last."""
-    last = said[-1].removeprefix("paddock: ") if said else "it ended without a word"
+    last = said[-1].removeprefix(SAYS) if said else "it ended without a word"
     return HostGone(f"the host did not start: {last}")
-
-
-def _late(said: list[str]) -> PaddockError:
-    if _is_taken(said):
-        return HostRunning(f"{said[-1].removeprefix('paddock: ')}; it does not answer")
-    last = said[-1] if said else "nothing"
-    return HostGone(f"the host did not come up in time; it said last: {last}")

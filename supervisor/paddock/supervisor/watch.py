@@ -1,9 +1,8 @@
-"""The watcher that ``up --detach`` leaves: it starts a supervisor again that died unasked.
+"""The watcher: ``python -P -m paddock.supervisor.watch``, where no service keeps a host running.
 
-``python -P -m paddock.supervisor.watch [flags of serve]``. Where the host is a service, systemd
-does this instead. It knows three endings: in good order (0) and refused (another host runs, a
-setting is wrong) end it as well; all others, a kill -9 too, are followed by the next supervisor,
-which adopts the workers that went on meanwhile. It touches no file and no socket.
+It starts ``paddock.supervisor.serve`` with its own arguments, waits for its end, and starts it
+again unless it ended because somebody wanted it to. It knows nothing else and imports nothing else,
+so that it costs little and has little to die of; workers live through the gap by themselves.
 """
 
 import os
@@ -13,42 +12,56 @@ import sys
 import time
 from types import FrameType
 
-from paddock.supervisor.serve import EXIT_REFUSED
-
+WANTED_ENDS = frozenset({0, 3})
+"""Told to end, or idle (0); refused to start, since another host has the home, say (3)."""
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 30.0
 STEADY_SECONDS = 60.0
+"""A host that ran for so long is started again at once."""
 
 
-def watch(arguments: list[str]) -> int:
-    """Keep a supervisor running; return the exit code of the last one."""
-    pause = FIRST_PAUSE_SECONDS
-    while True:
-        started = time.monotonic()
-        code = _serve(arguments)
-        if code in {0, EXIT_REFUSED}:
-            return code
-        if time.monotonic() - started > STEADY_SECONDS:
-            pause = FIRST_PAUSE_SECONDS
-        time.sleep(pause)
-        pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+class Watcher:
+    """One host after another."""
+
+    def __init__(self, arguments: list[str]) -> None:
+        self._command = [sys.executable, "-P", "-m", "paddock.supervisor.serve", *arguments]
+        self._child: subprocess.Popen[bytes] | None = None
+        self._is_leaving = False
+
+    def watch(self) -> int:
+        """Keep a host running; return how the last one ended, when it was meant to end."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._leave)
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            began = time.monotonic()
+            self._child = subprocess.Popen(self._command)
+            if self._is_leaving:  # told to while it was being started
+                self._child.terminate()
+            status = self._child.wait()
+            if self._is_leaving or status in WANTED_ENDS:
+                return max(0, status)
+            pause = next_pause(pause, time.monotonic() - began)
+            say(f"the host ended with {status}: started again in {pause:g} s")
+            time.sleep(pause)
+
+    def _leave(self, number: int, _frame: FrameType | None) -> None:
+        self._is_leaving = True
+        if self._child is not None and self._child.poll() is None:
+            self._child.send_signal(number)
 
 
-def _serve(arguments: list[str]) -> int:
-    command = [sys.executable, "-P", "-m", "paddock.supervisor.serve", *arguments]
-    child = subprocess.Popen(command)
+def next_pause(pause: float, ran_seconds: float) -> float:
+    """Return how long to wait before the next start: longer each time, until one stays up."""
+    if ran_seconds >= STEADY_SECONDS:
+        return FIRST_PAUSE_SECONDS
+    return min(LONGEST_PAUSE_SECONDS, pause * 2)
 
-    def pass_on(number: int, _: FrameType | None) -> None:
-        child.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        return child.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def say(text: str) -> None:
+    """Write a line to the host's log."""
+    os.write(2, f"watch: {text}\n".encode())
 
 
 if __name__ == "__main__":
-    sys.stdout.flush()
-    os._exit(watch(sys.argv[1:]) & 0xFF)
+    sys.exit(Watcher(sys.argv[1:]).watch())

@@ -6,14 +6,13 @@ import json
 import os
 import signal
 import subprocess
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from paddock.client import Host, connect, sync
 from paddock.client.places import Places, announced, places_of
-from paddock.client.starting import command_line, environment
+from paddock.client.starting import LOG, command_line, environment
 from paddock.store.errors import PaddockError
 from paddock.store.ids import SessionId
 from paddock.store.session_file import folder_of, holder_of, sessions_in, start_ticks_of
@@ -37,7 +36,6 @@ class HostForTests:
         self.settings = settings
         self._process: subprocess.Popen[bytes] | None = None
         self._scripts = itertools.count(1)
-        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end()
 
     # --- its life ---
 
@@ -61,15 +59,17 @@ class HostForTests:
         """Start it, if it does not run, and return its pid."""
         if self._process is not None and self._process.poll() is None:
             return self._process.pid
-        self._process = subprocess.Popen(
-            command_line(None, self.arguments),
-            stdin=subprocess.DEVNULL,
-            stdout=self._output,
-            stderr=self._output,
-            cwd="/",
-            env={**environment(self.places), **_variables(self.settings)},
-            start_new_session=True,
-        )
+        self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (self.data / LOG).open("ab") as output:
+            self._process = subprocess.Popen(
+                command_line(None),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd="/",
+                env={**environment(self.places), **_variables(self.settings)},
+                start_new_session=True,
+            )
         wait_until(self._is_announced, START_SECONDS, what="the host's announcement")
         return self._process.pid
 
@@ -82,8 +82,7 @@ class HostForTests:
 
     def output(self) -> str:
         """Return what it wrote to stdout and stderr."""
-        self._output.seek(0)
-        return self._output.read().decode("utf-8", "replace")
+        return (self.data / LOG).read_text("utf-8", "replace")
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Kill the host and wait until it is gone; its workers live on."""
@@ -98,7 +97,6 @@ class HostForTests:
                 self._ask_down()
         finally:
             self._end_by_force()
-            self._output.close()
 
     def _ask_down(self) -> None:
         async def down() -> None:

@@ -37,6 +37,8 @@ def up(
 ) -> int:
     """Start the host of this home, detached; where one runs already, say so.
 
+    A small process stays beside it and starts it again if it dies; sessions live through that.
+
     Examples:
       paddock up
       paddock up --foreground          # under systemd
@@ -55,7 +57,9 @@ def up(
         pid = (
             found.pid
             if was_up and found is not None
-            else await start_host(places, deadline_seconds=30, idle_exit_seconds=idle_exit)
+            else await start_host(
+                places, deadline_seconds=30, idle_exit_seconds=idle_exit, watched=True
+            )
         )
         if as_json:
             print_json({"pid": pid, "was_up": was_up, "data": str(places.data)})
@@ -137,7 +141,7 @@ def restart(*, deadline: Deadline = 20.0) -> int:
         pid = (
             found.pid
             if is_back and found is not None
-            else await start_host(places, deadline_seconds=30, idle_exit_seconds=None)
+            else await start_host(places, deadline_seconds=30, idle_exit_seconds=None, watched=True)
         )
         say(f"restarted: pid {pid}")
         return exit_codes.DONE
