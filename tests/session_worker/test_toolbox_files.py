@@ -213,6 +213,19 @@ async def test_what_cannot_be_written_is_said(where: Room, path: str) -> None:
     assert done.file_changes == ()
 
 
+def test_p6_whether_an_intent_happened_is_not_known_where_its_folder_is_none_any_more(
+    where: Room,
+) -> None:
+    put(where, "folder", "a file by now")
+    intent = {
+        "path": str(where.workspace / "folder" / "a.txt"),
+        "before_sha256": "b",
+        "after_sha256": "a",
+        "temporary": ".a.tmp",
+    }
+    assert TOOLS["write_file"].happened(intent, where) is not True
+
+
 @pytest.mark.parametrize("tool", ["write_file", "edit_file"])
 async def test_p6_the_file_itself_says_whether_an_intent_happened(where: Room, tool: str) -> None:
     path = put(where, "a.txt", "old")

@@ -4,6 +4,7 @@ What will be written is computed before the call starts, so that its intent hold
 before and after: whatever dies in between, the file itself then says whether it was done.
 """
 
+import contextlib
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -165,7 +166,8 @@ class _Writer(ABC):
     def happened(self, intent: Mapping[str, object], room: Room) -> bool | None:  # noqa: ARG002
         """Tell by the file's hash; what a dead writer left of its temporary file is removed."""
         path = Path(str(intent["path"]))
-        path.with_name(str(intent["temporary"])).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not there, or its folder is none any more
+            path.with_name(str(intent["temporary"])).unlink()
         try:
             found = disk.hash_of(path)
         except disk.FileFault:
