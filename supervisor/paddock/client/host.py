@@ -29,7 +29,6 @@ from paddock.session_worker.protocol import Arguments, Command
 from paddock.store.errors import AlreadyExists, SessionNotFound, TimedOut
 from paddock.store.events import Approvals, Limits, SessionConfig
 from paddock.store.ids import CommandId, SessionId, is_uuid7
-from paddock.store.protocol import SessionFilter
 from paddock.store.session_file import start_ticks_of
 from paddock.supervisor.errors import HostGone
 from paddock.supervisor.protocol import (
@@ -48,6 +47,7 @@ from paddock.supervisor.protocol import (
 if TYPE_CHECKING:
     from paddock.client.store import Running
     from paddock.store.door import StoreClient
+    from paddock.store.protocol import SessionFilter
 
 ASK_SECONDS = 60.0
 """Creating or waking a session may take its start timeout of 30 s, behind others."""
@@ -214,9 +214,11 @@ class Host:
         return Session(self, SessionId(str(reply["session_id"])), name)
 
     async def list_sessions(
-        self, chosen: SessionFilter | None = None, **named: Any
+        self, chosen: "SessionFilter | None" = None, **named: Any
     ) -> list[dict[str, Any]]:
         """Return the rows of ``sessions`` that a filter chooses; ``named`` are its fields."""
+        from paddock.store.protocol import SessionFilter
+
         store = await self.store()
         return await store.list_sessions(chosen or SessionFilter(**named))
 

@@ -6,8 +6,6 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from paddock.store.protocol import json_rows, unique_names
-
 
 class Rows(Sequence[tuple[Any, ...]]):
     """The result of a query: a sequence of tuples with named ``columns``."""
@@ -41,10 +39,14 @@ class Rows(Sequence[tuple[Any, ...]]):
 
     def dicts(self) -> list[dict[str, Any]]:
         """Return the rows as objects, column name to value."""
+        from paddock.store.protocol import unique_names
+
         return [dict(zip(unique_names(self.columns), row, strict=True)) for row in self._rows]
 
     def json(self) -> list[dict[str, JsonValue]]:
         """Return the rows as objects of JSON values: times as UTC text, JSON columns as values."""
+        from paddock.store.protocol import json_rows
+
         return json_rows(self.columns, self.types, self._rows)
 
     def one(self) -> Any:

@@ -26,7 +26,6 @@ from paddock.session_worker.protocol import (
 from paddock.store.errors import TimedOut
 from paddock.store.events import Scope, Stored, TextPart, UserPart
 from paddock.store.ids import ApprovalId, CommandId, MessageId, OperationId, SessionId
-from paddock.store.session import Session as SessionState
 from paddock.supervisor.protocol import (
     CommandSettled,
     DeleteSession,
@@ -37,7 +36,9 @@ from paddock.supervisor.protocol import (
 )
 
 if TYPE_CHECKING:
+    # The fold is large, and most programs never ask for it.
     from paddock.client.host import Host
+    from paddock.store.session import Session as SessionState
 
 COMMAND_SECONDS = 60.0
 """A command may have to wake its session: above the start timeout of 30 s."""
@@ -338,7 +339,7 @@ class Session:
                 if isinstance(told, Previewed):
                     yield told
 
-    async def state(self) -> SessionState:
+    async def state(self) -> "SessionState":
         """Return the session as its log tells it: the same for a live and a stored one.
 
         Raises:
