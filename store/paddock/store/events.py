@@ -788,7 +788,9 @@ def decode(
         fields["tool_call_id"] = tool_call_id
     if command_id is not None:
         fields["command_id"] = command_id
-    return model.model_validate(fields)  # type: ignore[return-value]  # KINDS holds Event's members
+    # ``model_validate`` does the same and takes a fifth as long again.
+    event: Event = model.__pydantic_validator__.validate_python(fields)
+    return event
 
 
 def stored_of(session_id: SessionId, row: Row) -> Stored:

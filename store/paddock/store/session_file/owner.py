@@ -295,7 +295,7 @@ class SessionFile:
             try:
                 if clean and self._connection is not None:
                     opening.fold(self._place, self._connection)
-                    self._lock.seal(opening.seal_of(self._place, self._connection) or "none")
+                    self._lock.seal(opening.seal_of(self._place, self._connection))
                     # Closed by the last connection, an empty WAL is removed with its index.
                     self._connection.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, False)  # noqa: FBT003
             finally:
