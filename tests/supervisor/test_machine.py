@@ -457,6 +457,14 @@ def test_a_closed_lid_is_no_hang() -> None:
     assert life.stage is Stage.LIVE
 
 
+def test_a_worker_above_its_memory_limit_is_killed_once_with_that_reason() -> None:
+    life = lived()
+    life.memory_limit_bytes = 100
+    assert step(life, Beaten(2.0, "working", 3, rss_bytes=100)) == []
+    assert step(life, Beaten(3.0, "working", 3, rss_bytes=101)) == [Kill(1, "out_of_memory")]
+    assert step(life, Beaten(3.1, "working", 3, rss_bytes=102)) == []
+
+
 def test_a_commit_is_a_sign_of_life_too() -> None:
     life = lived()
     for number in range(20):
@@ -615,7 +623,7 @@ def spawns(effects: Iterable[Effect]) -> int:
     return sum(isinstance(effect, Spawn) for effect in effects)
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(stimuli(), max_size=60))
 def test_p3_no_list_of_stimuli_makes_two_live_owners(happened: list[Stimulus]) -> None:
     """Between two starts there is always the burial of the first, whatever comes in what order."""
@@ -633,7 +641,7 @@ def test_p3_no_list_of_stimuli_makes_two_live_owners(happened: list[Stimulus]) -
         assert unburied <= 1, "\n".join(map(str, life.story))
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(stimuli(), max_size=60))
 def test_nobody_is_forgotten_where_nothing_can_happen_any_more(happened: list[Stimulus]) -> None:
     life = Life(SESSION, PATIENCE)
@@ -737,7 +745,7 @@ HAPPENINGS = st.sampled_from(
 )
 
 
-@settings(max_examples=250)
+@settings(max_examples=250, deadline=None)
 @given(st.lists(st.tuples(HAPPENINGS, NUMBERS), max_size=80))
 def test_p3_in_a_world_with_a_lock_no_worker_is_started_while_another_lives(
     happened: list[tuple[str, int]],
