@@ -1,0 +1,1 @@
+"""What happened: the files of sessions, what they add up to, and what can be asked of them."""

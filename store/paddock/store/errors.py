@@ -93,7 +93,7 @@ class DiskFull(StoreError):
 
 
 class NeedsFold(StoreError):
-    """A file has a write-ahead log whose last commits nobody vouches for until an owner folds it."""
+    """A file's write-ahead log holds commits that nobody vouches for until an owner folds it."""
 
     code = "needs_fold"
 

@@ -1,7 +1,7 @@
 """How payloads of older versions become today's: a pure function a kind, applied on reading.
 
-A field that is only added, with a default, needs nothing here. Each entry below has a golden file of
-the old form under ``tests/store/golden``.
+A field that is only added, with a default, needs nothing here. Each entry below has a golden file
+of the old form under ``tests/store/golden``.
 """
 
 from collections.abc import Callable, Mapping

@@ -60,7 +60,7 @@ class Verb(BaseModel):
 
 
 class CreateSession(Verb):
-    """Answer, when its worker is ready: ``{session_id, name, existed}``. Its id is the command's."""
+    """Answer when its worker is ready: ``{session_id, name, existed}``; its id is the command's."""
 
     verb = "create_session"
     session_id: SessionId
