@@ -279,6 +279,17 @@ def test_a_start_without_a_greeting_is_killed_and_buried() -> None:
     assert (bury.cause, bury.last_stage) == ("start_timeout", "starting")
 
 
+def test_p3_a_fork_that_is_not_answered_is_waited_for_and_what_comes_late_is_killed() -> None:
+    life = Life(SESSION, PATIENCE)
+    play(life, Wanted(1.0, "resume", ticket(1)), RoomGiven(1.0))
+    assert step(life, TimerFired(31.0)) == [Kill(1, "start_timeout", wants_stacks=True)]
+    assert step(life, TimerFired(36.0)) == []
+    assert life.stage is Stage.STARTING
+    assert step(life, Spawned(37.0, 1, 77)) == [Kill(1, "start_timeout")]
+    (bury,) = step(life, Exited(37.1, 1))
+    assert isinstance(bury, Bury)
+
+
 def test_a_host_that_cannot_fork_says_so_and_counts_it_against_nobody() -> None:
     life = Life(SESSION, PATIENCE)
     play(life, Wanted(1.0, "resume", ticket(1)), RoomGiven(1.0))

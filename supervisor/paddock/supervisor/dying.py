@@ -1,7 +1,7 @@
 """Transitions: a worker died; after its burial the session rests, starts again, or fails. Pure."""
 
 from paddock.supervisor.errors import HostGone
-from paddock.supervisor.life import Life, is_left_down, was_deleted
+from paddock.supervisor.life import KILL_WAIT_SECONDS, Life, is_left_down, was_deleted
 from paddock.supervisor.stimuli import (
     Buried,
     Commanded,
@@ -69,11 +69,12 @@ def backed_off(life: Life, stimulus: TimerFired) -> None:
 
 
 def start_late(life: Life, stimulus: TimerFired) -> None:
-    """No Hello in time: kill it, and if that does nothing let the lock decide."""
+    """No Hello in time: kill it; if that does nothing, the kernel has it."""
     if life.cause is None:
         life.kill(stimulus.at, "start_timeout", wants_stacks=True)
     elif life.pid is None:
-        life.bury(stimulus.at)
+        # The fork was not answered yet: a next start now might come beside a late worker.
+        life.deadline = stimulus.at + KILL_WAIT_SECONDS
     else:
         life.be_stuck(stimulus.at)
 

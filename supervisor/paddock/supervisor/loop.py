@@ -32,7 +32,6 @@ from paddock.store.ids import SessionId
 from paddock.store.session_file import erase, folder_of
 from paddock.store.session_file.lock import boot_id, pid_namespace
 from paddock.supervisor import births, burial
-from paddock.supervisor.children import ZygoteBroke
 from paddock.supervisor.errors import SessionFailed
 from paddock.supervisor.fleet import Candidate, Fleet, Given, NoRoom, Wait
 from paddock.supervisor.home import Secret
@@ -388,8 +387,9 @@ class Host:
         try:
             await self.in_registry(lambda: self.registry.enter(entry, now_us()))
             process = await self.nursery.fork(orders, f"paddock {record.session_id}")
-        except (ZygoteBroke, StoreError) as error:
-            log.warning("not_spawned", session_id=record.session_id, error=str(error))
+        except Exception as raised:  # noqa: BLE001 - the machine waits for one answer
+            error = raised if isinstance(raised, PaddockError) else Bug(f"no fork: {raised!r}")
+            log.warning("not_spawned", session_id=record.session_id, error=error.message)
             self.stimulate(record, NotSpawned(self.now(), spawn.start, error))
             return
         self.hold(record, process, spawn.start)
