@@ -24,6 +24,8 @@ from tests.crash.crash_agents import LEDGER
 SESSIONS = 20
 PROMPTS = 60
 """More than any session gets to answer before it is enough."""
+PATIENCE_SECONDS = 200.0
+"""For the answer to a command: hosts come and go meanwhile."""
 HERE = Path(__file__).parent
 KILLED = frozenset({"signal", "unknown"})
 """Reasons of those who were killed; of an adopted one the kernel may not tell by what."""
@@ -116,13 +118,19 @@ class Crowd:
                 return
             if prompt % 3 == 1:
                 await self._annotate(actor, prompt)
-            operation = await actor.session.send(f"{actor.name}.{prompt}", key=f"prompt {prompt}")
+            operation = await actor.session.send(
+                f"{actor.name}.{prompt}", key=f"prompt {prompt}", deadline_seconds=PATIENCE_SECONDS
+            )
             actor.accepted.append(operation.command_id)
             actor.outcomes.append(await operation.wait())
 
     async def _annotate(self, actor: Actor, prompt: int) -> None:
         command_id = actor.session.host.new_command_id()
-        await actor.session.command(Annotate(key="prompt", value=prompt), command_id=command_id)
+        await actor.session.command(
+            Annotate(key="prompt", value=prompt),
+            command_id=command_id,
+            deadline_seconds=PATIENCE_SECONDS,
+        )
         actor.accepted.append(command_id)
 
     async def watch(self, actor: Actor) -> None:

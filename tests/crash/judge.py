@@ -28,6 +28,12 @@ def read_log(data: Path, session_id: SessionId) -> list[Stored]:
     return list(events_of(session_id, rows))
 
 
+def head_of(data: Path, session_id: SessionId) -> int:
+    """Return the sequence of the last event in a session's file."""
+    with SessionReader(folder_of(data, session_id), session_id) as reader:
+        return reader.head()[0]
+
+
 def faults_of(log: Sequence[Stored], *, is_live: bool) -> list[str]:
     """Return all that a log breaks of the promises, in words; ``is_live``: its worker lives."""
     return [

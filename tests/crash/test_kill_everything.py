@@ -25,7 +25,8 @@ ROUNDS = int(os.environ.get("PADDOCK_CRASH_ROUNDS", "1"))
 """How often all the kills are gone through, and with how many seeds."""
 SEED = os.environ.get("PADDOCK_CRASH_SEED")
 KILLS = (*["worker"] * 8, *["store"] * 2, *["zygote"] * 2, *["supervisor"] * 2, "all", "mid-start")
-WORK_SECONDS = 100.0
+WORK_SECONDS = 240.0
+"""On a machine that is busy with other things a host may take ten seconds to come back."""
 
 COUNTS = """
 SELECT session_id, count(*), min(sequence), max(sequence), count(DISTINCT sequence)
@@ -51,6 +52,7 @@ def seeds() -> list[int]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(WORK_SECONDS + 60)
 @pytest.mark.parametrize("seed", seeds())
 async def test_l26_whatever_is_killed_while_twenty_sessions_work_nothing_is_lost_or_done_twice(
     seed: int, made: HostForTests, ground: Path
@@ -66,7 +68,7 @@ async def test_l26_whatever_is_killed_while_twenty_sessions_work_nothing_is_lost
             killing = asyncio.create_task(killer.kill_everything(host))
             try:
                 await asyncio.gather(killing, *work)
-                await wait_until_all_is_told(crowd, host)
+                await wait_until_all_is_told(crowd, made, host)
                 faults = await look(crowd, made, host)
             finally:
                 for task in (*work, *watching, killing):
@@ -76,6 +78,8 @@ async def test_l26_whatever_is_killed_while_twenty_sessions_work_nothing_is_lost
     except BaseException:
         print(f"PADDOCK_CRASH_SEED={seed}; killed: {killer.story}")
         print(made.output()[-20_000:])
+        for actor in crowd.actors:
+            print(actor.name, actor.session_id, [one.event.kind for one in actor.shown[-5:]])
         raise
     faults += [f"left over: {one}" for one in left_over(made)]
     faults += after_the_end(crowd, made)
@@ -159,18 +163,19 @@ def kill(pid: int | None) -> None:
 # --- looking at what is left ---
 
 
-async def wait_until_all_is_told(crowd: Crowd, host: Host) -> None:
-    """Wait until every session rests and all of its events were shown."""
+async def wait_until_all_is_told(crowd: Crowd, made: HostForTests, host: Host) -> None:
+    """Wait until every session is at rest and all of its events were shown."""
 
     async def is_told() -> bool:
-        lives = {life["session_id"]: life for life in await host.lives()}
+        lives = {life["session_id"]: life["life"] for life in await host.lives()}
         return all(
-            actor.shown[-1].sequence == lives[actor.session_id]["head"]
-            and lives[actor.session_id]["life"] == "live"
+            actor.shown[-1].sequence == judge.head_of(made.data, actor.session_id)
+            # One that was killed at rest, while there was no host, is left at rest.
+            and lives.get(actor.session_id, "cold") in {"live", "cold"}
             for actor in crowd.actors
         )
 
-    await wait_until_async(is_told, what="all events were shown and all sessions live")
+    await wait_until_async(is_told, what="all events were shown and all sessions rest")
 
 
 async def look(crowd: Crowd, made: HostForTests, host: Host) -> list[str]:
@@ -178,10 +183,11 @@ async def look(crowd: Crowd, made: HostForTests, host: Host) -> list[str]:
     faults: list[str] = []
     counted = {row[0]: tuple(row[1:]) for row in await host.sql(COUNTS)}
     applied = {row[0]: row[1] for row in await host.sql(APPLIED)}
+    live = {life["session_id"] for life in await host.lives()}
     for actor in crowd.actors:
         log = judge.read_log(made.data, actor.session_id)
         found = [
-            *judge.faults_of(log, is_live=True),
+            *judge.faults_of(log, is_live=actor.session_id in live),
             *judge.file_faults(made.data, actor.session_id),
             *judge.shown_faults(actor.shown, log),
             *acceptance_faults(actor, log),
