@@ -77,7 +77,13 @@ class Holder:
 def this_process(generation: int = 0) -> Holder:
     """Return the present process as a holder of locks."""
     pid = os.getpid()
-    return Holder(pid, start_ticks_of(pid) or 0, boot_id(), generation, pid_namespace())
+    return Holder(pid, _my_start_ticks(pid), boot_id(), generation, pid_namespace())
+
+
+@cache
+def _my_start_ticks(pid: int) -> int:
+    """Return when this process started; by its pid, since a fork has another start."""
+    return start_ticks_of(pid) or 0
 
 
 def start_ticks_of(pid: int) -> int | None:
@@ -93,7 +99,6 @@ def start_ticks_of(pid: int) -> int | None:
     return None if fields[0] in {b"Z", b"X"} else int(fields[19])
 
 
-@cache
 def _is_there(pid: int) -> int | None:
     try:
         os.kill(pid, 0)
@@ -104,6 +109,7 @@ def _is_there(pid: int) -> int | None:
     return 0
 
 
+@cache
 def boot_id() -> str:
     """Return the kernel's id of this boot, or "" where it has none."""
     try:
@@ -213,8 +219,15 @@ class OwnerLock:
         """Write who holds the lock, if that is not what it says already."""
         if generation == self._generation:
             return
-        words = asdict(this_process(generation))
-        self._write("holder " + json.dumps(words, separators=(",", ":")), HOLDER_AT, HOLDER_BYTES)
+        me = this_process(generation)
+        # Written out: in a fresh fork each module that is used costs copies of its pages, and json
+        # with dataclasses cost a millisecond of a worker's start.
+        self._write(
+            f'holder {{"pid":{me.pid},"start_ticks":{me.start_ticks},"boot_id":"{me.boot_id}",'
+            f'"generation":{generation},"pid_namespace":{me.pid_namespace}}}',
+            HOLDER_AT,
+            HOLDER_BYTES,
+        )
         self._generation = generation
 
     def close(self) -> None:
