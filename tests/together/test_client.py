@@ -449,6 +449,47 @@ async def test_p14_words_sent_while_the_host_dies_are_said_exactly_once(
     await client.close()
 
 
+async def test_l27_a_session_asked_for_while_the_host_dies_is_made_exactly_once(
+    lone_host: HostForTests,
+    ground: Path,
+) -> None:
+    client = await lone_host.connect()
+    model = write_script(ground / "s.json", [turn("ok")])
+    for number in range(3):
+        making = asyncio.create_task(client.new(f"made-{number}", model=model, cwd=ground))
+        await asyncio.sleep(0)  # it is on its way
+        await asyncio.to_thread(lone_host.kill)
+        await asyncio.to_thread(lone_host.start)
+        session = await making
+        assert (await (await session.send("hello")).wait(60)).status == "completed"
+        assert (await client.session(f"made-{number}")).session_id == session.session_id
+    rows = await client.sql("SELECT name FROM sessions ORDER BY name")
+    assert [name for (name,) in rows] == ["made-0", "made-1", "made-2"]
+    await client.close()
+
+
+async def test_what_a_killed_session_did_can_be_read_without_a_host(
+    lone_host: HostForTests,
+    ground: Path,
+) -> None:
+    client = await lone_host.connect()
+    session = await client.new(
+        model=write_script(ground / "s.json", [SLOW]), cwd=ground, mode="yolo"
+    )
+    await session.send("work")
+    await wait_until_async(lambda: begun(session))
+    await asyncio.to_thread(lone_host.kill)
+    await asyncio.to_thread(lone_host.kill_worker, session.session_id)
+    state = await session.state()
+    assert state.conversation.operation is not None
+    await client.close()
+
+
+async def begun(session: Session) -> bool:
+    operation = (await session.state()).conversation.operation
+    return operation is not None and bool(operation.open_calls)
+
+
 async def test_a_client_goes_on_after_its_worker_was_killed(
     lone_host: HostForTests,
     ground: Path,

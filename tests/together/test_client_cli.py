@@ -313,6 +313,7 @@ def test_looking_starts_no_host(home: Path, ground: Path) -> None:
     assert paddock(home, "ls", "--json").json == []
     assert paddock(home, "sql", "--json", "select 1 as one").json == [{"one": 1}]
     assert paddock(home, "ps", "--json").json == []
+    assert paddock(home, "approvals", "--json").json == []
     assert paddock(home, "store", "verify").code == 0
     assert paddock(home, "status").code == exit_codes.HOST
     assert paddock(home, "show", "nobody").code == exit_codes.NOT_FOUND

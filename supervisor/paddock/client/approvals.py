@@ -2,10 +2,12 @@
 
 import asyncio
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
+from paddock.client.files import read_state
 from paddock.session_worker.errors import NothingToDecide
 from paddock.store.ids import ApprovalId, OperationId, SessionId, ToolCallId
 from paddock.store.session import Session as State
@@ -13,6 +15,7 @@ from paddock.store.session import Session as State
 if TYPE_CHECKING:
     from paddock.client.host import Host
     from paddock.client.session import Session
+    from paddock.client.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +57,16 @@ def open_in(state: State) -> list[OpenApproval]:
     ]
 
 
-async def open_approvals(host: "Host") -> list[OpenApproval]:
-    """Return what waits for a decision in all sessions, oldest first."""
-    rows = await host.sql(
+async def open_approvals(store: "Store", data: Path) -> list[OpenApproval]:
+    """Return what waits for a decision in all sessions of a data folder, oldest first."""
+    rows = await store.sql(
         "SELECT DISTINCT session_id FROM approvals JOIN sessions USING (session_id)"
         " WHERE decided_at IS NULL AND sessions.status <> 'deleted'"
     )
-    from paddock.client.files import read_state
-
     found: list[OpenApproval] = []
     for (session_id,) in rows:
-        state = await asyncio.to_thread(read_state, host.data, SessionId(str(session_id)))
+        # The session's own file knows best: a request dies with its operation.
+        state = await asyncio.to_thread(read_state, data, SessionId(str(session_id)))
         found += open_in(state)
     return sorted(found, key=lambda asked: asked.requested_at)
 
@@ -75,7 +77,7 @@ async def find_approval(host: "Host", text: str) -> Found:
     Raises:
         NothingToDecide: None has, or several.
     """
-    asked = await open_approvals(host)
+    asked = await open_approvals(await host.store(), host.data)
     exact = [one for one in asked if one.approval_id == text]
     found = exact or [one for one in asked if text in one.approval_id]
     if len(found) != 1:

@@ -3,13 +3,15 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from paddock.store.errors import SessionNotFound, StoreError
+from paddock.store.errors import NeedsFold, SessionNotFound, StoreError
 from paddock.store.events import Stored
 from paddock.store.ids import SessionId
 from paddock.store.session import FOLD_VERSION, Session, evolve, load
-from paddock.store.session_file import SessionReader, events_of, folder_of, sessions_in
+from paddock.store.session_file import SessionReader, events_of, fold, folder_of, sessions_in
 
 ROWS_AT_ONCE = 1000
+FOLD_SECONDS = 5.0
+"""How long a host that folds it in at the same moment is waited for."""
 
 
 def read_state(data: Path, session_id: SessionId) -> Session:
@@ -19,7 +21,7 @@ def read_state(data: Path, session_id: SessionId) -> Session:
         SessionNotFound: There is no such file.
         Damaged: The file is not what was written.
     """
-    with SessionReader(folder_of(data, session_id), session_id) as reader:
+    with _reader(data, session_id) as reader:
         snapshot = reader.snapshot(FOLD_VERSION)
         session = load(snapshot.state) if snapshot is not None else Session(session_id)
         for stored in _events(reader, session_id, session.sequence):
@@ -29,8 +31,24 @@ def read_state(data: Path, session_id: SessionId) -> Session:
 
 def read_events(data: Path, session_id: SessionId, after: int = 0) -> Iterator[Stored]:
     """Yield the stored events above ``after``; raises as :func:`read_state` does."""
-    with SessionReader(folder_of(data, session_id), session_id) as reader:
+    with _reader(data, session_id) as reader:
         yield from _events(reader, session_id, after)
+
+
+def _reader(data: Path, session_id: SessionId) -> SessionReader:
+    """Open a session's file; what an owner that died left undone in it is folded in first."""
+    folder = folder_of(data, session_id)
+    reader = SessionReader(folder, session_id)
+    try:
+        reader.head()
+    except NeedsFold:
+        reader.close()
+        fold(folder, session_id, wait_seconds=FOLD_SECONDS)
+        return SessionReader(folder, session_id)
+    except BaseException:
+        reader.close()
+        raise
+    return reader
 
 
 def _events(reader: SessionReader, session_id: SessionId, after: int) -> Iterator[Stored]:

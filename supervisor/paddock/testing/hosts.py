@@ -1,6 +1,7 @@
 """A real host for a test, its processes at hand to be killed."""
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
@@ -8,14 +9,15 @@ import signal
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+
+import psutil
 
 from paddock.client import Host, connect, sync
 from paddock.client.places import Places, announced, places_of
 from paddock.client.starting import LOG, command_line, environment
 from paddock.store.errors import PaddockError
 from paddock.store.ids import SessionId
-from paddock.store.session_file import folder_of, holder_of, sessions_in, start_ticks_of
+from paddock.store.session_file import folder_of, holder_of, start_ticks_of
 from paddock.testing.scripts import Turn, write_script
 from paddock.testing.waiting import wait_until
 
@@ -112,13 +114,18 @@ class HostForTests:
             return  # by force, then
 
     def _end_by_force(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.kill()
+        """Kill all that this home's hosts started: a host that was killed could end nothing."""
+        for process in self._processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        if self._process is not None:
             self._process.wait(END_SECONDS)
-        for session_id in sessions_in(self.data):
-            pid = self.worker_pid(session_id)
-            if pid is not None:
-                _kill(pid)
+        wait_until(lambda: not self._processes(), END_SECONDS, what="the end of all processes")
+        for socket in self.places.runtime.glob("*.sock"):
+            socket.unlink()
+
+    def _processes(self) -> list[psutil.Process]:
+        return [process for process in psutil.process_iter() if _is_of(process, self.data)]
 
     # --- its sessions ---
 
@@ -168,9 +175,11 @@ def _is_live(pid: int) -> bool:
     return start_ticks_of(pid) is not None
 
 
-def _kill(pid: int) -> Any:
+def _is_of(process: psutil.Process, data: Path) -> bool:
+    """Whether a host of this home, or something that such a host started, runs in a process."""
     try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    wait_until(lambda: not _is_live(pid), what=f"the end of worker {pid}")
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return process.environ().get("PADDOCK_DATA") == str(data)
+    except psutil.Error:
+        return False

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from paddock.supervisor.cli import exit_codes
-from paddock.supervisor.cli.common import is_terminal, with_host
+from paddock.supervisor.cli.common import is_terminal, run_async, with_host
 from paddock.supervisor.cli.printing import hint, print_json, say
 from paddock.supervisor.cli.sessions import AsJson, One
 
@@ -107,28 +107,40 @@ def wait(
       paddock wait fixer && paddock send fixer "commit it"
       paddock wait --deadline 600 --json fixer
     """
+    from paddock.client.files import read_state
+    from paddock.client.places import places_of
+    from paddock.supervisor.cli.source import find
 
-    async def work(host: "Host") -> int:
-        found = await host.session(session)
-        state = await _wait_at_rest(found, deadline)
-        ended = state.conversation.ended
-        status: str | None = ended.status if ended is not None else None
-        if state.life.status in ("failed", "deleted"):
-            status = "session_failed" if state.life.status == "failed" else "deleted"
-        told = {
-            "session_id": found.session_id,
-            "status": status,
-            "operation_id": ended.operation_id if ended is not None else None,
-            "error": ended.error if ended is not None else state.life.reason,
-            "sequence": state.sequence,
-        }
-        if as_json:
-            print_json(told)
-        else:
-            say(f"{found.name or found.session_id}: {status or 'at rest'}")
-        return exit_codes.OUTCOMES[status] if status else exit_codes.DONE
+    session_id = run_async(find(session))
+    state = read_state(places_of().data, session_id)
+    if not _is_at_rest(state):
 
-    return with_host(work, start=False)
+        async def work(host: "Host") -> int:
+            nonlocal state
+            state = await _wait_at_rest(await host.session(session_id), deadline)
+            return exit_codes.DONE
+
+        with_host(work)
+    return _tell(state, session, as_json=as_json)
+
+
+def _tell(state: "State", session: str, *, as_json: bool) -> int:
+    ended = state.conversation.ended
+    status: str | None = ended.status if ended is not None else None
+    if state.life.status in ("failed", "deleted"):
+        status = "session_failed" if state.life.status == "failed" else "deleted"
+    told = {
+        "session_id": state.session_id,
+        "status": status,
+        "operation_id": ended.operation_id if ended is not None else None,
+        "error": ended.error if ended is not None else state.life.reason,
+        "sequence": state.sequence,
+    }
+    if as_json:
+        print_json(told)
+    else:
+        say(f"{session}: {status or 'at rest'}")
+    return exit_codes.OUTCOMES[status] if status else exit_codes.DONE
 
 
 async def _wait_at_rest(session: "Session", deadline: float | None) -> "State":

@@ -160,7 +160,7 @@ def interrupt(sessions: Sessions) -> int:
             await found.interrupt()
             say(f"{found.name or found.session_id}: interrupted")
 
-    return with_host(work, start=False)
+    return with_host(work)
 
 
 def suspend(
@@ -186,7 +186,7 @@ def suspend(
             was_live = await found.suspend(deadline, force=not idle_only)
             say(f"{found.name or found.session_id}: {'suspended' if was_live else 'was at rest'}")
 
-    return with_host(work, start=False)
+    return with_host(work)
 
 
 def resume(
