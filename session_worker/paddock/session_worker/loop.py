@@ -92,7 +92,6 @@ ROWS_LIMIT_BYTES = 1024 * 1024
 """Larger batches are not sent along: who wants them reads the file."""
 
 BEAT_WORKING_SECONDS = 1.0
-BEAT_RESTING_SECONDS = 5.0
 
 LOST_ARGUMENTS = (
     "the arguments held a secret, which is kept in no log and died with the worker: ask again"
@@ -393,7 +392,9 @@ class SessionLoop:
         clock = asyncio.get_running_loop().time
         while True:
             is_resting = self._stage_told in {"resting", "waiting"}
-            seconds = BEAT_RESTING_SECONDS if is_resting else BEAT_WORKING_SECONDS
+            seconds = self._orders.beat_seconds
+            if not is_resting:
+                seconds = min(seconds, BEAT_WORKING_SECONDS)
             due = clock() + seconds
             await asyncio.sleep(seconds)
             self._lag_ms = max(0.0, (clock() - due) * 1000)

@@ -356,6 +356,8 @@ class StartOrders(BaseModel):
     credentials: dict[str, str] = Field(default_factory=dict)
     default_model: str | None = None
     orphan_grace_seconds: float = 300.0
+    beat_seconds: float = 5.0
+    """Between two beats of a worker at rest; well below what counts as a hang."""
     owner_wait_seconds: float = 5.0
     memory_limit_bytes: int | None = None
     config: dict[str, JsonValue] = Field(default_factory=dict)

@@ -27,11 +27,13 @@ from paddock.session_worker.protocol import (
     Suspend,
 )
 from paddock.session_worker.protocol import Deliver as DeliverWord
-from paddock.store.errors import Bug, PaddockError, StoreError
+from paddock.store.errors import Bug, PaddockError, SessionNotFound, StoreError
+from paddock.store.events import SessionConfig
 from paddock.store.ids import SessionId
 from paddock.store.session_file import erase, folder_of
 from paddock.store.session_file.lock import boot_id, pid_namespace
 from paddock.supervisor import births, burial
+from paddock.supervisor.children import ZygoteBroke
 from paddock.supervisor.errors import SessionFailed
 from paddock.supervisor.fleet import Candidate, Fleet, Given, NoRoom, Wait
 from paddock.supervisor.home import Secret
@@ -78,6 +80,9 @@ from paddock.supervisor.workers import Workers
 log = structlog.get_logger("paddock.supervisor")
 
 DISK_THREADS = 8
+BEAT_SECONDS = 5.0
+BEATS_A_HANG = 6
+"""As many beats must be missed before a worker at rest counts as hanging."""
 STACKS_SECONDS = 0.25
 """For a hanging worker to write its stacks into its stderr (DESIGN §7)."""
 DUMP_SIGNAL = signal.SIGUSR2
@@ -123,11 +128,10 @@ class Host:
         self._disk = ThreadPoolExecutor(DISK_THREADS, "disk")
         self._registrar = ThreadPoolExecutor(1, "registry")  # one: its writes keep their order
         self._waiting: deque[tuple[Record, Stimulus]] = deque()
+        self._erasures: dict[SessionId, asyncio.Task[None]] = {}
         self._is_stepping = False
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.nursery = Nursery(
-            setting.runtime, setting.worker, self._patience.start_seconds, self.note
-        )
+        self.nursery = Nursery(setting.runtime, setting.worker, self.note)
         self._room_waits: dict[SessionId, asyncio.Future[None]] = {}
         self._boot_id = boot_id()
         self._pid_namespace = pid_namespace()
@@ -386,17 +390,22 @@ class Host:
         orders = self._orders(record, spawn, start_id)
         try:
             await self.in_registry(lambda: self.registry.enter(entry, now_us()))
-            process = await self.nursery.fork(orders, f"paddock {record.session_id}")
+            process = await self.nursery.fork(
+                orders, f"paddock {record.session_id}", lambda: record.life.awaits(spawn.start)
+            )
         except Exception as raised:  # noqa: BLE001 - the machine waits for one answer
             error = raised if isinstance(raised, PaddockError) else Bug(f"no fork: {raised!r}")
             log.warning("not_spawned", session_id=record.session_id, error=error.message)
             self.stimulate(record, NotSpawned(self.now(), spawn.start, error))
             return
+        if process is None:
+            given_up = ZygoteBroke("the start was given up before there was a process")
+            self.stimulate(record, NotSpawned(self.now(), spawn.start, given_up))
+            return
         self.hold(record, process, spawn.start)
         self.stimulate(record, Spawned(self.now(), spawn.start, process.pid))
 
     def _orders(self, record: Record, spawn: Spawn, start_id: str) -> bytes:
-        limit = self.settings.memory_limit_mb
         orders = StartOrders(
             session_id=record.session_id,
             data=str(self.setting.data),
@@ -412,7 +421,8 @@ class Host:
             credentials=record.credentials,
             default_model=self.settings.default_model,
             orphan_grace_seconds=self.settings.orphan_grace_seconds,
-            memory_limit_bytes=None if limit is None else limit * 1024 * 1024,
+            beat_seconds=min(BEAT_SECONDS, self.settings.hang_after_seconds / BEATS_A_HANG),
+            memory_limit_bytes=record.life.memory_limit_bytes,
         )
         packed: bytes = msgpack.packb(orders.model_dump(), unicode_errors="surrogatepass")
         return packed
@@ -455,7 +465,7 @@ class Host:
             start_id=record.start_id,
             budget=Budget(self.settings.max_restarts, self.settings.max_restarts_an_hour),
             secrets=tuple(record.credentials.values()),
-            memory_limit_bytes=None,
+            memory_limit_bytes=record.life.memory_limit_bytes,
             now_us=now_us,
             chance=random(),  # noqa: S311 - jitter
         )
@@ -496,6 +506,8 @@ class Host:
             ),
         )
         self.grew(record, outcome.head)
+        if not record.is_known:
+            await self.learn(record)
 
     async def _entomb(self, record: Record, outcome: burial.Outcome) -> None:
         """Set up the tombstone, and erase what is to be erased."""
@@ -508,9 +520,18 @@ class Host:
             await self.erase(session_id)
 
     async def erase(self, session_id: SessionId) -> None:
-        """Leave no byte of a deleted session."""
+        """Leave no byte of a deleted session; two who ask at once wait for the same erasure."""
+        # Its burial and what finishes what an earlier host began would exclude each other.
+        under_way = self._erasures.get(session_id)
+        if under_way is None:
+            under_way = self._erasures[session_id] = self.spawn_task(self._erase(session_id))
+            under_way.add_done_callback(lambda _: self._erasures.pop(session_id, None))
+        await asyncio.shield(under_way)
+
+    async def _erase(self, session_id: SessionId) -> None:
         self.store.erase(session_id)
-        await self.on_disk(lambda: erase(folder_of(self.setting.data, session_id)))
+        with suppress(SessionNotFound):  # a host that died here had done it
+            await self.on_disk(lambda: erase(folder_of(self.setting.data, session_id)))
         await self.in_registry(lambda: self.registry.erased(session_id))
 
     # --- records ---
@@ -525,14 +546,47 @@ class Host:
     def add_record(self, session_id: SessionId, *, head: int = 0) -> Record:
         """Return a record for a session at rest that had none."""
         life = Life(session_id, self._patience, head=head)
+        life.last_active_at = self.now()
         life.queue.limit = self.settings.max_waiting_commands
+        life.memory_limit_bytes = _bytes(self.settings.memory_limit_mb)
         record = self.records[session_id] = Record(life)
         record.feed.head = head
         return record
 
+    def forget_resting(self, seconds: float) -> int:
+        """Keep no record of sessions that rest for so long; return how many there were."""
+        before = self.now() - seconds
+        gone = [
+            record
+            for record in self.records.values()
+            if record.life.stage in {Stage.COLD, Stage.DELETED}
+            and record.life.last_active_at < before
+            and not record.feed.subscribers
+            and not record.credentials  # which stand nowhere else
+        ]
+        for record in gone:
+            del self.records[record.session_id]
+        return len(gone)
+
+    def know(self, record: Record, config: SessionConfig) -> None:
+        """Take over what a session was created with, as far as the host has a part in it."""
+        record.name, record.is_known = config.name, True
+        own = _bytes(config.limits.memory_mb)
+        if own is not None:
+            record.life.memory_limit_bytes = own
+
+    async def learn(self, record: Record) -> None:
+        """Read what a session was created with; it goes without, if that cannot be read now."""
+        with suppress(PaddockError):
+            data, session_id = self.setting.data, record.session_id
+            config, _ = await self.on_disk(lambda: births.config_of(data, session_id))
+            self.know(record, config)
+
     def take_in(self, session_id: SessionId, look: births.Look, start_id: str | None) -> Record:
         """Make a record from what the session's file says; finish what is found there."""
         record = self.add_record(session_id, head=look.head)
+        if look.config is not None:
+            self.know(record, look.config)
         match look.found:
             case "cold":
                 pass
@@ -545,6 +599,7 @@ class Host:
             case "open" | "deleted":  # a deletion may lack its tombstone, or its erasure
                 self.stimulate(record, FoundOpen(self.now()))
             case "alive":
+                self.spawn_task(self.learn(record))
                 self._found_alive(record, look, start_id)
             case _:
                 assert_never(look.found)
@@ -560,3 +615,7 @@ class Host:
         self.hold(record, process, record.life.start + 1)
         patience = self.settings.adopt_within_seconds
         self.stimulate(record, FoundAlive(self.now(), look.pid, patience))
+
+
+def _bytes(megabytes: int | None) -> int | None:
+    return None if megabytes is None else megabytes * 1024 * 1024
