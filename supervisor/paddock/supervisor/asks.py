@@ -233,7 +233,7 @@ class Asks:
         else:
             record = await self._give_birth(words)
         record.credentials.update(words.credentials)
-        record.name = words.config.name
+        host.know(record, words.config)
         ticket, up = self.ticket()
         why = "created again" if existed else "created"
         host.stimulate(record, Wanted(host.now(), why, ticket, has_room=not existed))
@@ -501,7 +501,7 @@ class Asks:
         if at_work and not words.force and not words.keep_workers:
             message = (
                 f"{len(at_work)} sessions are at work: wait, or use force "
-                "(their operations go on when the host is started again)"
+                "(their operations stay open and go on when their session is resumed)"
             )
             raise Busy(message, sessions=at_work)
         self.down_tickets.append(ticket)

@@ -77,7 +77,7 @@ def down(
     ] = False,
     deadline: Deadline = 20.0,
 ) -> int:
-    """End the host: sessions come to rest, workers leave. Open operations go on at the next start.
+    """End the host: sessions come to rest, workers leave. Open operations go on when resumed.
 
     Where operations are open it lists them and asks; where nobody can be asked it refuses.
 
@@ -113,7 +113,7 @@ def _may_go_on(facts: Any, message: str) -> bool:
     hint(message)
     for open_one in facts.get("open", ()):
         hint(f"  {cell(open_one)}")
-    return typer.confirm("End the host all the same? The operations go on at its next start.")
+    return typer.confirm("End the host all the same? The operations go on when resumed.")
 
 
 def restart(*, deadline: Deadline = 20.0) -> int:
