@@ -20,7 +20,7 @@ from paddock.store.errors import AlreadyExists, AlreadyOwned, SessionNotFound, S
 from paddock.store.events import stored_of
 from paddock.store.process import Keeper, LocalStore, open_local
 from paddock.store.projection import fold
-from paddock.store.projection.projector import BATCH_EVENTS, Projector
+from paddock.store.projection.projector import BATCH_EVENTS, Flight, Projector
 from paddock.store.projection.schema import PER_SESSION, VIEWS
 from paddock.store.projection.writing import Writer
 from paddock.store.protocol import json_rows
@@ -181,14 +181,14 @@ def test_an_unchanged_file_is_not_opened_again(tmp_path: Path) -> None:
 
 
 def test_open_readers_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paddock.store.projection.projector.OPEN_READERS", 3)
+    monkeypatch.setattr("paddock.store.projection.logs.OPEN_READERS", 3)
     monkeypatch.setattr("paddock.store.projection.projector.KEPT_SESSIONS", 2)
     stories = [a_day(seed, turns=1) for seed in range(8)]
     for story in stories:
         story.write(tmp_path)
     with open_local(tmp_path) as store:
         projector = store.keeper.projector
-        assert len(projector._readers) == 3
+        assert len(projector._logs._readers) == 3
         assert len(projector._folded) == 2
         for story in stories:
             length = len(story.happened)
@@ -236,7 +236,7 @@ def test_s22_a_failed_batch_leaves_nothing_and_is_tried_again(
         monkeypatch.setattr(Writer, "write", failing)
         for _ in range(2):
             with pytest.raises(duckdb.IOException):
-                keeper.projector.step()
+                keeper.projector.catch_up()
             assert store.sql("SELECT count(*) FROM events").rows == [(0,)]
         keeper.catch_up()
         assert store.verify() == []
@@ -649,8 +649,7 @@ def test_a_payload_that_cannot_be_folded_damages_its_session_alone(tmp_path: Pat
         one.write(tmp_path)
     with open_local(tmp_path) as store:
         projector: Projector = store.keeper.projector
-        folded = fold.Folded("x")
         row = story.rows()[0]._replace(payload="[1]")
-        assert projector._fold_in("x", folded, [row], fold.Batch()) is False
+        assert projector._fold_in("x", [row], Flight(fold.Batch())) is False
         assert projector.damage_of("x") is not None
         assert store.sql("SELECT count(DISTINCT session_id) FROM events").rows == [(2,)]

@@ -6,7 +6,6 @@ Exit codes: 0 it was told to go, 3 another store has the folder, 4 its files can
 
 import argparse
 import asyncio
-import gc
 import os
 import signal
 import sys
@@ -21,8 +20,6 @@ from paddock.store.projection import Settings
 
 SOCKET_NAME = "store.sock"
 OWNED, UNUSABLE = 3, 4
-GC_THRESHOLD = 100_000
-"""New objects between two looks for cycles."""
 
 
 class Supervisor:
@@ -109,9 +106,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--memory-mb", type=int, default=1024, help="what DuckDB may take")
     parser.add_argument("--threads", type=int, default=2, help="of DuckDB")
     given = parser.parse_args(arguments)
-    # A batch makes a hundred thousand objects and no cycle: looking for some took an eighth of it.
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD)
     settings = Settings(memory_limit_mb=given.memory_mb, threads=given.threads)
     try:
         keeper = Keeper(given.data, settings=settings, wait_seconds=given.wait_seconds)

@@ -313,7 +313,8 @@ class Keeper:
                     self.projector.scan()
                 if self.projector.step():
                     moved, is_dirty = time.monotonic(), True
-                elif is_dirty and time.monotonic() - moved > REST_SECONDS:
+                    continue  # at least until what is in flight has landed
+                if is_dirty and time.monotonic() - moved > REST_SECONDS:
                     is_dirty = False
                     self._rest()
                 self._is_stalled = False

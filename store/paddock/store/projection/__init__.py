@@ -10,7 +10,8 @@ from paddock.store.projection.database import (
     take_place,
 )
 from paddock.store.projection.fold import HOST
-from paddock.store.projection.projector import Damage, Progress, Projector
+from paddock.store.projection.progress import Damage, Progress
+from paddock.store.projection.projector import Projector
 
 __all__ = [
     "FILE_NAME",

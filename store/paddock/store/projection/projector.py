@@ -4,32 +4,34 @@ One thread calls :meth:`Projector.step` and all else that is not marked as safe 
 session is *due* when its log may hold more than is projected: because somebody said so
 (:meth:`learn`), or because the folders were looked through (:meth:`scan`). Correctness does not
 depend on being told.
+
+While one batch is written, in a thread of its own (DuckDB lets Python go on meanwhile), the next
+is read and folded. It is *in flight* until :meth:`_land`, before which nobody else uses the
+connection.
 """
 
+import gc
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from paddock.store.errors import (
-    Damaged,
-    NeedsFold,
-    SessionNotFound,
-    StoreError,
-)
+from paddock.store.errors import Damaged, NeedsFold, SessionNotFound, StoreError
 from paddock.store.events import Row
 from paddock.store.ids import SessionId
 from paddock.store.projection import fold, host_log
 from paddock.store.projection.database import Database
 from paddock.store.projection.fold import HOST, Batch, Folded
+from paddock.store.projection.logs import NO_FILE, Logs
+from paddock.store.projection.progress import Applied, Damage, Due, Progress
 from paddock.store.projection.writing import Writer
-from paddock.store.session_file import Place, SessionReader, folder_of, host_place, sessions_in
 
 BATCH_EVENTS = 20_000
 BATCH_BYTES = 32 * 1024 * 1024
@@ -43,70 +45,22 @@ LONG_PAGE_BYTES = 4 * 1024 * 1024
 """Less than where a reader ends a page early, so that a page that long may not be the last."""
 ASK_AGAIN_SECONDS = 0.05
 """How often a waiting reader has its session looked at, where nobody tells of its commits."""
-OPEN_READERS = 200
-"""1.2 ms to open one; 200 that are open are tailed in 9 ms (DESIGN §5)."""
-NO_FILE = "- -"
-"""The stamp of a file that is not there."""
 KEPT_SESSIONS = 2_000
 """Folded sessions kept in memory; others are read from their row when they go on."""
 FAILURES = (KeyError, TypeError, ValueError, AttributeError)
 """What folding a payload of an unexpected form raises; the log's or our fault, never the host's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """How far a session is projected."""
-
-    sequence: int
-    hash: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """Why a session is not projected any further."""
-
-    session_id: str
-    sequence: int | None
-    what: str
-
-
 @dataclass(slots=True)
-class Progress:
-    """How far the projector is; a copy, safe to keep."""
+class Flight:
+    """A batch on its way into DuckDB."""
 
-    sessions: int = 0
-    due: int = 0
+    batch: Batch
+    touched: dict[str, Folded] = field(default_factory=dict)
+    stamps: dict[str, str] = field(default_factory=dict)
+    """What the files looked like that are in it to their end."""
     events: int = 0
-    """Projected since it was opened."""
-    waiting_for_fold: int = 0
-    damaged: tuple[Damage, ...] = ()
-    is_rebuilding: bool = False
-    rebuilt: int = 0
-    """Sessions that are whole again, of ``sessions``, while ``is_rebuilding``."""
-
-
-@dataclass(slots=True)
-class _Due:
-    """Sessions to be looked at, each once; those that somebody told of come first."""
-
-    told: OrderedDict[str, None] = field(default_factory=OrderedDict)
-    found: OrderedDict[str, None] = field(default_factory=OrderedDict)
-
-    def add(self, session_id: str, *, told: bool) -> None:
-        if told:
-            self.found.pop(session_id, None)
-            self.told[session_id] = None
-        elif session_id not in self.told:
-            self.found[session_id] = None
-
-    def pop(self) -> str | None:
-        for queue in (self.told, self.found):
-            if queue:
-                return queue.popitem(last=False)[0]
-        return None
-
-    def __len__(self) -> int:
-        return len(self.told) + len(self.found)
+    written: "Future[None] | None" = None
 
 
 class Projector:
@@ -131,11 +85,14 @@ class Projector:
         self.data = data
         self.database = database
         self._fold_file = fold_file
+        self._logs = Logs(data)
         self._connection = database.cursor()
         self._writer = Writer(self._connection)
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._due = _Due()
+        self._due = Due()
+        self._writing = ThreadPoolExecutor(1, thread_name_prefix="writing rows")
+        self._flight: Flight | None = None
         self._applied: dict[str, Applied] = {}
         self._damaged: dict[str, Damage] = {}
         self._unfolded: set[str] = set()
@@ -144,7 +101,6 @@ class Projector:
         self._checked: set[str] = set()
         self._gone: list[str] = []
         self._folded: OrderedDict[str, Folded] = OrderedDict()
-        self._readers: OrderedDict[str, SessionReader] = OrderedDict()
         self._position = 0
         self._events = 0
         self._is_rebuilding = is_rebuild
@@ -188,7 +144,7 @@ class Projector:
 
     def see_host(self, seconds: float) -> None:
         """Wait until the host's own log is projected as it is now; nobody tells of it."""
-        stamp = self._stamp(HOST)
+        stamp = self._logs.stamp(HOST)
         deadline = time.monotonic() + seconds
         with self._changed:
             while self._stamps.get(HOST, NO_FILE) != stamp and not self._is_closed:
@@ -234,14 +190,14 @@ class Projector:
 
         Sessions of which DuckDB has rows and the disk has no file were erased: so are their rows.
         """
-        found = sessions_in(self.data)
+        self._land()
+        found = self._logs.found()
         there = set(found)
         gone = [s for s in self._applied if s not in there and s != HOST]
         if gone:
             self.erase(gone)
-        if host_place(self.data).database.exists():
-            found.append(SessionId(HOST))
-        changed = [s for s in found if s in self._damaged or self._stamp(s) != self._stamps.get(s)]
+        stamps = self._stamps
+        changed = [s for s in found if s in self._damaged or self._logs.stamp(s) != stamps.get(s)]
         with self._changed:
             for session_id in changed:
                 self._due.add(session_id, told=False)
@@ -252,43 +208,42 @@ class Projector:
 
     def save_stamps(self) -> None:
         """Remember which files are projected whole, so that the next start need not open them."""
+        self._land()
         if self._new_stamps:
             stamps, self._new_stamps = self._new_stamps, {}
             self._writer.stamp(stamps)
 
     def step(self) -> int:
-        """Project one batch of what is due; return how many events it had.
+        """Fold one batch of what is due and send it off; return how many events it has.
+
+        When nothing is due, what is in flight has landed on return.
 
         Raises:
-            duckdb.Error: Nothing of the batch was stored; it is due again.
+            duckdb.Error: Nothing of the batch before, or of this one, was stored; both are due.
         """
-        batch = Batch(position=self._position)
-        touched: dict[str, Folded] = {}
+        flight = Flight(Batch(position=self._position))
         again: list[str] = []
         try:
-            count = self._gather(batch, touched, again)
+            with _no_collection():
+                self._gather(flight, again)
+            self._land()
             if self._gone:
                 gone, self._gone = self._gone, []
                 self.erase(gone)
-            if touched:
-                self._commit(batch, touched, count)
         except BaseException:
-            with self._changed:
-                for session_id in touched:
-                    self._folded.pop(session_id, None)  # it is ahead of its row now
-                    self._stamps.pop(session_id, None)
-                    self._new_stamps.pop(session_id, None)
-                    self._due.add(session_id, told=True)
+            self._take_back(flight)
             raise
         finally:
             with self._changed:
                 for session_id in again:
                     self._due.add(session_id, told=False)
+        if flight.touched:
+            self._send(flight)
         with self._changed:
-            if self._is_rebuilding and not self._left_to_rebuild and not self._due:
+            if self._is_rebuilding and not (self._left_to_rebuild or self._due or self._flight):
                 self._is_rebuilding = False
             self._changed.notify_all()
-        return count
+        return flight.events
 
     def catch_up(self, session_id: str | None = None, *, seconds: float = 3_600.0) -> int:
         """Step until nothing is due (or that session is not); return how many events there were."""
@@ -298,15 +253,16 @@ class Projector:
         total = 0
         while time.monotonic() < deadline:
             with self._lock:
-                is_due = session_id in self._due.told or session_id in self._due.found
-                if not self._due or (session_id is not None and not is_due):
+                if not self._due or (session_id is not None and session_id not in self._due):
                     break
             total += self.step()
+        self._land()
         return total
 
     def erase(self, session_ids: Iterable[str]) -> None:
         """Remove every row of these sessions."""
         gone = list(session_ids)
+        self._land()
         self._writer.erase(gone)
         with self._changed:
             for session_id in gone:
@@ -325,6 +281,7 @@ class Projector:
 
     def checkpoint(self) -> None:
         """Fold DuckDB's log into its file. Stalls the writer for a quarter of a second or so."""
+        self._land()
         # A reader's snapshot may stand in the way; the next checkpoint folds what this could not.
         with suppress(duckdb.TransactionException):
             self._connection.execute("CHECKPOINT")
@@ -334,10 +291,10 @@ class Projector:
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
-        for session_id in list(self._readers):
-            self._forget(session_id)
         with suppress(duckdb.Error):
             self.save_stamps()
+        self._writing.shutdown()
+        self._logs.close()
         with suppress(duckdb.Error):
             self._connection.close()
 
@@ -369,99 +326,88 @@ class Projector:
         found = connection.execute("SELECT max(position) FROM internal.events").fetchone()
         self._position = (found[0] if found else None) or 0
 
-    def _gather(self, batch: Batch, touched: dict[str, Folded], again: list[str]) -> int:
+    def _gather(self, flight: Flight, again: list[str]) -> None:
         """Fold what is due until the batch is full; each session once, the rest ``again``."""
         began = time.monotonic()
-        count = 0
-        while count < BATCH_EVENTS and batch.size_bytes < BATCH_BYTES:
+        while flight.events < BATCH_EVENTS and flight.batch.size_bytes < BATCH_BYTES:
             with self._lock:
                 session_id = self._due.pop()
                 is_alone = not self._due
                 seconds = TOLD_SECONDS if self._due.told else BATCH_SECONDS
             if session_id is None:
                 break
-            if session_id in touched:
+            if session_id in flight.touched:
                 again.append(session_id)
                 if is_alone:
                     break
                 continue
-            page = BATCH_EVENTS - count if is_alone else PAGE_EVENTS
-            taken, has_more = self._take(session_id, page, batch, touched)
-            count += taken
-            if has_more:
+            page = BATCH_EVENTS - flight.events if is_alone else PAGE_EVENTS
+            take = self._take_host if session_id == HOST else self._take
+            if take(session_id, page, flight):
                 again.append(session_id)
             if time.monotonic() - began > seconds:
                 break
-        return count
 
-    def _take(
-        self, session_id: str, page: int, batch: Batch, touched: dict[str, Folded]
-    ) -> tuple[int, bool]:
-        """Fold a session's next page into the batch; return its events, and if more is left."""
-        if session_id == HOST:
-            return self._take_host(page, batch, touched)
-        stamp = self._stamp(session_id)  # before it is read: what comes after changes it
+    def _take(self, session_id: str, page: int, flight: Flight) -> bool:
+        """Fold a session's next page into the batch; return whether more is left."""
+        stamp = self._logs.stamp(session_id)  # before it is read: what comes after changes it
         try:
-            reader = self._reader(session_id)
-            if not self._is_as_applied(session_id, reader):
-                # The log is another one than what was projected: all of it is projected anew.
-                self.erase([session_id])
-                reader = self._reader(session_id)
-            rows, damage = _read(reader, self.sequence_of(session_id), page)
+            self._check_applied(session_id)
+            rows, damage = self._logs.page(session_id, self._sequence_behind(session_id), page)
         except SessionNotFound:
             self._forget(session_id)
             if session_id in self._applied:
                 self._gone.append(session_id)
-            return 0, False
+            return False
         except NeedsFold:
             self._wait_for_fold(session_id)
-            return 0, False
+            return False
         except StoreError as error:
             self._note_damage(session_id, error)
-            return 0, False
-        size_before = batch.size_bytes
-        if rows:
-            folded = self._session(session_id)
-            if not self._fold_in(session_id, folded, rows, batch):
-                return 0, False
-            touched[session_id] = folded
+            return False
+        size_before = flight.batch.size_bytes
+        if rows and not self._fold_in(session_id, rows, flight):
+            return False
         # A page ends early when it is long in bytes, so its number of rows does not tell alone.
-        is_full = len(rows) == page or batch.size_bytes - size_before >= LONG_PAGE_BYTES
+        is_full = len(rows) == page or flight.batch.size_bytes - size_before >= LONG_PAGE_BYTES
         has_more = is_full and damage is None
         with self._lock:
             self._unfolded.discard(session_id)
             if not has_more:
                 self._left_to_rebuild.discard(session_id)
-        if not has_more and damage is None and self._stamps.get(session_id) != stamp:
-            self._stamps[session_id] = self._new_stamps[session_id] = stamp
         if damage is not None:
             self._note_damage(session_id, damage)
-        elif self._damaged.pop(session_id, None) is not None:
-            self._writer.forget_damage(session_id)
-        return len(rows), has_more
+        else:
+            self._end_damage(session_id)
+            if not has_more:
+                self._note_stamp(session_id, stamp, flight)
+        return has_more
 
-    def _take_host(self, page: int, batch: Batch, touched: dict[str, Folded]) -> tuple[int, bool]:
-        stamp = self._stamp(HOST)
+    def _take_host(self, session_id: str, page: int, flight: Flight) -> bool:
+        """Take the next of the host's own events into the batch; return whether more is left."""
+        stamp = self._logs.stamp(session_id)
+        after = self._sequence_behind(session_id)
         try:
-            rows = host_log.read(host_place(self.data).database, self.sequence_of(HOST), page)
-            if rows and rows[0].number <= self.sequence_of(HOST):
-                self.erase([HOST])  # another file than before
+            rows = host_log.read(self._logs.place(session_id).database, after, page)
         except StoreError as error:
-            self._note_damage(HOST, error)
-            return 0, False
+            self._note_damage(session_id, error)
+            return False
+        if rows and rows[0].number <= after:
+            self.erase([session_id])  # another file than before
         if rows:
-            folded = touched[HOST] = self._session(HOST)
+            folded = flight.touched[session_id] = self._session(session_id)
             for row in rows:
-                fold.apply_host(folded, row, batch)
+                fold.apply_host(folded, row, flight.batch)
+            flight.events += len(rows)
+        self._end_damage(session_id)
         has_more = len(rows) == page
-        if not has_more and self._stamps.get(HOST) != stamp:
-            self._stamps[HOST] = self._new_stamps[HOST] = stamp
-        if self._damaged.pop(HOST, None) is not None:
-            self._writer.forget_damage(HOST)
-        return len(rows), has_more
+        if not has_more:
+            self._note_stamp(session_id, stamp, flight)
+        return has_more
 
-    def _fold_in(self, session_id: str, folded: Folded, rows: list[Row], batch: Batch) -> bool:
-        part = Batch(position=batch.position)
+    def _fold_in(self, session_id: str, rows: list[Row], flight: Flight) -> bool:
+        folded = self._session(session_id)
+        part = Batch(position=flight.batch.position)
         try:
             fold.apply(folded, rows, part)
         except FAILURES as error:
@@ -470,30 +416,89 @@ class Projector:
             self._forget(session_id)
             self._note_damage(session_id, Damaged(what, sequence=after + 1))
             return False
-        _merge(batch, part)
+        _merge(flight.batch, part)
+        flight.touched[session_id] = folded
+        flight.events += len(rows)
         return True
 
-    def _commit(self, batch: Batch, touched: dict[str, Folded], count: int) -> None:
-        sessions = list(touched.values())
-        for folded in sessions:
+    def _note_stamp(self, session_id: str, stamp: str, flight: Flight) -> None:
+        if self._stamps.get(session_id) == stamp:
+            return
+        if session_id in flight.touched:
+            flight.stamps[session_id] = stamp  # not before its rows have landed
+        else:
+            self._stamps[session_id] = self._new_stamps[session_id] = stamp
+
+    # --- a batch's way ---
+
+    def _send(self, flight: Flight) -> None:
+        """Have the batch written. What it is made of stays as it is from here on."""
+        states = []
+        for session_id, folded in flight.touched.items():
             fold.summarize(folded)
-        self._writer.write(batch, sessions, self._applied)
-        self._position = batch.position
-        with self._lock:
-            self._events += count
-            for folded in sessions:
-                self._applied[folded.session_id] = Applied(folded.sequence, folded.hash)
-                self._checked.add(folded.session_id)
-                self._folded[folded.session_id] = folded
-                self._folded.move_to_end(folded.session_id)
-            while len(self._folded) > KEPT_SESSIONS:
-                self._folded.popitem(last=False)
+            states.append(fold.dump(folded))
+            self._folded[session_id] = folded
+            self._folded.move_to_end(session_id)
+        while len(self._folded) > KEPT_SESSIONS:
+            self._folded.popitem(last=False)
+        applied = {state[0]: Applied(state[1], state[2]) for state in states}
+        known = [session_id for session_id in applied if session_id in self._applied]
+
+        def write() -> None:
+            self._writer.write(flight.batch, states, known)
+            with self._changed:
+                self._events += flight.events
+                self._applied.update(applied)
+                self._checked.update(applied)
+                self._stamps.update(flight.stamps)
+                self._new_stamps.update(flight.stamps)
+                self._changed.notify_all()
+
+        self._position = flight.batch.position
+        self._flight = flight
+        flight.written = self._writing.submit(write)
+
+    def _land(self) -> None:
+        """Wait until what is in flight is written.
+
+        Raises:
+            duckdb.Error: Nothing of it was; it is due again.
+        """
+        flight = self._flight
+        if flight is None or flight.written is None:
+            return
+        try:
+            flight.written.result()
+        except BaseException:
+            self._take_back(flight)
+            raise
+        finally:
+            self._flight = None
+
+    def _take_back(self, flight: Flight) -> None:
+        """Forget what was folded of a batch that will not be written; it is due again."""
+        with self._changed:
+            for session_id in flight.touched:
+                self._folded.pop(session_id, None)
+                self._due.add(session_id, told=True)
+
+    # --- a session ---
+
+    def _sequence_behind(self, session_id: str) -> int:
+        """Return up to where a session is folded: projected, or in flight."""
+        if self._flight is not None and session_id in self._flight.touched:
+            return self._flight.touched[session_id].sequence
+        return self.sequence_of(session_id)
 
     def _session(self, session_id: str) -> Folded:
+        """Return a session as far as it is folded."""
+        if self._flight is not None and session_id in self._flight.touched:
+            return self._flight.touched[session_id]
         folded = self._folded.get(session_id)
         if folded is not None:
             return folded
         if session_id in self._applied:
+            self._land()
             row: Any = self._connection.execute(
                 "SELECT * FROM internal.state WHERE session_id = ?", [session_id]
             ).fetchone()
@@ -501,62 +506,23 @@ class Projector:
                 return fold.load(row)
         return Folded(session_id)
 
-    def _is_as_applied(self, session_id: str, reader: SessionReader) -> bool:
-        """Return whether the log still has the event up to which it was projected; asked once."""
+    def _check_applied(self, session_id: str) -> None:
+        """See, once, that the log still has the event up to which it was projected.
+
+        If it has another one there, the log is another: its rows go, and it is projected anew.
+        """
         applied = self._applied.get(session_id)
         if applied is None or session_id in self._checked:
-            return True
-        head, _ = reader.head()
-        if head < applied.sequence:
-            message = f"it ends at event {head}, but event {applied.sequence} was there before"
-            raise Damaged(message, sequence=head + 1)
-        rows = reader.rows(applied.sequence - 1, 1)
-        if rows[0].hash != applied.hash:
-            return False
-        self._checked.add(session_id)
-        return True
-
-    def _place(self, session_id: str) -> Place:
-        if session_id == HOST:
-            return host_place(self.data)
-        return Place(folder_of(self.data, SessionId(session_id)))
-
-    def _stamp(self, session_id: str) -> str:
-        """Return what tells a file from itself at another time; the time of change is not forged.
-
-        Two writes within one tick of the kernel's clock may look alike; who owns the file tells of
-        them.
-        """
-        place = self._place(session_id)
-        parts = []
-        for path in (place.database, place.wal):
-            try:
-                found = path.stat()
-            except FileNotFoundError:
-                parts.append("-")
-                continue
-            # An empty log is made by whoever opens the file, and tells nothing.
-            is_told = path == place.database or found.st_size
-            parts.append(f"{found.st_ino}.{found.st_size}.{found.st_ctime_ns}" if is_told else "-")
-        return " ".join(parts)
-
-    def _reader(self, session_id: str) -> SessionReader:
-        reader = self._readers.get(session_id)
-        if reader is None:
-            reader = SessionReader(self._place(session_id), SessionId(session_id))
-            self._readers[session_id] = reader
-            if len(self._readers) > OPEN_READERS:
-                _, oldest = self._readers.popitem(last=False)
-                oldest.close()
-        self._readers.move_to_end(session_id)
-        return reader
+            return
+        if self._logs.hash_at(session_id, applied.sequence) == applied.hash:
+            self._checked.add(session_id)
+        else:
+            self.erase([session_id])
 
     def _forget(self, session_id: str) -> None:
         self._folded.pop(session_id, None)
         self._checked.discard(session_id)
-        reader = self._readers.pop(session_id, None)
-        if reader is not None:
-            reader.close()
+        self._logs.forget(session_id)
 
     def _wait_for_fold(self, session_id: str) -> None:
         if self._fold_file is not None and session_id not in self._unfolded:
@@ -571,12 +537,20 @@ class Projector:
             self._unfolded.add(session_id)
             self._left_to_rebuild.discard(session_id)
 
+    def _end_damage(self, session_id: str) -> None:
+        if session_id in self._damaged:
+            self._land()
+            self._writer.forget_damage(session_id)
+            with self._lock:
+                del self._damaged[session_id]
+
     def _note_damage(self, session_id: str, error: StoreError) -> None:
         sequence = error.facts.get("sequence")
         place = int(sequence) if isinstance(sequence, int) else None
         damage = Damage(session_id, place, error.message)
         self._forget(session_id)
         if self._damaged.get(session_id) != damage:
+            self._land()
             self._writer.note_damage(session_id, place, error.message, time.time_ns() // 1000)
         with self._changed:
             self._damaged[session_id] = damage
@@ -584,19 +558,16 @@ class Projector:
             self._changed.notify_all()
 
 
-def _read(reader: SessionReader, after: int, page: int) -> tuple[list[Row], Damaged | None]:
-    """Return the next page, and the damage that ends it early: what stands before it counts."""
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Look for no cycles meanwhile: a batch makes many objects and none, and it took an eighth."""
+    was_enabled = gc.isenabled()
+    gc.disable()
     try:
-        return reader.rows(after, page), None
-    except Damaged as error:
-        sequence = error.facts.get("sequence")
-        whole = sequence - 1 - after if isinstance(sequence, int) else 0
-        if whole <= 0:
-            raise
-        try:
-            return reader.rows(after, min(whole, page)), error
-        except Damaged:
-            raise error from None
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _merge(batch: Batch, part: Batch) -> None:

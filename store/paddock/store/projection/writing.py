@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 
 from paddock.store.projection import schema
-from paddock.store.projection.fold import HOST, Batch, Folded, dump
+from paddock.store.projection.fold import HOST, Batch, State
 
 _STATE_COLUMNS = {
     "session_id": "VARCHAR",
@@ -66,10 +66,10 @@ class Writer:
             _STATE_COLUMNS,
         )
 
-    def write(self, batch: Batch, sessions: Sequence[Folded], known: Mapping[str, object]) -> None:
-        """Add a batch and the state of the sessions that it changed; durable on return.
+    def write(self, batch: Batch, states: Sequence[State], known: Sequence[str]) -> None:
+        """Add a batch and the rows of the sessions that it changed; durable on return.
 
-        ``known`` says which of the sessions have a row already.
+        ``known`` are those of them that have a row already.
 
         Raises:
             duckdb.Error: Nothing of it was stored.
@@ -84,11 +84,10 @@ class Writer:
                     appender.flush()
             for session_id, head in batch.branched.items():
                 connection.execute(_WALK + _RETHREAD, {"session": session_id, "head": head})
-            old = [(folded.session_id,) for folded in sessions if folded.session_id in known]
-            if old:
-                self._gone.append_rows(old)
+            if known:
+                self._gone.append_rows([(session_id,) for session_id in known])
                 self._gone.flush()
-            self._state.append_rows([dump(folded) for folded in sessions])
+            self._state.append_rows(states)
             self._state.flush()
             connection.commit()
         except BaseException:
