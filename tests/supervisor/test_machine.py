@@ -272,8 +272,8 @@ def test_a_refused_room_is_told_to_all_who_wait_and_leaves_the_session_at_rest()
 
 def test_a_start_without_a_greeting_is_killed_and_buried() -> None:
     life = in_stage(Stage.STARTING)
-    assert life.deadline == 1.0 + PATIENCE.start_seconds
-    assert step(life, TimerFired(31.0)) == [Kill(1, "start_timeout", wants_stacks=True)]
+    assert life.deadline == 1.1 + PATIENCE.start_seconds
+    assert step(life, TimerFired(31.1)) == [Kill(1, "start_timeout", wants_stacks=True)]
     (bury,) = step(life, Exited(31.3, 1))
     assert isinstance(bury, Bury)
     assert (bury.cause, bury.last_stage) == ("start_timeout", "starting")
@@ -288,6 +288,18 @@ def test_p3_a_fork_that_is_not_answered_is_waited_for_and_what_comes_late_is_kil
     assert step(life, Spawned(37.0, 1, 77)) == [Kill(1, "start_timeout")]
     (bury,) = step(life, Exited(37.1, 1))
     assert isinstance(bury, Bury)
+
+
+def test_a_start_is_judged_from_its_process_on_and_given_up_without_one() -> None:
+    life = Life(SESSION, PATIENCE)
+    play(life, Wanted(1.0, "resume"), RoomGiven(1.0))
+    assert life.deadline == 1.0 + PATIENCE.fork_seconds
+    assert life.awaits(1)
+    step(life, TimerFired(61.0))
+    assert not life.awaits(1)  # a process that comes now gets no orders
+    assert step(life, TimerFired(66.0)) == []
+    step(life, NotSpawned(67.0, 1, ZygoteBroke("given up")))
+    assert life.stage is Stage.COLD
 
 
 def test_a_host_that_cannot_fork_says_so_and_counts_it_against_nobody() -> None:

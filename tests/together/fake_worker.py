@@ -112,6 +112,7 @@ class FakeWorker:
         self.context = zmq.Context()
         self.socket: Any = None
         self.lost_at: float | None = None
+        self.rss = 1_000_000
 
     # --- log ---
 
@@ -228,7 +229,7 @@ class FakeWorker:
         return "working" if self.operation is not None else "resting"
 
     def beat(self) -> None:
-        self.say(Beat(stage=self.stage(), head=self.session.sequence, rss_bytes=1_000_000))
+        self.say(Beat(stage=self.stage(), head=self.session.sequence, rss_bytes=self.rss))
 
     def hear(self, word: Any) -> None:
         match word:
@@ -322,7 +323,7 @@ class FakeWorker:
                     )
                 )
 
-    def obey(self, command: Command) -> None:  # noqa: C901, PLR0912 - one arm a word
+    def obey(self, command: Command) -> None:  # noqa: C901, PLR0912, PLR0915 - one arm a word
         command_id = command.command_id
         if command.verb == "delete":
             if (self.workspace / "keeps").exists():
@@ -365,6 +366,8 @@ class FakeWorker:
             self.append(OperationCompleted(operation_id=operation_id))
             return
         self.operation = operation_id
+        if verb == "hog":
+            self.rss = int(rest) * 1024 * 1024
         if verb == "approve":
             call = new_id()
             events += [

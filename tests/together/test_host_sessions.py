@@ -568,6 +568,17 @@ def test_f6_a_worker_that_hangs_or_is_stopped_is_found_killed_and_replaced(
         eventually(lambda: client.lives()[session]["life"] == "live", "the next worker")
 
 
+def test_a_worker_above_its_memory_limit_dies_of_that(home: Path, workspace: Path) -> None:
+    with hosting(home, "--memory-limit-mb", "64") as host:
+        client = host.client()
+        session = client.create(workspace)
+        client.say_words(session, "hog 100")
+        eventually(lambda: exits(host, session), "a certificate")
+        (death,) = exits(host, session)
+        assert (death.reason, death.memory_limit_bytes) == ("out_of_memory", 64 * 1024 * 1024)
+        assert death.peak_rss_bytes > 64 * 1024 * 1024
+
+
 def test_a_start_that_never_greets_is_killed_and_counted(home: Path, workspace: Path) -> None:
     (workspace / "sleepy").touch()
     with hosting(home, "--start-timeout-seconds", "1", "--max-restarts", "0") as host:

@@ -104,6 +104,7 @@ def _start_later_or_rest(life: Life, at: float) -> None:
 def spawned(life: Life, stimulus: Spawned) -> None:
     """Its process is there; Hello comes next."""
     life.pid = stimulus.pid
+    life.deadline = stimulus.at + life.patience.start_seconds
     if life.cause is not None:  # it was to be killed before it was there
         life.do(Kill(life.start, life.cause))
 

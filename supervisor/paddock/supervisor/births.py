@@ -46,6 +46,8 @@ class Look:
     reason: str = ""
     pid: int | None = None
     start_ticks: int = 0
+    config: SessionConfig | None = None
+    """What it was created with, where that could be read by the way."""
 
 
 def create(data: Path, session_id: SessionId, config: SessionConfig, *, at_us: int) -> bool:
@@ -80,12 +82,16 @@ def config_of(data: Path, session_id: SessionId) -> tuple[SessionConfig, str]:
         SessionNotFound, StoreError: There is none, or it cannot be read.
     """
     with SessionReader(folder_of(data, session_id), session_id) as reader:
-        rows = reader.rows(0, 1)
+        created = _created(reader.rows(0, 1), session_id)
+    return created.config, created.digest
+
+
+def _created(rows: Sequence[Row], session_id: SessionId) -> SessionCreated:
     first = decode(rows[0].kind, rows[0].payload) if rows else None
     if not isinstance(first, SessionCreated):
         message = f"session {session_id!r} does not begin with its creation"
         raise Damaged(message, session_id=session_id, sequence=1)
-    return first.config, first.digest
+    return first
 
 
 def assert_same(data: Path, session_id: SessionId, digest: str) -> None:
@@ -116,13 +122,14 @@ def look(data: Path, session_id: SessionId) -> Look:
         with SessionReader(folder, session_id) as reader:
             head, _ = reader.head()
             rows = reader.rows(max(0, head - TAIL_EVENTS))
+            config = _created(reader.rows(0, 1), session_id).config if rows else None
     except NeedsFold:
         return Look("open", 0)
     if not rows:
         message = f"session {session_id!r} was never created to the end; `paddock ls` shows others"
         raise SessionNotFound(message, session_id=session_id)
     found, reason = _end_of(rows)
-    return Look(found, head, reason)
+    return Look(found, head, reason, config=config)
 
 
 def _worker_of(folder: Path) -> Holder | None:

@@ -49,6 +49,8 @@ LOCK_SECONDS = 2.0
 """A flock is free at the moment a pidfd reports death; whoever has it after this inherited it."""
 TOOLS_SECONDS = 5.0
 LAST_WORDS_BYTES = 16 * 1024
+KEPT_WORDS = 20
+"""Files of stderr a session keeps: as many generations as may die within an hour."""
 STACKS_MARK = "most recent call first"
 FOLD_AT_ONCE = 1000
 KILLED_WITH_STACKS = frozenset({"hang", "start_timeout", "suspend_timeout", "stopped"})
@@ -206,6 +208,7 @@ class _Burial:
             secrets = self._rites.secrets
             clean = [without_secrets(event, secrets) for event in events]
             self._file.append(clean, generation=generation, at_us=self._rites.now_us())
+            self._tidy(generation, exit_)
         if deletion is not None:
             return self._outcome("finished", "deleted", deletion=deletion)
         return self._settle(exit_, verdict)
@@ -301,6 +304,17 @@ class _Burial:
         if status.signal is not None:
             return "signal"
         return "exit_code" if status.exit_code is not None else "unknown"
+
+    def _tidy(self, generation: int, exit_: WorkerExited | None) -> None:
+        """Name the words of a start by its generation, and let go of those of long ago."""
+        if exit_ is not None and exit_.last_stage == "starting" and self._rites.start_id:
+            words = self._folder / f"stderr.{self._rites.start_id}"
+            if words.exists():
+                words.rename(self._folder / f"stderr.{generation}")
+        for path in self._folder.glob("stderr.*"):
+            suffix = path.suffix[1:]
+            if suffix.isdigit() and int(suffix) <= generation - KEPT_WORDS:
+                path.unlink(missing_ok=True)
 
     # --- the verdict ---
 

@@ -102,8 +102,10 @@ class Zygote:
         zygote._make_spare()
         return zygote
 
-    async def fork(self, target: str, orders: bytes, name: str) -> Process:
-        """Return a new worker that runs ``target(orders)``.
+    async def fork(
+        self, target: str, orders: bytes, name: str, is_wanted: Callable[[], bool]
+    ) -> Process | None:
+        """Return a new worker that runs ``target(orders)``; None if it is not wanted any more.
 
         Raises:
             ZygoteBroke: It gave no process in time; it should be ended and replaced. No session is
@@ -114,6 +116,9 @@ class Zygote:
             if unborn is not None:
                 unborn.drop()
             unborn = await self._ask()
+        if not is_wanted():
+            unborn.drop()
+            return None
         unborn.begin(target, orders, name)
         if self._refill is None and not self._is_closed:
             loop = asyncio.get_running_loop()
@@ -162,9 +167,17 @@ class Zygote:
         self._gone.set()
 
     async def wait_gone(self) -> None:
-        """Wait until its death was noticed, which is what starts the next one."""
-        async with asyncio.timeout(FORK_SECONDS):
-            await self._gone.wait()
+        """Wait until its death was noticed, which is what starts the next one.
+
+        Raises:
+            ZygoteBroke: It was killed and is there still.
+        """
+        try:
+            async with asyncio.timeout(FORK_SECONDS):
+                await self._gone.wait()
+        except TimeoutError as error:
+            message = f"the zygote (process {self.process.pid}) was killed and does not end"
+            raise ZygoteBroke(message, pid=self.process.pid) from error
 
     def close(self) -> None:
         """Let go of it; without workers it then ends by itself."""

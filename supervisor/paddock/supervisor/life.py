@@ -54,6 +54,8 @@ class Patience:
     """How long is waited for what, in seconds."""
 
     start_seconds: float = 30.0
+    fork_seconds: float = 60.0
+    """Of a host that has no zygote at the moment; a start is judged from its process on."""
     room_seconds: float = 30.0
     hang_after_seconds: float = 30.0
 
@@ -95,6 +97,8 @@ class Life:
         self.worker_stage: WorkerStage | None = None
         self.operation_id: OperationId | None = None
         self.peak_rss_bytes: int | None = None
+        self.memory_limit_bytes: int | None = None
+        """Above it the worker is killed."""
         self.last_active_at = 0.0
         self.error: PaddockError | None = None
         """Why it is stuck or failed."""
@@ -131,6 +135,10 @@ class Life:
     def is_live(self) -> bool:
         """Whether its worker is there and takes commands."""
         return self.stage in {Stage.LIVE, Stage.NEEDS_CREDENTIALS}
+
+    def awaits(self, start: int) -> bool:
+        """Whether the process of that start is wanted still."""
+        return self.stage is Stage.STARTING and self.start == start and self.cause is None
 
     @property
     def is_at_rest(self) -> bool:
@@ -170,7 +178,7 @@ class Life:
 
     def spawn(self, at: float) -> None:
         """Have a worker started."""
-        self.begin_start(at, self.patience.start_seconds)
+        self.begin_start(at, self.patience.fork_seconds)
         self.do(Spawn(self.start, self.why, self.reset))
 
     def begin_start(self, at: float, patience_seconds: float) -> None:

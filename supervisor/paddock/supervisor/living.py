@@ -36,6 +36,9 @@ def beat(life: Life, stimulus: Beaten) -> None:
     life.worker_stage, life.operation_id = stimulus.stage, stimulus.operation_id
     life.head = max(life.head, stimulus.head)
     life.peak_rss_bytes = max(life.peak_rss_bytes or 0, stimulus.rss_bytes) or None
+    limit = life.memory_limit_bytes
+    if limit is not None and stimulus.rss_bytes > limit and life.cause is None:
+        life.kill(stimulus.at, "out_of_memory")
     if stimulus.stage == "working":
         life.last_active_at = stimulus.at
     if life.is_live:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import structlog
 
-from paddock.supervisor.children import Zygote, ZygoteBroke, sweep
+from paddock.supervisor.children import READY_SECONDS, Zygote, ZygoteBroke, sweep
 from paddock.supervisor.processes import Process, Status
 
 log = structlog.get_logger("paddock.supervisor.nursery")
@@ -20,11 +20,10 @@ type Note = Callable[[str, str, dict[str, object]], None]
 class Nursery:
     """One zygote at a time, replaced when it is dead or gives no process."""
 
-    def __init__(self, folder: Path, target: str, patience_seconds: float, note: Note) -> None:
+    def __init__(self, folder: Path, target: str, note: Note) -> None:
         """``target`` is ``module:function`` of a worker; the zygote's socket is in ``folder``."""
         self._folder = folder
         self._target = target
-        self._patience_seconds = patience_seconds
         self._note = note
         self._zygote: Zygote | None = None
         self._task: asyncio.Task[Zygote] | None = None
@@ -68,14 +67,16 @@ class Nursery:
     async def _wait(self) -> Zygote:
         assert self._task is not None, "the zygote is begun when the host opens"
         try:
-            async with asyncio.timeout(self._patience_seconds):
+            async with asyncio.timeout(READY_SECONDS):
                 return await asyncio.shield(self._task)
         except TimeoutError as error:
             message = "the zygote is not ready; the host's log tells why"
             raise ZygoteBroke(message) from error
 
-    async def fork(self, orders: bytes, name: str) -> Process:
+    async def fork(self, orders: bytes, name: str, is_wanted: Callable[[], bool]) -> Process | None:
         """Return a new worker, from the next zygote where this one is gone.
+
+        None if it was not wanted any more when its turn came.
 
         Raises:
             ZygoteBroke: One after the other gave none. There is no process.
@@ -83,7 +84,7 @@ class Nursery:
         for _ in range(ATTEMPTS):
             zygote = await self._wait()
             try:
-                return await zygote.fork(self._target, orders, name)
+                return await zygote.fork(self._target, orders, name, is_wanted)
             except ZygoteBroke as error:
                 log.warning("no_fork", error=error.message)
                 self._replace(zygote)

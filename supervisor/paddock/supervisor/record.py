@@ -24,6 +24,8 @@ class Record:
     life: Life
     feed: Feed = field(default_factory=Feed)
     name: str | None = None
+    is_known: bool = False
+    """Whether what it was created with was read: its name, its limits."""
     start_id: str | None = None
     process: Process | None = None
     status: Status = field(default_factory=Status)

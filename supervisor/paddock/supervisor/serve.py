@@ -12,7 +12,6 @@ import os
 import resource
 import signal
 import sys
-from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
@@ -43,6 +42,8 @@ log = structlog.get_logger("paddock.supervisor")
 
 WORKER = "paddock.session_worker.main:run_worker"
 SWEEP_SECONDS = 1.0
+FORGET_SECONDS = 600.0
+"""A session at rest costs nothing: its record is made from its file again when it is asked for."""
 LOOKS_AT_ONCE = 64
 DESCRIPTORS = 65_536
 EXIT_REFUSED = 3
@@ -142,8 +143,10 @@ class Service:
                 )
             )
         for session_id in await host.in_registry(self._registry.to_erase):
-            with suppress(SessionNotFound):
+            try:
                 await host.erase(session_id)
+            except PaddockError as error:  # the others are erased all the same
+                log.warning("not_erased", session_id=session_id, error=error.message)
 
     async def _take_in(self, session_id: SessionId, start_id: str | None) -> None:
         host = self._host
@@ -168,6 +171,7 @@ class Service:
             await asyncio.sleep(SWEEP_SECONDS)
             for record in self._clients.asks.idle(self._settings.idle_after_seconds):
                 self._clients.asks.ask_to_rest(record)
+            self._host.forget_resting(FORGET_SECONDS)
             after = self._settings.leave_after_seconds
             if after is not None and self._is_unused(after):
                 self._go("unused", False, self._settings.suspend_deadline_seconds)  # noqa: FBT003

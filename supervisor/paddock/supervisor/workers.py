@@ -113,6 +113,7 @@ class Workers:
         record = self._host.records.get(word.session_id)
         if record is None:
             record = self._host.add_record(word.session_id, head=word.head)
+            self._host.spawn_task(self._host.learn(record))
         if record.process is None and not self._adopt(record, word):
             return
         record.start_id = word.start_id
