@@ -142,5 +142,7 @@ def _command(data: Path, runtime: Path) -> list[str]:
         *(sys.executable, "-P", "-m", "paddock.store.process"),
         *("--data", str(data), "--runtime", str(runtime)),
         *("--supervisor-pid", str(os.getpid())),
-        *("--wait-seconds", "15"),  # the store of the supervisor before leaves in 10
+        # Without a host `sql` opens the file itself: a store whose host was killed serves nobody,
+        # keeps the next one waiting, and would be there still after a `down` (L21).
+        *("--grace-seconds", "0.5", "--wait-seconds", "15"),
     ]
