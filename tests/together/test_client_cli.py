@@ -18,6 +18,7 @@ import pytest
 
 from paddock.supervisor.cli import exit_codes
 from paddock.testing import HostForTests, call, turn, wait_until, write_script
+from tests.house import provider_server
 from tests.together.cli import PADDOCK, begin, environment, paddock
 
 DEADLINE = 60.0
@@ -207,6 +208,21 @@ def test_the_store_is_verified_rebuilt_and_copied(host: HostForTests, ground: Pa
     assert (ground / "copy.duckdb").stat().st_size > 0
     rows = paddock(host.home, "sql", "--json", "select count(*) as n from sessions").json
     assert rows[0]["n"] >= 1
+
+
+def test_the_one_key_that_is_there_chooses_the_model_and_is_never_written(
+    host: HostForTests, ground: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = "sk-ant-api03-" + "x1Y2" * 12
+    with provider_server.serve(provider_server.claude({"type": "text", "text": "Hello."})) as wire:
+        monkeypatch.setenv("ANTHROPIC_API_KEY", key)
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", wire.url)
+        said = paddock(host.home, "run", "hello")
+    assert (said.code, said.out) == (0, "Hello.\n")
+    assert "model: anthropic:" in said.err
+    assert key in wire.requests[0][1]["authorization"]
+    written = [file for file in host.home.rglob("*") if file.is_file()]
+    assert [file for file in written if key.encode() in file.read_bytes()] == []
 
 
 # --- what goes wrong ---

@@ -59,7 +59,7 @@ class World:
     ) -> None:
         self.tools = dict(tools)
         self.room = room
-        self.credentials = credentials
+        self.credentials = variables_of(credentials)
         self._journal = journal
         self._arrive = arrive
         self._preview = preview
@@ -228,7 +228,7 @@ class World:
 
     def renew(self, credentials: Mapping[str, str]) -> None:
         """Use these secrets from now on."""
-        self.credentials.update(credentials)
+        self.credentials.update(variables_of(credentials))
         self._model_name = None
 
     def retry_later(self, delay_ms: float) -> None:
@@ -256,3 +256,8 @@ def toolkit_of(tools: Mapping[str, Tool]) -> Toolkit:
         name: ToolFacts(tool.spec.effects, tool.spec.approval, tool.spec.exclusive)
         for name, tool in tools.items()
     }
+
+
+def variables_of(credentials: Mapping[str, str]) -> dict[str, str]:
+    """Return secrets by the names of their variables; a log refers to one as ``env:NAME``."""
+    return {name.removeprefix("env:"): value for name, value in credentials.items()}
