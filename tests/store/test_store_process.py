@@ -200,7 +200,8 @@ async def test_large_rows_cross_in_frames_below_the_limit(client: StoreClient) -
 
 
 async def test_questions_are_answered_beside_each_other(client: StoreClient) -> None:
-    slow = asyncio.create_task(client.sql(ENDLESS, timeout_seconds=5))
+    await client.status()
+    slow = asyncio.create_task(client.sql(ENDLESS, timeout_seconds=600))
     answers = await asyncio.gather(*(client.sql("SELECT ?", [n]) for n in range(40)))
     assert [answer.rows for answer in answers] == [[(n,)] for n in range(40)]
     assert not slow.done()
@@ -385,7 +386,8 @@ async def test_told_to_go_it_leaves_a_folded_file_and_no_socket(store: Running) 
     story.write(store.data)
     async with store.client() as client:
         assert await count(client, story.session_id, 5) > 0
-        slow = asyncio.create_task(client.sql(ENDLESS, timeout_seconds=60))
+        stream = client.stream(ENDLESS, timeout_seconds=600)
+        slow = asyncio.ensure_future(anext(stream))
         await client.status()
         assert store.end() == 0
         with pytest.raises((StoreGone, SqlRefused)):
