@@ -795,12 +795,13 @@ def decode(
 
 def stored_of(session_id: SessionId, row: Row) -> Stored:
     """Return a row of the log as an event with its place. Raises as :func:`decode` does."""
+    sequence, generation, at, kind, operation, message, call, command, payload, _ = row
     event = decode(
-        row.kind,
-        row.payload,
-        operation_id=row.operation_id,
-        message_id=row.message_id,
-        tool_call_id=row.tool_call_id,
-        command_id=row.command_id,
+        kind,
+        payload,
+        operation_id=operation,
+        message_id=message,
+        tool_call_id=call,
+        command_id=command,
     )
-    return Stored(session_id, row.sequence, row.generation, row.occurred_at, event)
+    return Stored(session_id, sequence, generation, at, event)

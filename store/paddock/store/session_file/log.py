@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from paddock.store.errors import Damaged
 from paddock.store.events import Row, Stored, stored_of
 from paddock.store.ids import SessionId
-from paddock.store.session_file.chain import GENESIS, check
+from paddock.store.session_file.chain import GENESIS, checked
 from paddock.store.session_file.faults import meaning_of, translated
 from paddock.store.session_file.lock import Witness
 from paddock.store.session_file.place import Place
@@ -66,16 +66,13 @@ def read(
     Raises:
         Damaged: The chain breaks; names the event.
     """
-    sequence, previous = after.sequence, after.hash
+    sequence = after.sequence
     rows: list[Row] = []
     size = 0  # of the payloads, in characters: good enough for a bound
     try:
         cursor = connection.execute(_PAGE, (after.sequence, last, limit))
-        for values in cursor:
-            row = Row._make(values)
+        for row in checked(after.hash, session_id, cursor, sequence + 1):
             sequence += 1
-            check(previous, session_id, row, sequence)
-            previous = row.hash
             rows.append(row)
             size += len(row.payload)
             if size > ROWS_LIMIT_BYTES:
@@ -85,7 +82,7 @@ def read(
         raise meaning_of(error, place.database, sequence + 1) from error
     except Damaged as error:
         message = f"{str(place.database)!r} is damaged: {error.message}"
-        raise Damaged(message, path=str(place.database), sequence=sequence) from error
+        raise Damaged(message, path=str(place.database), sequence=sequence + 1) from error
     if sequence < last and len(rows) < limit and size <= ROWS_LIMIT_BYTES:
         message = f"event {sequence + 1} is missing in {str(place.database)!r}"
         raise Damaged(message, path=str(place.database), sequence=sequence + 1)
