@@ -432,6 +432,17 @@ def test_a_worker_with_work_stays_when_it_was_only_asked() -> None:
     assert life.stage is Stage.LIVE
 
 
+def test_who_was_only_asked_and_does_not_answer_in_time_stays() -> None:
+    life = lived()
+    step(life, LeaveAsked(2.0, "capacity", 10.0, force=False, ticket=ticket(1)))
+    step(life, Commanded(2.1, command(1)))
+    effects = step(life, TimerFired(life.deadline or 0.0))
+    assert [e.error.code for e in effects if isinstance(e, ReplyError)] == ["busy"]
+    assert Stayed() in effects
+    assert Deliver(command(1)) in effects
+    assert life.stage is Stage.LIVE
+
+
 def test_a_command_that_arrives_while_it_leaves_goes_to_the_next_generation() -> None:
     life = lived()
     play(life, LeaveAsked(2.0, "idle", 10.0, force=False))

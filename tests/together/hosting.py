@@ -210,10 +210,12 @@ class HostProcess:
         self.clients: list[PlainClient] = []
         self.process: subprocess.Popen[bytes] | None = None
         self.log = home / "host.log"
+        self.has_store = False
 
     def start(self) -> "HostProcess":
         environment = dict(os.environ) | {"PYTHONPATH": str(Path(__file__).parents[2])}
-        environment.setdefault("PADDOCK_STORE_COMMAND", "")
+        if not self.has_store:
+            environment.setdefault("PADDOCK_STORE_COMMAND", "")
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [

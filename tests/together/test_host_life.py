@@ -253,6 +253,24 @@ def test_a_stopped_zygote_is_killed_and_replaced(host: HostProcess, workspace: P
     eventually(lambda: not is_there(zygote), "the stopped one is gone")
 
 
+def test_l26_a_killed_store_is_started_again_and_no_session_notices(
+    home: Path, workspace: Path
+) -> None:
+    host = HostProcess(home)
+    host.has_store = True
+    try:
+        client = host.start().client()
+        session = client.create(workspace)
+        first = eventually(lambda: client.ask("status")["store_pid"], "a store")
+        os.kill(first, signal.SIGKILL)
+        client.say_words(session, "echo")
+        eventually(lambda: client.ask("status")["store_pid"] not in {first, None}, "the next one")
+        assert client.ask("status")["store_restarts"] >= 1
+        assert client.lives()[session]["generation"] == 1
+    finally:
+        host.end()
+
+
 def test_workers_without_a_supervisor_rest_after_the_grace(home: Path, workspace: Path) -> None:
     with hosting(home, "--orphan-grace-seconds", "0.5") as host:
         session = host.client().create(workspace)

@@ -93,8 +93,13 @@ def bye_while_leaving(life: Life, stimulus: SaidBye) -> None:
 
 
 def not_gone(life: Life, stimulus: TimerFired) -> None:
-    """It did not leave in time: kill it; if it is there still, say so."""
-    if life.cause is None:
+    """It did not leave in time: kill it; if it is there still, say so.
+
+    One that was only asked stays: whether it hangs is told by its beat.
+    """
+    if life.leaving is not None and not life.leaving.force and life.deletion is None:
+        busy(life, WasBusy(stimulus.at, "it did not answer in time"))
+    elif life.cause is None:
         life.kill(stimulus.at, "suspend_timeout", wants_stacks=True)
         asked = life.deletion or life.leaving
         seconds = asked.deadline_seconds if asked is not None else KILL_WAIT_SECONDS
