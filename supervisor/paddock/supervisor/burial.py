@@ -8,7 +8,8 @@ would deadlock: a tool may have inherited it.
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,12 +24,13 @@ from paddock.store.events import (
     SessionDeleted,
     SessionFailed,
     SessionSuspended,
+    Stored,
     StruckCall,
     WorkerExited,
     decode,
 )
 from paddock.store.ids import CommandId, OperationId, SessionId
-from paddock.store.session import FOLD_VERSION, Exit, Session, evolve, load
+from paddock.store.session import FOLD_VERSION, Exit, Session, dump, evolve, load
 from paddock.store.session_file import SessionFile, events_of, folder_of, holder_of
 from paddock.store.session_file.lock import boot_id
 from paddock.supervisor.births import last_words
@@ -53,6 +55,8 @@ KEPT_WORDS = 20
 """Files of stderr a session keeps: as many generations as may die within an hour."""
 STACKS_MARK = "most recent call first"
 FOLD_AT_ONCE = 1000
+SNAPSHOT_AFTER = 200
+"""Events that take the next worker as long to fold as a snapshot takes to be kept and read."""
 KILLED_WITH_STACKS = frozenset({"hang", "start_timeout", "suspend_timeout", "stopped"})
 
 
@@ -179,7 +183,7 @@ class _Burial:
         self._folder = folder
         self._file = file
         self._killed = killed
-        self._session = _fold(file)
+        self._session, self._snapshot_at = _fold(file)
 
     def carry_out(self) -> Outcome:
         life = self._session.life
@@ -207,11 +211,26 @@ class _Burial:
         if events:
             secrets = self._rites.secrets
             clean = [without_secrets(event, secrets) for event in events]
-            self._file.append(clean, generation=generation, at_us=self._rites.now_us())
+            at_us, first = self._rites.now_us(), self._file.head + 1
+            self._file.append(clean, generation=generation, at_us=at_us)
             self._tidy(generation, exit_)
+            if isinstance(verdict, Again):
+                self._spare_the_next_a_fold(clean, first, generation, at_us)
         if deletion is not None:
             return self._outcome("finished", "deleted", deletion=deletion)
         return self._settle(exit_, verdict)
+
+    def _spare_the_next_a_fold(
+        self, events: Sequence[Event], first: int, generation: int, at_us: int
+    ) -> None:
+        """Keep the state that was folded here: the next worker begins in a moment, and from it."""
+        if first - self._snapshot_at < SNAPSHOT_AFTER:
+            return
+        for sequence, event in enumerate(events, start=first):
+            stored = Stored(self._rites.session_id, sequence, generation, at_us, event)
+            evolve(self._session, stored)
+        with suppress(StoreError):  # a cache: a disk that refuses it has been heard of already
+            self._file.save_snapshot(self._session.sequence, FOLD_VERSION, dump(self._session))
 
     def _settle(self, exit_: WorkerExited | None, verdict: Verdict | None) -> Outcome:
         last = self._session.life.exits[-1] if self._session.life.exits else None
@@ -388,8 +407,11 @@ def _acceptance(command: Command) -> CommandAccepted:
     )
 
 
-def _fold(file: SessionFile) -> Session:
-    """Return the folded state: the snapshot, if it can be believed, and what came after."""
+def _fold(file: SessionFile) -> tuple[Session, int]:
+    """Return the folded state, and of which event the snapshot was that it began with (0: none).
+
+    A snapshot that cannot be believed is as good as none.
+    """
     session = Session(file.session_id)
     snapshot = file.snapshot(FOLD_VERSION)
     if snapshot is not None:
@@ -397,10 +419,11 @@ def _fold(file: SessionFile) -> Session:
             session = load(snapshot.state)
         except ValueError:
             session = Session(file.session_id)  # a cache: what does not fit is thrown away
+    began_at = session.sequence
     while session.sequence < file.head:
         for stored in events_of(file.session_id, file.rows(session.sequence, FOLD_AT_ONCE)):
             evolve(session, stored)
-    return session
+    return session, began_at
 
 
 @dataclass(frozen=True, slots=True)
