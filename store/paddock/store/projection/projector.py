@@ -454,9 +454,9 @@ class Projector:
                 self._new_stamps.update(flight.stamps)
                 self._changed.notify_all()
 
-        self._position = flight.batch.position
-        self._flight = flight
         flight.written = self._writing.submit(write)
+        self._flight = flight
+        self._position = flight.batch.position
 
     def _land(self) -> None:
         """Wait until what is in flight is written.
