@@ -225,6 +225,24 @@ def test_the_one_key_that_is_there_chooses_the_model_and_is_never_written(
     assert [file for file in written if key.encode() in file.read_bytes()] == []
 
 
+def test_a_session_whose_key_is_gone_says_so_and_can_be_interrupted(
+    home: Path, ground: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-api03-" + "x1Y2" * 12)
+    assert paddock(home, "new", "needy").code == 0
+    monkeypatch.delenv("ANTHROPIC_API_KEY")
+    assert paddock(home, "down").code == 0
+    sent = paddock(home, "send", "needy", "--wait", "hello")
+    assert sent.code == exit_codes.CREDENTIALS
+    assert "ANTHROPIC_API_KEY" in sent.line
+    assert paddock(home, "wait", "needy").code == exit_codes.CREDENTIALS
+    (life,) = paddock(home, "ps", "--json").json
+    assert life["stage"] == "needs_credentials"
+    assert paddock(home, "interrupt", "needy").code == 0
+    assert paddock(home, "wait", "needy").code == exit_codes.CANCELLED
+    assert paddock(home, "down").code == 0
+
+
 # --- what goes wrong ---
 
 

@@ -76,6 +76,7 @@ class Feed:
         self._exclusive = exclusive
         self._deltas = deltas
         self._until: int | None = None
+        self._head = 0
         self._connection: Connection | None = None
         self._subscription: int | None = None
         self._heard: deque[Events | Preview | Notice] = deque()
@@ -130,6 +131,11 @@ class Feed:
         """Whether all that was told so far has been handed out."""
         return not self._ready and not self._heard
 
+    @property
+    def is_caught_up(self) -> bool:
+        """Whether all that had happened when the feed last began has been handed out."""
+        return self.is_drained and self.position >= self._head
+
     def close(self) -> None:
         """Listen no more; may be called more than once."""
         self._is_over = True
@@ -167,9 +173,10 @@ class Feed:
             connection.listen(number, self._hear)
 
         reply = await self._host.ask(ask, on_answer=answered)
+        head = reply["head"]
+        assert isinstance(head, int)
+        self._head = head
         if not self._follow and self._until is None:
-            head = reply["head"]
-            assert isinstance(head, int)
             self._until = head
 
     def _hear(self, word: Events | Preview | Notice) -> None:

@@ -6,7 +6,9 @@ from typing import Literal
 from paddock.store.events import (
     AssistantMessageAdded,
     InputDequeued,
+    ModelCallFailed,
     ModelCallFinished,
+    ModelCallStarted,
     OperationCancelled,
     OperationCompleted,
     OperationFailed,
@@ -63,6 +65,8 @@ class Watch:
         self._cost: float | None = 0.0
         self._model_calls = 0
         self._is_shell = False
+        self.lacks: str | None = None
+        """What credentials its model lacks, in words: nothing moves until somebody brings them."""
 
     def take(self, stored: Stored) -> Outcome | None:
         """Take the next event in; return the outcome if it is the end."""
@@ -110,6 +114,10 @@ class Watch:
                 words = [part.text for part in event.parts if isinstance(part, TextPart)]
                 self._words[event.message_id] = "".join(words)
                 self._last_words = "".join(words) or self._last_words
+            case ModelCallStarted():
+                self.lacks = None
+            case ModelCallFailed(error_kind="needs_credentials"):
+                self.lacks = event.error
             case ModelCallFinished():
                 self._count(event)
             case OperationCompleted():

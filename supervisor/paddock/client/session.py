@@ -9,6 +9,7 @@ from pydantic import JsonValue
 
 from paddock.client.feed import Feed, Previewed
 from paddock.client.outcome import Outcome, Watch
+from paddock.session_worker.errors import NeedsCredentials
 from paddock.session_worker.protocol import (
     Annotate,
     Arguments,
@@ -65,6 +66,7 @@ class Operation:
 
         Raises:
             TimedOut: The deadline passed; the operation goes on.
+            NeedsCredentials: Its model's key is not there; it goes on when somebody brings it.
             HostGone: The host went away and none came back.
         """
         watch = Watch(self.command_id, self.operation_id)
@@ -74,6 +76,8 @@ class Operation:
                     async for told in feed:
                         if isinstance(told, Stored) and (outcome := watch.take(told)):
                             return outcome
+                        if watch.lacks is not None and feed.is_caught_up:
+                            raise self.session.lacking(watch.lacks)
         except TimeoutError as error:
             message = f"the operation did not end within {deadline_seconds:g} s; it goes on"
             raise TimedOut(message, seconds=deadline_seconds) from error
@@ -349,6 +353,12 @@ class Session:
         from paddock.client.files import read_state
 
         return await asyncio.to_thread(read_state, self.host.data, self.session_id)
+
+    def lacking(self, what: str) -> NeedsCredentials:
+        """Return the error of an operation that waits for credentials."""
+        name = self.name or self.session_id
+        message = f"{what}; then `paddock resume {name}` brings it, and the operation goes on"
+        return NeedsCredentials(message, session_id=self.session_id)
 
     async def row(self) -> dict[str, Any]:
         """Return the session's row of the view ``sessions``."""

@@ -153,17 +153,29 @@ async def _wait_at_rest(session: "Session", deadline: float | None) -> "State":
         async with asyncio.timeout(deadline):
             if _is_at_rest(state):
                 return state
+            if (lacks := _lacks(state)) is not None:
+                raise session.lacking(lacks)
             async with session.follow(after=state.sequence, deltas=False) as feed:
                 async for told in feed:
                     if isinstance(told, Stored):
                         evolve(state, told)
                         if _is_at_rest(state):
                             return state
+                    if feed.is_caught_up and (lacks := _lacks(state)) is not None:
+                        raise session.lacking(lacks)
     except TimeoutError as error:
         message = f"{session.name or session.session_id} is not at rest after {deadline:g} s"
         raise TimedOut(message, seconds=deadline) from error
     state.life.status = "deleted"
     return state
+
+
+def _lacks(state: "State") -> str | None:
+    """Return what credentials the open operation waits for."""
+    operation = state.conversation.operation
+    call = operation.model_call if operation is not None else None
+    is_lacking = call is not None and call.failed and call.error_kind == "needs_credentials"
+    return call.error if call is not None and is_lacking else None
 
 
 def _is_at_rest(state: "State") -> bool:

@@ -196,6 +196,8 @@ class Watching:
                             asker.ask()
                     if isinstance(told, Stored) and (outcome := watch.take(told)):
                         return outcome
+                    if watch.lacks is not None and feed.is_caught_up:
+                        raise self._session.lacking(watch.lacks)
             return watch.gone(self._session.session_id, feed.position)
         finally:
             screen.end_line()
