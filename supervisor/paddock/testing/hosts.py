@@ -64,7 +64,7 @@ class HostForTests:
         self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (self.data / LOG).open("ab") as output:
             self._process = subprocess.Popen(
-                command_line(None, self.arguments),
+                [*command_line(None), *self.arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
