@@ -103,6 +103,8 @@ class StoreChild:
                 async with asyncio.timeout(LEAVE_SECONDS):
                     await self._gone.wait()
         self._socket.close()
+        # One that was killed, or had not come to it yet, left the file of its socket.
+        Path(self.address.removeprefix("ipc://")).unlink(missing_ok=True)  # noqa: ASYNC240 - one name
 
     def _ended(self, status: Status) -> None:
         detail: dict[str, object] = {"exit_code": status.exit_code, "signal": status.signal}
