@@ -1,6 +1,7 @@
 """DuckDB's file is lost or damaged: sessions go on, it is made anew, and that is told (F3)."""
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ import pytest
 from paddock.client import Host, Session
 from paddock.store.door import StoreClient
 from paddock.store.projection import FILE_NAME
-from paddock.store.protocol import StoreStatus
+from paddock.supervisor.cli.main import answer
 from paddock.testing import HostForTests, call, turn, wait_until_async
 from tests.crash import judge
 
@@ -98,9 +99,16 @@ class Work:
         return rows == [(self.session.session_id, len(log), len(log))]
 
 
-async def status_of(made: HostForTests) -> StoreStatus:
-    async with StoreClient(f"ipc://{made.places.runtime / 'store.sock'}") as store:
-        return await store.status()
+async def assert_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, made: HostForTests
+) -> None:
+    """Look whether ``paddock status`` says that and why the file was made anew."""
+    monkeypatch.setenv("PADDOCK_HOME", str(made.home))
+    capsys.readouterr()
+    assert await asyncio.to_thread(answer, ["status", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert "up to date" in told["store"]
+    assert told["store_notice"]
 
 
 async def assert_is_as_the_logs(made: HostForTests) -> None:
@@ -110,7 +118,11 @@ async def assert_is_as_the_logs(made: HostForTests) -> None:
 
 @FAULTS
 async def test_f3_a_fault_that_comes_while_the_store_was_killed_is_mended_at_its_next_start(
-    fault: Callable[[Path], None], made: HostForTests, ground: Path
+    fault: Callable[[Path], None],
+    made: HostForTests,
+    ground: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with await made.connect() as host, asyncio.timeout(SECONDS):
         work = Work(host, made, ground / "work")
@@ -125,16 +137,18 @@ async def test_f3_a_fault_that_comes_while_the_store_was_killed_is_mended_at_its
         await work.do(2)
         assert await work.is_seen_whole()
         await assert_is_as_the_logs(made)
-        status = await status_of(made)
-        assert status.notice is not None
-        assert status.pid != first
+        await assert_is_told(capsys, monkeypatch, made)
         await work.do(3)
         assert await work.is_seen_whole()
 
 
 @FAULTS
 async def test_f3_a_fault_that_comes_while_there_is_no_host_is_mended_by_the_next(
-    fault: Callable[[Path], None], made: HostForTests, ground: Path
+    fault: Callable[[Path], None],
+    made: HostForTests,
+    ground: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with await made.connect() as host, asyncio.timeout(SECONDS):
         work = Work(host, made, ground / "work")
@@ -149,7 +163,7 @@ async def test_f3_a_fault_that_comes_while_there_is_no_host_is_mended_by_the_nex
         await work.do(1)
         assert await work.is_seen_whole()
         await assert_is_as_the_logs(made)
-        assert (await status_of(made)).notice is not None
+        await assert_is_told(capsys, monkeypatch, made)
 
 
 @pytest.mark.parametrize("fault", [truncate, fill_with_noise, delete])

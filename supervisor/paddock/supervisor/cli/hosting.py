@@ -1,5 +1,6 @@
 """Verbs about the host itself: start it, end it, look at it."""
 
+import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,8 @@ from paddock.supervisor.cli.sessions import AsJson
 if TYPE_CHECKING:
     from paddock.client import Host
 
+STORE_SECONDS = 3.0
+"""For the store's own word; one that is being started takes about a second."""
 Deadline = Annotated[float, typer.Option(help="Seconds until sessions at work are stopped.")]
 
 
@@ -158,7 +161,7 @@ def status(*, as_json: AsJson = False) -> int:
     """
 
     async def work(host: "Host") -> int:
-        told = await host.status()
+        told = {**await host.status(), **await _store_of(host)}
         if as_json:
             print_json(told)
             return exit_codes.DONE
@@ -167,6 +170,16 @@ def status(*, as_json: AsJson = False) -> int:
         return exit_codes.DONE
 
     return with_host(work, start=False)
+
+
+async def _store_of(host: "Host") -> dict[str, Any]:
+    """Return how the store fares, in a line, and why it made its file anew, if it did."""
+    try:
+        async with asyncio.timeout(STORE_SECONDS):
+            found = await (await host.store()).status()
+    except TimeoutError:
+        return {"store": "does not answer; the host starts one that ended", "store_notice": None}
+    return {"store": found.word, "store_notice": found.notice}
 
 
 def ps(*, as_json: AsJson = False) -> int:
