@@ -163,8 +163,8 @@ class Connection:
     def forget(self, command_id: CommandId) -> None:
         """Wait for a command's answer no more."""
         future = self._settled.pop(command_id, None)
-        if future is not None and not future.cancel():
-            future.exception()
+        if future is not None and not future.cancel() and not future.cancelled():
+            future.exception()  # looked at, so that nobody warns of it
 
     def listen(self, subscription_id: int, heard: Heard) -> None:
         """Hand what is told about a subscription to ``heard``."""
