@@ -18,6 +18,7 @@ from paddock.session_worker.errors import (
     NothingToInterrupt,
     WorkspaceMissing,
 )
+from paddock.session_worker.protocol import Interrupt
 from paddock.store.errors import AlreadyExists, SessionNotFound, SqlRefused, TimedOut
 from paddock.store.events import SessionConfig, Stored, UserMessageAdded
 from paddock.store.ids import ApprovalId, CommandId, SessionId
@@ -172,6 +173,20 @@ async def test_words_to_a_busy_session_wait_and_can_be_removed(paddock: Host, gr
     assert (await busy.wait(30)).status == "cancelled"
     with pytest.raises(NothingToInterrupt):
         await session.interrupt()
+
+
+async def test_c9_an_interrupt_at_any_moment_ends_what_is_at_work(
+    paddock: Host, ground: Path
+) -> None:
+    model = write_script(ground / "s.json", [SLOW for _ in range(20)])
+    session = await paddock.new(model=model, cwd=ground, mode="yolo")
+    for number in range(20):
+        operation = await session.send("work")
+        await asyncio.sleep(number / 400)  # in the model, the approval, the start, the call …
+        await session.command(
+            Interrupt(operation_id=operation.operation_id), deadline_seconds=20
+        )  # sleeping for 30 s, it would not be over by itself
+        assert (await operation.wait(20)).status == "cancelled"
 
 
 async def test_q4_words_that_waited_have_an_operation_of_their_own(

@@ -70,7 +70,10 @@ class World:
     # --- tasks ---
 
     def _begin(self, name: str, work: Coroutine[object, object, None]) -> None:
-        task = asyncio.create_task(work, name=name)
+        # Begun at once, and not at the loop's next turn: what is cancelled before its first step
+        # would never report, and whoever stops it would wait for ever.
+        loop = asyncio.get_running_loop()
+        task = asyncio.Task(work, loop=loop, name=name, eager_start=True)
         self._tasks[name] = task
         task.add_done_callback(lambda ended: self._forget(name, ended))
 
