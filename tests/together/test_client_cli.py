@@ -391,10 +391,15 @@ def test_restart_keeps_the_workers(home: Path, ground: Path) -> None:
     paddock(home, "new", "kept", "--model", script(ground, turn("ok")))
     (before,) = paddock(home, "ps", "--json").json
     assert paddock(home, "restart").code == 0
-    (after,) = wait_until(lambda: paddock(home, "ps", "--json").json, DEADLINE)
+    (after,) = wait_until(lambda: adopted(home), DEADLINE)
     assert (after["pid"], after["generation"]) == (before["pid"], before["generation"])
     assert paddock(home, "send", "kept", "--wait", "go").out == "ok\n"
     assert paddock(home, "down").code == 0
+
+
+def adopted(home: Path) -> list[Any]:
+    lives = paddock(home, "ps", "--json").json
+    return [life for life in lives if life["generation"] is not None]
 
 
 def test_up_leaves_a_watcher_that_starts_the_host_again(home: Path, ground: Path) -> None:
