@@ -2,6 +2,7 @@
 
 import gc
 import multiprocessing
+import os
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -71,6 +72,8 @@ class Pace:
 
     events_per_s: float
     cpu_us_per_event: float
+    share: float
+    """Of the machine's processor time, what they got; far below 1 where others work on it too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +158,8 @@ def together(job: Job, tasks: Sequence[Task]) -> Pace:
         process.join(PATIENCE_SECONDS)
     total = sum(span.events for span in spans)
     elapsed = max(span.ended for span in spans) - min(span.began for span in spans)
-    return Pace(total / elapsed, sum(span.cpu_seconds for span in spans) / total * 1e6)
+    cpu = sum(span.cpu_seconds for span in spans)
+    return Pace(total / elapsed, cpu / total * 1e6, cpu / elapsed / (os.cpu_count() or 1))
 
 
 def _run(job: Job, task: Task, barrier: Barrier, answer: Connection) -> None:

@@ -81,6 +81,7 @@ def _told(
     cpu, floor_cpu, peer_cpu = (
         median([pace.cpu_us_per_event for pace in paces]) for paces in (ours, floor, peer)
     )
+    share = median([pace.share for pace in ours])
     numbers = {
         "events_per_s": speed,
         "ack_p50_ms": percentile(acks, 50),
@@ -93,6 +94,7 @@ def _told(
         "batch": BATCH,
         "writers": WRITERS,
         "cpu_us_per_event": cpu,
+        "machine_share": share,
     }
     steady = f"at {STEADY.events_a_second:,} events/s in batches of {STEADY.batch}"
     lines = [
@@ -101,6 +103,7 @@ def _told(
             "the floor: sqlite3, rows ready", f"{floor_speed:,.0f}", "", f"{floor_cpu:.1f} µs cpu"
         ),
         Line("the peer: eventsourcing", f"{peer_speed:,.0f}", "", f"{peer_cpu:.1f} µs cpu"),
+        Line("of the machine's processors we had", f"{share:.0%}"),
         Line("ratio to the peer", f"{speed / peer_speed:.1f}"),
         Line("part of the floor", f"{speed / floor_speed:.2f}"),
         Line(
