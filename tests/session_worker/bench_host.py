@@ -58,6 +58,8 @@ class BenchHost:
     worker: subprocess.Popen[bytes] | None = None
     said: list[FromWorker] = field(default_factory=list)
     identity: bytes = b""
+    gone: set[bytes] = field(default_factory=set)
+    """Identities of workers that ended: what they said before is told by nobody any more."""
     starts: int = 0
 
     def create(self, **config: object) -> None:
@@ -102,7 +104,10 @@ class BenchHost:
         """Return the next word of the worker."""
         if not self.socket.poll(int(timeout_seconds * 1000)):
             return None
-        self.identity, frame = self.socket.recv_multipart()
+        identity, frame = self.socket.recv_multipart()
+        if identity in self.gone:
+            return None
+        self.identity = identity
         word = FROM_WORKER.unpack(frame)
         self.said.append(word)
         return word
@@ -164,6 +169,7 @@ class BenchHost:
         assert self.worker is not None
         self.worker.kill()
         self.worker.wait(PATIENCE_SECONDS)
+        self.gone.add(self.identity)
 
     def events(self) -> list[Stored]:
         """Return all events of the session, from its file."""
