@@ -56,6 +56,7 @@ def ground(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     left = leaks.processes_left(before, mark, folders)
     found = [leaks.describe(process) for process in left]
     leaks.end(left)
+    found += [f"something in the control group {group}" for group in leaks.groups_left(folders)]
     found += [f"socket {path}" for path in leaks.sockets_left(folders)]
     found += [f"descriptor of {target}" for target in leaks.descriptors_left(before)]
     monkeypatch.undo()

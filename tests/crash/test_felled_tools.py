@@ -132,3 +132,51 @@ async def test_f5_worker_keeper_and_host_killed_at_once_leave_nothing_running(
         assert (await sleeper.operation.wait(SECONDS)).final_message == "awake"
         assert sleeper.processes() == []
         assert [one.status for one in sleeper.results()] == ["interrupted", "ok"]
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+@pytest.mark.parametrize("groups", ["auto", "off"])
+async def test_f5_a_daemon_without_environment_ends_with_worker_keeper_and_host(
+    home: Path, workspace: Path, groups: str
+) -> None:
+    """Nobody is left whose descendant it is, and its environment says nothing."""
+    made = HostForTests(home, cgroups=groups)
+    daemon = "env -i setsid -f /bin/sh -c 'echo $$ > pid; exec /bin/sleep 1002'"
+    command = f"test -e again || {{ touch again; {daemon}; sleep 1001; }}"
+    try:
+        async with await made.connect() as host, asyncio.timeout(SECONDS):
+            model = made.script(turn(call("bash", command=command)), turn("awake"))
+            session = await host.new(model=model, mode="yolo", cwd=workspace)
+            operation = await session.send("go")
+            written = workspace / "pid"
+
+            async def is_hidden() -> bool:
+                return written.exists() and bool(written.read_text().strip())
+
+            await wait_until_async(is_hidden, what="the daemon is there")
+            daemon_pid = int(written.read_text())
+            worker = made.worker_pid(session.session_id)
+            assert worker is not None
+            marked = owned_processes(f"{session.session_id}.1")
+            keepers = [
+                each.pid
+                for each in marked
+                if "keeper" in " ".join(psutil.Process(each.pid).cmdline())
+            ]
+            for pid in (worker, *keepers, made.pid):
+                os.kill(pid, signal.SIGSTOP)
+            for pid in (worker, *keepers):
+                os.kill(pid, signal.SIGKILL)
+            await asyncio.to_thread(made.kill)
+            assert not _is_gone(daemon_pid)
+            await asyncio.to_thread(made.start)
+            assert (await operation.wait(SECONDS)).final_message == "awake"
+            assert _is_gone(daemon_pid)
+    finally:
+        await asyncio.to_thread(made.end)

@@ -18,6 +18,9 @@ from pathlib import Path
 
 import psutil
 
+from paddock.session_worker.toolbox import cgroups
+from paddock.supervisor.confinement import host_groups
+
 MARK = "PADDOCK_TEST"
 # A process that was told to go may need a moment, and more of it on a busy machine.
 GOING_SECONDS = 15.0
@@ -164,6 +167,16 @@ def sockets_left(folders: Iterable[Path]) -> list[Path]:
             paths = (Path(parent, name) for name in names)
             found += [path for path in paths if is_socket(path)]
     return sorted(found)
+
+
+def groups_left(folders: Iterable[Path]) -> list[str]:
+    """Remove the control groups of the folders' hosts; return those in which something ran.
+
+    A host that was killed cannot remove its own, so an empty one is nobody's fault.
+    """
+    homes = (secret.parent for folder in folders for secret in folder.rglob("host.secret"))
+    groups = (group for home in homes for group in host_groups(home))
+    return [str(group) for group in groups if cgroups.end(group)]
 
 
 def is_socket(path: Path) -> bool:

@@ -125,12 +125,14 @@ def _run(orders: StartOrders) -> int:
     agent = None if config.agent == "builtin" else load_agent(config.agent, config.python_path)
     generation = file.last_generation + 1
     _words_of(folder, orders.start_id).rename(_words_of(folder, str(generation)))
+    owner = f"{orders.session_id}.{generation}"
     room = Room(
         workspace=workspace,
         environment=dict(config.environment),
-        owner=f"{orders.session_id}.{generation}",
+        owner=owner,
         scratch=spool_folder(data, orders.session_id),
         jail=config.jail,
+        group=None if orders.group is None else Path(orders.group, owner),
     )
     reason = asyncio.run(_live(orders, journal, session, generation, room, agent))
     return 0 if reason else 70

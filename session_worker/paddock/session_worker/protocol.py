@@ -360,4 +360,6 @@ class StartOrders(BaseModel):
     """Between two beats of a worker at rest; well below what counts as a hang."""
     owner_wait_seconds: float = 5.0
     memory_limit_bytes: int | None = None
+    group: str | None = None
+    """The host's control group for tools; None where there is none."""
     config: dict[str, JsonValue] = Field(default_factory=dict)

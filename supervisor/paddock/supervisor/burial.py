@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paddock.session_worker.redaction import without_secrets
+from paddock.session_worker.toolbox import cgroups
 from paddock.session_worker.toolbox.processes import kill_owned
 from paddock.store.errors import AlreadyOwned, Damaged, NewerFormat, PaddockError, StoreError
 from paddock.store.events import CommandAccepted, Event, Stored, WorkerExited, decode
@@ -60,6 +61,8 @@ class Rites:
     memory_limit_bytes: int | None
     now_us: Callable[[], int]
     chance: float
+    group: Path | None = None
+    """The control group of the host's tools, where there is one."""
 
 
 def bury(rites: Rites) -> Outcome:
@@ -81,8 +84,16 @@ def is_final(error: PaddockError) -> bool:
 
 
 def _kill_tools(rites: Rites) -> int:
-    """End the tools of every generation: no worker is left, and the dead one's may not be known."""
-    return kill_owned(f"{rites.session_id}.", deadline_seconds=TOOLS_SECONDS)
+    """End the tools of every generation: no worker is left, and the dead one's may not be known.
+
+    By their groups first, which nothing can leave; then whoever carries their marks: the host may
+    have had no groups when they were started, or others.
+    """
+    killed = 0
+    if rites.group is not None:
+        for group in cgroups.groups_of(rites.group, rites.session_id):
+            killed += cgroups.end(group, TOOLS_SECONDS)
+    return killed + kill_owned(f"{rites.session_id}.", deadline_seconds=TOOLS_SECONDS)
 
 
 def _own(rites: Rites, folder: Path) -> SessionFile:

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -38,6 +38,8 @@ class Settings(BaseModel):
     """A host that nobody uses leaves after so long; None: it stays until it is told to."""
     default_model: str | None = None
     memory_limit_mb: Annotated[int, Field(ge=1)] | None = None
+    cgroups: Literal["auto", "off"] = "auto"
+    """Whether tools are put into control groups where the machine gives them."""
 
 
 LEAVE_AFTER_SECONDS = 600.0

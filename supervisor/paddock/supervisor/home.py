@@ -26,6 +26,7 @@ from paddock.supervisor.errors import BadConfiguration, HostRunning, PathTooLong
 SOCKET_PATH_LIMIT = 107
 """Bytes of ``sockaddr_un.sun_path`` less its end."""
 LONGEST_SOCKET_NAME = "workers.sock"
+SECRET_FILE = "host.secret"  # noqa: S105 - its name, not what is in it
 SECRET_BYTES = 32
 NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "gpfs"}
@@ -151,7 +152,7 @@ class Secret:
     @classmethod
     def of(cls, data: Path) -> "Secret":
         """Read it, or make it. Called under the host's lock."""
-        path = data / "host.secret"
+        path = data / SECRET_FILE
         if not path.exists() or path.stat().st_size != SECRET_BYTES:
             new = path.with_suffix(".new")
             descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -161,6 +162,12 @@ class Secret:
                 os.fsync(file.fileno())
             new.replace(path)
         return cls(path.read_bytes())
+
+    def host_id(self, data: Path) -> str:
+        """Return what names this host and no other, a copy of its folder included."""
+        found = data.stat()
+        words = f"{data.resolve()}\n{found.st_dev}\n{found.st_ino}"
+        return hmac.digest(self._key, words.encode(), hashlib.sha256)[:8].hex()
 
     def token(self, session_id: SessionId, start_id: str) -> bytes:
         """Return the token of one start of a session."""

@@ -423,6 +423,7 @@ class Host:
             orphan_grace_seconds=self.settings.orphan_grace_seconds,
             beat_seconds=min(BEAT_SECONDS, self.settings.hang_after_seconds / BEATS_A_HANG),
             memory_limit_bytes=record.life.memory_limit_bytes,
+            group=None if self.setting.group is None else str(self.setting.group),
         )
         packed: bytes = msgpack.packb(orders.model_dump(), unicode_errors="surrogatepass")
         return packed
@@ -468,6 +469,7 @@ class Host:
             memory_limit_bytes=record.life.memory_limit_bytes,
             now_us=now_us,
             chance=random(),  # noqa: S311 - jitter
+            group=self.setting.group,
         )
         try:
             outcome = await self.on_disk(lambda: burial.bury(rites))

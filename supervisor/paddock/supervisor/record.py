@@ -56,3 +56,5 @@ class Setting:
     epoch: int
     worker: str
     paddock_version: str
+    group: Path | None = None
+    """The control group of this host's tools; None where groups are not to be had, or off."""

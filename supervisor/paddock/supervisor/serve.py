@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import structlog
 
 from paddock.session_worker import __version__
+from paddock.session_worker.toolbox import cgroups
 from paddock.store.errors import PaddockError, SessionNotFound
 from paddock.store.ids import SessionId
 from paddock.store.session_file import sessions_in, start_ticks_of
@@ -24,6 +25,7 @@ from paddock.store.session_file.lock import boot_id
 from paddock.supervisor import births
 from paddock.supervisor.clients import Clients
 from paddock.supervisor.config import Configuration, Settings
+from paddock.supervisor.confinement import end_what_was_left, group_of_host
 from paddock.supervisor.home import (
     HostFile,
     Secret,
@@ -70,10 +72,17 @@ class Service:
         self._registry = registry
         self._epoch = epoch
         folders = configuration.folders
+        secret = Secret.of(folders.data)
         setting = Setting(
-            configuration.settings, folders.data, folders.runtime, epoch.number, worker, __version__
+            configuration.settings,
+            folders.data,
+            folders.runtime,
+            epoch.number,
+            worker,
+            __version__,
+            group_of_host(configuration, secret),
         )
-        self._host = Host(setting, registry, Secret.of(folders.data), _store_command())
+        self._host = Host(setting, registry, secret, _store_command())
         self._clients = Clients(self._host, self._go)
         self._end: asyncio.Future[_End] = asyncio.get_running_loop().create_future()
 
@@ -103,6 +112,8 @@ class Service:
         self._registry.close()
         for name in ("workers.sock", "clients.sock"):
             (folders.runtime / name).unlink(missing_ok=True)
+        if self._host.setting.group is not None:
+            cgroups.remove(self._host.setting.group)
 
     def _go(self, reason: str, keeps_workers: bool, deadline_seconds: float) -> None:  # noqa: FBT001
         if not self._end.done():
@@ -147,6 +158,22 @@ class Service:
                 await host.erase(session_id)
             except PaddockError as error:  # the others are erased all the same
                 log.warning("not_erased", session_id=session_id, error=error.message)
+        await self._end_tools_left()
+
+    async def _end_tools_left(self) -> None:
+        """End what runs in control groups of generations whose worker is gone."""
+        host, group = self._host, self._host.setting.group
+        if group is None:
+            return
+
+        def has_worker(session_id: SessionId) -> bool:
+            record = host.records.get(session_id)
+            return record is not None and record.life.has_process
+
+        data = host.setting.data
+        left = await host.on_disk(lambda: end_what_was_left(group, data, has_worker=has_worker))
+        if left:
+            host.note("tools_left", "tools", {"of": left})
 
     async def _take_in(self, session_id: SessionId, start_id: str | None) -> None:
         host = self._host

@@ -15,9 +15,11 @@ import psutil
 from paddock.client import Host, connect, sync
 from paddock.client.places import Places, announced, places_of
 from paddock.client.starting import LOG, command_line, environment
+from paddock.session_worker.toolbox import cgroups
 from paddock.store.errors import PaddockError
 from paddock.store.ids import SessionId
 from paddock.store.session_file import folder_of, holder_of, start_ticks_of
+from paddock.supervisor.confinement import host_groups
 from paddock.testing.scripts import Turn, write_script
 from paddock.testing.waiting import wait_until
 
@@ -123,6 +125,8 @@ class HostForTests:
         wait_until(lambda: not self._processes(), END_SECONDS, what="the end of all processes")
         for socket in self.places.runtime.glob("*.sock"):
             socket.unlink()
+        for group in host_groups(self.data):
+            cgroups.end(group)
 
     def _processes(self) -> list[psutil.Process]:
         return [process for process in psutil.process_iter() if _is_of(process, self.data)]

@@ -93,6 +93,7 @@ class Bash:
                     spool=room.scratch / f"{plan.call}.out",
                     seconds=seconds,
                     limits=self._limits,
+                    group=room.group,
                 ),
                 progress,
             )

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from paddock.session_worker.toolbox import processes
+from paddock.session_worker.toolbox import cgroups, marks, processes
 from paddock.session_worker.toolbox.contract import Limits, Progress, Room
 from paddock.session_worker.toolbox.output import join, safe
 from paddock.session_worker.toolbox.threads import in_thread, to_its_end
@@ -41,6 +41,8 @@ class Command:
     seconds: float
     limits: Limits
     pass_fds: tuple[int, ...] = ()
+    group: Path | None = None
+    """The control group of the session's generation; the call gets one of its own in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,16 @@ async def keep(command: Command, progress: Progress) -> Ended:
     Raises:
         OSError: The keeper could not be started.
     """
-    kept = _Kept(command, progress)
+    group = _make_group(command)
+    try:
+        return await _keep(command, progress, group)
+    finally:
+        if group is not None:
+            cgroups.remove(group)
+
+
+async def _keep(command: Command, progress: Progress, group: Path | None) -> Ended:
+    kept = _Kept(command, progress, group)
     try:
         async with asyncio.timeout(command.seconds + GRACE_SECONDS + OVERDUE_SECONDS):
             await kept.wait_gone()
@@ -110,9 +121,10 @@ async def keep(command: Command, progress: Progress) -> Ended:
 class _Kept:
     """A running keeper, seen from the worker."""
 
-    def __init__(self, command: Command, progress: Progress) -> None:
+    def __init__(self, command: Command, progress: Progress, group: Path | None) -> None:
         self.is_overdue = False  # the keeper did not notice its own deadline
         self._command = command
+        self._group = group
         self._progress = progress
         self._frames = bytearray()
         self._head = self._tail = b""
@@ -122,7 +134,7 @@ class _Kept:
         self._loop = asyncio.get_running_loop()
         self._gone = asyncio.Event()
         self._keeper = subprocess.Popen(
-            [*python("keeper", FOLDER), *_options(command), "--", *command.arguments],
+            [*python("keeper", FOLDER), *_options(command, group), "--", *command.arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -159,8 +171,11 @@ class _Kept:
             await self.end_by_force()
 
     async def end_by_force(self) -> None:
-        """Kill every process that carries the call's mark, the keeper too, and reap that."""
+        """Kill every process of the call's group and mark, the keeper too, and reap that."""
         self._let_go()
+        if self._group is not None:
+            group = self._group
+            await in_thread(lambda: cgroups.end(group, FORCE_SECONDS))
         environment = self._command.environment
         owner, call = (
             environment[name] for name in (processes.OWNER_VARIABLE, processes.CALL_VARIABLE)
@@ -254,8 +269,20 @@ class _Kept:
         self._gone.set()
 
 
-def _options(command: Command) -> list[str]:
+def _make_group(command: Command) -> Path | None:
+    """Make the call's control group; None where there are none, and where it cannot be made."""
+    if command.group is None:
+        return None
+    group = command.group / command.environment[processes.CALL_VARIABLE]
+    return group if cgroups.make(group) else None
+
+
+def _options(command: Command, group: Path | None) -> list[str]:
     limits = command.limits
+    environment = command.environment
+    soft, hard = marks.mark_of(
+        environment[processes.OWNER_VARIABLE], environment[processes.CALL_VARIABLE]
+    )
     options = {
         "wall": command.seconds,
         "grace": GRACE_SECONDS,
@@ -266,5 +293,7 @@ def _options(command: Command) -> list[str]:
         "spool": command.spool,
         "spool_limit": limits.spool_bytes,
         "pass": ",".join(map(str, command.pass_fds)),
+        "group": group or "",
+        "mark": f"{soft}:{hard}",
     }
     return [f"{key}={value}" for key, value in options.items()]

@@ -63,7 +63,8 @@ class Room:
     ``environment`` is the complete environment of its child processes. ``owner`` is
     ``<session id>.<generation>`` and stands in each child as PADDOCK_OWNER. ``scratch`` is a folder
     of mode 0700 for spooled output. With ``jail`` the file tools refuse paths that lead out of the
-    workspace; what a shell command touches is not jailed by it.
+    workspace; what a shell command touches is not jailed by it. ``group`` is the control group of
+    the generation's tools, made with the first of them; None where groups are not to be had.
     """
 
     workspace: Path
@@ -71,6 +72,7 @@ class Room:
     owner: str
     scratch: Path
     jail: bool = False
+    group: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

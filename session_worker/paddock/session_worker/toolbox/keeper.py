@@ -51,6 +51,8 @@ class Options:
         self.spool_bytes = int(given["spool_limit"])
         self.spool_path = given["spool"]
         self.pass_fds = [int(number) for number in given["pass"].split(",") if number]
+        self.group = given["group"]
+        self.mark = tuple(int(number) for number in given["mark"].split(":"))
 
 
 class Output:
@@ -269,6 +271,7 @@ class Keeper:
         """End every descendant; return how many the kernel holds beyond the deadline."""
         deadline = time.monotonic() + REAP_SECONDS
         while True:
+            _end_group(self._options.group)
             if self._exit_status is None:  # not reaped yet, so the group's number is still its own
                 _kill_group(self._command_pid)
             for pid in _descendants():
@@ -331,6 +334,7 @@ def _start(command: list[str], options: Options, output: int) -> int:
 
 
 def _prepare_child(options: Options, output: int) -> None:
+    _enter_group(options.group)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.dup2(output, 1)
@@ -446,6 +450,40 @@ def _descends(pid: int) -> bool:
     return False
 
 
+def _enter_group(group: str) -> None:
+    """Go into a control group, where there is one; without, the other marks must do."""
+    _tell_group(group, "cgroup.procs", b"0")
+
+
+def _end_group(group: str) -> None:
+    """Kill all of the call's control group at once: a fork bomb cannot outrun it."""
+    _tell_group(group, "cgroup.kill", b"1")
+
+
+def _tell_group(group: str, file: str, word: bytes) -> None:
+    if not group:
+        return
+    try:
+        descriptor = os.open(f"{group}/{file}", os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        os.write(descriptor, word)
+    except OSError:
+        return
+    finally:
+        os.close(descriptor)
+
+
+def _mark(mark: tuple[int, ...]) -> None:
+    """Mark this process and all it starts where no environment tells (``marks.py``)."""
+    if len(mark) == 2 and hasattr(resource, "RLIMIT_RTTIME"):  # noqa: PLR2004 - soft and hard
+        try:
+            resource.setrlimit(resource.RLIMIT_RTTIME, (mark[0], mark[1]))
+        except (OSError, ValueError):
+            return  # it is lower already: a host within a host
+
+
 def _kill_group(group: int) -> None:
     try:
         os.killpg(group, signal.SIGKILL)
@@ -494,8 +532,11 @@ def main() -> None:
     split = sys.argv.index("--")
     _become_subreaper()
     os.set_blocking(1, False)
+    options = Options(sys.argv[1:split])
+    _mark(options.mark)
+    _enter_group(options.group.rpartition("/")[0])  # beside the command, ended with its session
     try:
-        Keeper(Options(sys.argv[1:split]), sys.argv[split + 1 :]).keep()
+        Keeper(options, sys.argv[split + 1 :]).keep()
     except BrokenPipeError:  # the worker died before the report: everything is gone already
         os._exit(1)
     os._exit(0)  # tidying up an interpreter takes longer than a short command

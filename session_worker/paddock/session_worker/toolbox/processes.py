@@ -1,10 +1,10 @@
-"""Find and end the processes that a session's tools started, by the mark in their environment.
+"""Find and end the processes that a session's tools started, by the marks that they carry.
 
 Every child of a tool carries ``PADDOCK_OWNER=<session id>.<generation>``, and
-``PADDOCK_CALL=<tag>`` of its call, in the environment it was started with. The mark
-survives ``setsid``, double forks and the death of every parent. A process that cleared its
-environment loses it: such ones are ended by the keeper of their call (``keeper.py``), whose
-descendants they are.
+``PADDOCK_CALL=<tag>`` of its call, in the environment it was started with, and the same in its
+limits (``marks.py``), which it cannot clear as it can its environment. Both survive ``setsid``,
+double forks and the death of every parent. Where the machine has control groups (``cgroups.py``)
+they come first: what runs in one cannot lay it off.
 """
 
 import os
@@ -12,6 +12,8 @@ import signal
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
+
+from paddock.session_worker.toolbox.marks import is_of, read_mark
 
 OWNER_VARIABLE = "PADDOCK_OWNER"
 CALL_VARIABLE = "PADDOCK_CALL"
@@ -33,8 +35,8 @@ class OwnedProcess:
 def owned_processes(owner: str, call: str | None = None) -> list[OwnedProcess]:
     """Return the living processes of this user that carry the owner's mark (and the call's).
 
-    An owner that ends in a dot stands for all generations of its session. Costs one look at each
-    process of the host, about 15 µs each; empty where there is no /proc.
+    An owner that ends in a dot stands for all generations of its session. Costs two looks at each
+    process of the host, about 25 µs; empty where there is no /proc.
     """
     found = []
     for pid in _pids():
@@ -87,6 +89,9 @@ def _pids() -> list[int]:
 
 
 def _has_marks(pid: int, owner: str, call: str | None) -> bool:
+    mark = read_mark(pid)
+    if mark is not None and is_of(mark, owner, call):
+        return True
     environment = _environment(pid)
     end = "" if owner.endswith(".") else "\0"
     if f"\0{OWNER_VARIABLE}={owner}{end}".encode() not in environment:

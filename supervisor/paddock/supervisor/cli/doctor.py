@@ -202,19 +202,22 @@ def _opens_pidfd() -> bool:
 
 
 def _cgroup() -> Finding:
-    root = Path("/sys/fs/cgroup")
-    if not (root / "cgroup.controllers").exists():
-        advice = "memory limits are watched instead of enforced, groups are killed one by one"
-        return Finding("cgroup v2", "note", "no", advice)
-    try:
-        own = Path("/proc/self/cgroup").read_text(encoding="utf-8").strip().rpartition("::")[2]
-    except OSError:
-        own = "/"
-    folder = root / own.lstrip("/")
-    if os.access(folder, os.W_OK):
-        return Finding("cgroup v2", "ok", f"yes, ours to use ({folder})")
-    advice = "delegated to nobody: memory limits are watched instead of enforced"
-    return Finding("cgroup v2", "note", f"yes, but not ours to write ({folder})", advice)
+    """Try control groups out: a group is made, a process put into it and ended with it."""
+    from paddock.session_worker.toolbox import cgroups
+
+    troubles = []
+    for base in cgroups.bases():
+        folder = base / cgroups.name_of(f"doctor.{os.getpid()}")
+        trouble = cgroups.probe(folder)
+        if trouble is None:
+            cgroups.remove(folder)
+            return Finding("cgroup v2", "ok", f"yes, in {base}: tools cannot hide from their end")
+        troubles.append(f"{base}: {trouble}")
+    advice = (
+        "tools are found by their marks instead, one by one; under systemd, run the host in a "
+        "user service (Delegate=yes), in a container, with a writable /sys/fs/cgroup"
+    )
+    return Finding("cgroup v2", "note", "; ".join(troubles) or "no cgroup v2 is mounted", advice)
 
 
 def _landlock_version() -> int:
