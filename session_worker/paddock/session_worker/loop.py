@@ -15,6 +15,7 @@ import msgpack
 
 from paddock.session_worker import __version__
 from paddock.session_worker.drivers.function import FunctionDriver
+from paddock.session_worker.ends import ending_word, ends_with, interpretation
 from paddock.session_worker.engine import (
     Act,
     Alarm,
@@ -27,7 +28,6 @@ from paddock.session_worker.engine import (
     Say,
     Stop,
     StopAgent,
-    read_command,
 )
 from paddock.session_worker.journal import Journal
 from paddock.session_worker.ledger import Moment, open_calls, recover
@@ -36,7 +36,6 @@ from paddock.session_worker.model import ModelFailed
 from paddock.session_worker.protocol import (
     Beat,
     Bye,
-    Command,
     Credentials,
     Deliver,
     Durable,
@@ -54,7 +53,6 @@ from paddock.session_worker.stimuli import (
     CredentialsCame,
     DeadlinePassed,
     Delivered,
-    Interpret,
     NotAnswered,
     Orphaned,
     Prepared,
@@ -75,7 +73,6 @@ from paddock.store.errors import StoreError
 from paddock.store.events import (
     CommandAccepted,
     Event,
-    SessionSuspended,
     WorkerExited,
     payload_of,
     stored_of,
@@ -245,10 +242,7 @@ class SessionLoop:
             row = await self._journal.row(session.life.accepted[command_id].sequence)
             accepted = stored_of(session.session_id, row).event
             assert isinstance(accepted, CommandAccepted), "the fold names the event of acceptance"
-            command = Command(
-                command_id=command_id, verb=accepted.verb, arguments=accepted.arguments
-            )
-            self.arrive(Interpret(command_id, read_command(command)))
+            self.arrive(interpretation(accepted))
 
     async def _keep_snapshot(self) -> None:
         try:
@@ -280,7 +274,7 @@ class SessionLoop:
         usage = resource.getrusage(resource.RUSAGE_SELF)
         exited = WorkerExited(
             worker_generation=self.engine.generation,
-            ending="suspended" if ending == "suspended" else "finished",
+            ending=ending_word(ending),
             reason=reason,
             exit_code=0,
             last_stage=self._stage_told,
@@ -289,7 +283,7 @@ class SessionLoop:
             peak_rss_bytes=usage.ru_maxrss * 1024,
             cpu_seconds=usage.ru_utime + usage.ru_stime,
         )
-        return [SessionSuspended(reason=reason), exited] if ending == "suspended" else [exited]
+        return ends_with(exited)
 
     # --- what is outward ---
 

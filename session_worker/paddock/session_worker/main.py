@@ -23,6 +23,7 @@ from paddock.session_worker.drivers.function import (
     declared_tool,
     load_agent,
 )
+from paddock.session_worker.ends import begins_with, may_begin
 from paddock.session_worker.engine import Engine
 from paddock.session_worker.errors import AgentNotFound, WorkspaceMissing
 from paddock.session_worker.journal import Journal
@@ -32,7 +33,7 @@ from paddock.session_worker.protocol import StartOrders
 from paddock.session_worker.tools import Limits, Room, Tool, builtin_tools
 from paddock.session_worker.world import World, spool_folder, toolkit_of
 from paddock.store.errors import AlreadyOwned, Damaged, PaddockError, StoreError
-from paddock.store.events import Event, SessionConfig, SessionResumed, WorkerStarted
+from paddock.store.events import Event, SessionConfig, WorkerStarted
 from paddock.store.events import Limits as SessionLimits
 from paddock.store.session import Session
 from paddock.store.session_file import SessionFile, folder_of, this_process
@@ -112,7 +113,7 @@ def _run(orders: StartOrders) -> int:
     file = SessionFile.own(folder, orders.session_id, wait_seconds=orders.owner_wait_seconds)
     journal = Journal(file)
     session = journal.restore()
-    if session.life.status == "deleted" or session.life.worker is not None:
+    if not may_begin(session):
         file.close(clean=True)
         print(f"nothing to do: {session.life.status}, {session.life.worker}", file=sys.stderr)  # noqa: T201
         return 75
@@ -181,10 +182,7 @@ def _first_events(
         memory_limit_bytes=orders.memory_limit_bytes,
         ready_ms=(now_us() - orders.asked_at_us) / 1000,
     )
-    if session.life.status in {"suspended", "failed"}:
-        reason = orders.resume_reason or "command"
-        return [SessionResumed(reason=reason, reset=orders.reset), started]
-    return [started]
+    return begins_with(session, started, reason=orders.resume_reason, reset=orders.reset)
 
 
 def _tools(config: SessionConfig, agent: LoadedAgent | None) -> dict[str, Tool]:

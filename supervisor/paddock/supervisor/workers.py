@@ -9,36 +9,21 @@ from paddock.session_worker.errors import BadMessage
 from paddock.session_worker.protocol import (
     FROM_WORKER,
     TO_WORKER,
-    Accepted,
     Beat,
-    BusyNow,
-    Bye,
     Delta,
     Durable,
     FromWorker,
     Hello,
-    NotAccepted,
     Refuse,
-    Settled,
     ToWorker,
     Welcome,
 )
 from paddock.store.ids import SessionId
 from paddock.store.session_file import start_ticks_of
 from paddock.supervisor.doors import Door, Peer
+from paddock.supervisor.greeting import adopted_start, greeted, meaning_of, why_not
 from paddock.supervisor.processes import Process
 from paddock.supervisor.record import Record
-from paddock.supervisor.stimuli import (
-    Beaten,
-    Greeted,
-    Grew,
-    SaidBye,
-    Stage,
-    WasAccepted,
-    WasBusy,
-    WasNotAccepted,
-    WasSettled,
-)
 
 if TYPE_CHECKING:
     from paddock.supervisor.loop import Host
@@ -71,38 +56,16 @@ class Workers:
         record = None if session_id is None else self._host.records.get(session_id)
         if record is None or record.route != peer.identity:
             return  # of a connection that was replaced: the file has all that counts
-        at = self._host.now()
-        match word:
-            case Durable():
-                last = word.first + word.count - 1
-                self._host.stimulate(record, Grew(at, last))
-                self._host.forwarded(record, word)
-                self._host.store.tell(record.session_id, last)
-            case Delta():
-                self._host.forwarded(record, word)
-            case Beat():
-                self._beaten(record, word, at)
-            case Accepted():
-                self._host.stimulate(record, WasAccepted(at, word.command_id, word.sequence))
-            case Settled():
-                self._host.stimulate(record, WasSettled(at, word))
-            case NotAccepted():
-                self._host.stimulate(
-                    record, WasNotAccepted(at, word.command_id, word.code, word.reason)
-                )
-            case BusyNow():
-                self._host.stimulate(record, WasBusy(at, word.reason))
-            case Bye():
-                self._host.stimulate(record, SaidBye(at, word.reason, word.head))
-            case _:
-                pass
-
-    def _beaten(self, record: Record, word: Beat, at: float) -> None:
-        record.rss_bytes, record.lag_ms = word.rss_bytes, word.lag_ms
-        record.approvals, record.queued = len(word.approval_ids), word.queued
-        beaten = Beaten(at, word.stage, word.head, word.operation_id, word.rss_bytes)
-        self._host.stimulate(record, beaten)
-        self._host.forwarded(record, word)
+        meaning = meaning_of(word, self._host.now())
+        if isinstance(word, Beat):
+            record.rss_bytes, record.lag_ms = word.rss_bytes, word.lag_ms
+            record.approvals, record.queued = len(word.approval_ids), word.queued
+        if meaning is not None:
+            self._host.stimulate(record, meaning)
+        if isinstance(word, Durable | Delta | Beat):
+            self._host.forwarded(record, word)
+        if isinstance(word, Durable):
+            self._host.store.tell(record.session_id, word.first + word.count - 1)
 
     def _greeted(self, peer: Peer, word: Hello) -> None:
         refusal = self._why_not(peer, word)
@@ -121,18 +84,7 @@ class Workers:
         record.route = peer.identity
         self._routes[peer.identity] = word.session_id
         self.door.say(peer.identity, Welcome(epoch=self._host.setting.epoch))
-        self._host.stimulate(
-            record,
-            Greeted(
-                self._host.now(),
-                word.generation,
-                word.pid,
-                word.head,
-                word.stage,
-                word.operation_id,
-                word.unanswered,
-            ),
-        )
+        self._host.stimulate(record, greeted(word, self._host.now()))
         self._host.grew(record, word.head)
 
     def _why_not(self, peer: Peer, word: Hello) -> Refuse | None:
@@ -142,16 +94,12 @@ class Workers:
         if word.pid != peer.pid:
             return Refuse(code="wrong_pid", reason=f"it was sent by process {peer.pid}")
         record = self._host.records.get(word.session_id)
-        if record is None:
-            return None
-        known = record.start_id
-        if known is None and record.life.stage in {Stage.COLD, Stage.SEEKING}:
-            return None
-        if known is None and record.process is not None and record.process.pid == word.pid:
-            return None  # found alive by its lock, for a client that asked before it greeted
-        if known == word.start_id and record.life.has_process:
-            return None
-        return Refuse(code="not_wanted", reason=f"the session is {record.life.stage}")
+        return why_not(
+            word,
+            None if record is None else record.life,
+            known_start=None if record is None else record.start_id,
+            held_pid=None if record is None or record.process is None else record.process.pid,
+        )
 
     def _adopt(self, record: Record, word: Hello) -> bool:
         """Hold the process of a worker that an earlier supervisor started."""
@@ -159,10 +107,7 @@ class Workers:
         process = None if ticks is None else Process.find(word.pid, ticks)
         if process is None:
             return False
-        if record.life.stage in {Stage.COLD, Stage.SEEKING}:
-            self._host.hold(record, process, record.life.start + 1)
-        else:
-            self._host.hold(record, process, record.life.start)
+        self._host.hold(record, process, adopted_start(record.life))
         return True
 
     def _misspoke(self, peer: Peer, error: BadMessage) -> None:
