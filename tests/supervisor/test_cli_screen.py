@@ -141,7 +141,8 @@ def test_p13_subscribers_are_told_of_a_death() -> None:
             worker_generation=1, ending="crashed", reason="signal", signal=9, action="restarted"
         )
     )
-    assert "signal 9" in shown.notes.getvalue()
+    told = "the session's process died: killed by SIGKILL; is started again\n"
+    assert shown.notes.getvalue() == told
 
 
 @pytest.mark.parametrize(

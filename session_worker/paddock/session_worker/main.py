@@ -1,7 +1,7 @@
 """The start of a worker: own the session's file, close what a death left open, greet, live.
 
 Called by the zygote in a fresh fork, with orders in msgpack. Exit codes: 0 the session rests or is
-deleted; the others stand in ``EXITS``, so that a certificate can name them.
+deleted; the others stand in ``exits``, so that a certificate can name them.
 """
 
 import asyncio
@@ -37,16 +37,6 @@ from paddock.store.events import Event, SessionConfig, WorkerStarted
 from paddock.store.events import Limits as SessionLimits
 from paddock.store.session import Session
 from paddock.store.session_file import SessionFile, folder_of, this_process
-
-EXITS = {
-    64: "configuration: the agent or the workspace is not there",
-    65: "damaged: the session's file is not what was written",
-    73: "not owned: another process owns the session's file",
-    74: "the session's file cannot be read or written",
-    75: "nothing to do: the session is deleted, or a generation has no certificate yet",
-    70: "a fault of Paddock's own; the story is in the worker's stderr",
-}
-"""Exit codes of a worker that could not begin; none of them leaves a ``worker_started``."""
 
 # In the zygote, once: the schemas of the tools are drawn before the fork. In each worker it took
 # 12 ms of the 25 from its fork to its greeting, and a megabyte of its own (benchmarks/README.md).

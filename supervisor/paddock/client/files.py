@@ -1,6 +1,6 @@
 """Sessions read straight from their files: the same for one that lives and one that rests."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from paddock.store.errors import NeedsFold, SessionNotFound, StoreError
@@ -29,7 +29,7 @@ def read_state(data: Path, session_id: SessionId) -> Session:
         return session
 
 
-def read_events(data: Path, session_id: SessionId, after: int = 0) -> Iterator[Stored]:
+def read_events(data: Path, session_id: SessionId, after: int = 0) -> Generator[Stored, None, None]:
     """Yield the stored events above ``after``; raises as :func:`read_state` does."""
     with _reader(data, session_id) as reader:
         yield from _events(reader, session_id, after)

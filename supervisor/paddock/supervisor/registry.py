@@ -44,6 +44,16 @@ class Epoch:
 
 
 @dataclass(frozen=True, slots=True)
+class Former:
+    """How a supervisor ended, as its watcher saw it; a signal is a negative status."""
+
+    pid: int
+    status: int
+    ended_at: int
+    """UTC microseconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A session that may have something open: a start was or is under way."""
 
@@ -94,19 +104,41 @@ class Registry:
 
     # --- epochs and host events ---
 
-    def begin_epoch(self, pid: int, boot_id: str, at_us: int) -> Epoch:
-        """Begin the term of this supervisor; its number is above all before."""
-        last = self._one("SELECT epoch, boot_id, ended_at FROM epochs ORDER BY epoch DESC LIMIT 1")
+    def begin_epoch(
+        self, pid: int, boot_id: str, at_us: int, former: Former | None = None
+    ) -> Epoch:
+        """Begin the term of this supervisor; its number is above all before.
+
+        A term before it that was not ended was a death: it is recorded, with how it ended where
+        ``former`` tells.
+        """
+        last = self._one(
+            "SELECT epoch, boot_id, ended_at, pid FROM epochs ORDER BY epoch DESC LIMIT 1"
+        )
         number = 1 if last is None else int(last[0]) + 1
         self._do(
             "INSERT INTO epochs VALUES (?, ?, ?, ?, NULL, NULL)", (number, pid, boot_id, at_us)
         )
         self._epoch = number
+        if last is not None and last[2] is None:
+            self._note_death(last[0], last[3], was_lost=last[1] != boot_id, former=former, at=at_us)
         self.note("started", "supervisor", {"pid": pid}, at_us)
         if last is None:
             return Epoch(number, is_same_boot=True, was_clean=True, is_first=True)
         is_same_boot = last[1] == boot_id
         return Epoch(number, is_same_boot, was_clean=last[2] is not None, is_first=False)
+
+    def _note_death(
+        self, epoch: int, pid: int, *, was_lost: bool, former: Former | None, at: int
+    ) -> None:
+        detail: dict[str, object] = {"pid": pid, "epoch": epoch, "exit_code": None, "signal": None}
+        if was_lost:
+            detail["reason"] = "lost with the whole machine (power, reboot)"
+        elif former is not None and former.pid == pid:
+            is_signal = former.status < 0
+            detail["signal" if is_signal else "exit_code"] = abs(former.status)
+            at = min(at, former.ended_at)
+        self.note("died", "supervisor", detail, at)
 
     def end_epoch(self, reason: str, at_us: int) -> None:
         """Say that this supervisor leaves in good order."""

@@ -19,7 +19,7 @@ JITTER = 0.2
 """A wait is up to a fifth longer, so that many sessions felled at once do not come back at once."""
 
 CONFIGURATION_EXIT_CODE = 64
-"""A worker that cannot run as it is configured leaves with it (``session_worker.main.EXITS``)."""
+"""A worker that cannot run as it is configured leaves with it (``session_worker.exits``)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ from paddock.supervisor.home import (
 from paddock.supervisor.loop import Host
 from paddock.supervisor.processes import become_subreaper
 from paddock.supervisor.record import Setting, now_us
-from paddock.supervisor.registry import Epoch, Registry
+from paddock.supervisor.registry import Epoch, Former, Registry
 from paddock.supervisor.stimuli import LeaveAsked, Stage
 
 log = structlog.get_logger("paddock.supervisor")
@@ -242,13 +242,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a supervisor; return its exit code."""
     flags = _parser().parse_args(arguments)
     given = {name: value for name, value in vars(flags).items() if value is not None}
+    former = given.pop("former", None)
     _log_to_stderr()
     try:
         configuration = read_configuration(given)
         prepare(configuration.folders)
         lock = take_lock(configuration.folders.data)
         registry = Registry(configuration.folders.data / "host.sqlite")
-        epoch = registry.begin_epoch(os.getpid(), boot_id(), now_us())
+        epoch = registry.begin_epoch(os.getpid(), boot_id(), now_us(), former)
     except PaddockError as error:
         print(f"paddock: {error.message}", file=sys.stderr)  # noqa: T201 - to whoever started it
         return EXIT_REFUSED
@@ -279,8 +280,16 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(f"--{name}")
     for name in Settings.model_fields:
         parser.add_argument("--" + name.replace("_", "-"))
+    parser.add_argument(
+        "--former", type=_former, metavar="PID:STATUS:AT", help="how the last one ended"
+    )
     parser.add_argument("--worker", default=WORKER, help="module:function that runs a worker")
     return parser
+
+
+def _former(text: str) -> Former:
+    pid, status, at_us = map(int, text.split(":"))
+    return Former(pid, status, at_us)
 
 
 def _log_to_stderr() -> None:

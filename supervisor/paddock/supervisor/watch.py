@@ -33,14 +33,17 @@ class Watcher:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._leave)
         pause = FIRST_PAUSE_SECONDS
+        former: list[str] = []
         while True:
             began = time.monotonic()
-            self._child = subprocess.Popen(self._command)
+            self._child = subprocess.Popen([*self._command, *former])
             if self._is_leaving:  # told to while it was being started
                 self._child.terminate()
             status = self._child.wait()
             if self._is_leaving or status in WANTED_ENDS:
                 return max(0, status)
+            # Nobody else can say how it ended: the next one puts it on record.
+            former = ["--former", f"{self._child.pid}:{status}:{time.time_ns() // 1000}"]
             pause = next_pause(pause, time.monotonic() - began)
             say(f"the host ended with {status}: started again in {pause:g} s")
             time.sleep(pause)

@@ -19,6 +19,7 @@ from paddock.supervisor.cli.printing import (
     moment_of,
     one_line,
     print_json,
+    print_lines,
     print_table,
     say,
 )
@@ -27,6 +28,10 @@ from paddock.supervisor.cli.sessions import AsJson, One
 if TYPE_CHECKING:
     from paddock.store.events import Stored
     from paddock.store.session import Session as State
+    from paddock.supervisor.cli.certificate import Death
+
+SHOWN_DEATHS = 5
+"""In `show`; `paddock deaths` has all."""
 
 
 class Status(StrEnum):
@@ -124,11 +129,12 @@ def show(session: One, *, as_json: AsJson = False) -> int:
     places = places_of()
     found = run_async(find(session))
     state = read_state(places.data, found)
-    told = _about(state, places.data)
+    deaths = _deaths(state, places.data)
+    told = _about(state, places.data) | {"deaths": [death.as_json() for death in deaths]}
     if as_json:
         print_json(told)
         return exit_codes.DONE
-    _print_about(told)
+    _print_about(told, deaths)
     return exit_codes.DONE
 
 
@@ -314,16 +320,6 @@ def _about(state: "State", data: Path) -> dict[str, Any]:
             }
             for asked in open_in(state)
         ],
-        "deaths": [
-            {
-                "generation": gone.generation,
-                "at": _time(gone.occurred_at),
-                "ending": gone.ending,
-                "reason": gone.reason,
-            }
-            for gone in life.exits
-            if gone.ending == "crashed"
-        ],
         "last_messages": [
             {
                 "role": message.role,
@@ -335,6 +331,27 @@ def _about(state: "State", data: Path) -> dict[str, Any]:
     }
 
 
+def _deaths(state: "State", data: Path) -> "list[Death]":
+    """Return the certificates that the session's own file holds, of those that are remembered."""
+    from contextlib import closing
+    from dataclasses import replace
+
+    from paddock.client.files import read_events
+    from paddock.store.events import WorkerExited
+    from paddock.supervisor.cli.certificate import of_certificate
+
+    calls = state.conversation.calls
+    arguments = {str(call_id): dict(call.arguments) for call_id, call in calls.items()}
+    found = []
+    for gone in [one for one in state.life.exits if one.ending == "crashed"][-SHOWN_DEATHS:]:
+        with closing(read_events(data, state.session_id, gone.sequence - 1)) as events:
+            stored = next(events)
+        assert isinstance(stored.event, WorkerExited), "the fold names the certificate's event"
+        death = of_certificate(stored, stored.event, arguments)
+        found.append(replace(death, name=state.life.config.name if state.life.config else None))
+    return found
+
+
 def _words(parts: Any) -> str:
     return "".join(part.text for part in parts if part.type == "text")
 
@@ -343,13 +360,20 @@ def _time(at_us: int) -> datetime | None:
     return datetime.fromtimestamp(at_us / 1e6, UTC) if at_us else None
 
 
-def _print_about(told: dict[str, Any]) -> None:
-    lists = ("queue", "approvals", "deaths", "last_messages")
+def _print_about(told: dict[str, Any], deaths: "list[Death]") -> None:
+    from paddock.supervisor.cli.certificate import lines as lines_of
+
+    lists = ("queue", "approvals", "last_messages")
     for name, value in told.items():
-        if name in lists or value in (None, {}, []):
+        if name in lists or name == "deaths" or value in (None, {}, []):
             continue
         shown = cell(list(value)) if name == "environment" else cell(value)
         say(f"{name.replace('_', ' '):<16}{shown}")
+    if deaths:
+        say()
+        say("deaths:")
+        for death in deaths:
+            print_lines(["  " + line for line in lines_of(death)])
     for name in lists:
         if told[name]:
             say()

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
@@ -63,6 +64,18 @@ def say(text: str = "") -> None:
 def hint(text: str) -> None:
     """Print a line for a person, on stderr: never a part of what a script reads."""
     print(text, file=sys.stderr, flush=True)
+
+
+def print_lines(lines: Sequence[str]) -> None:
+    """Print a head and the facts below it: the head bold, and no line wider than a terminal."""
+    if not sys.stdout.isatty():
+        say("\n".join(lines))
+        return
+    width = shutil.get_terminal_size().columns
+    is_plain = bool(os.environ.get("NO_COLOR"))
+    for place, line in enumerate(lines):
+        shown = line if len(line) <= width else line[: width - 1] + "…"
+        say(shown if place or is_plain else f"\x1b[1m{shown}\x1b[0m")
 
 
 def print_json(value: Any) -> None:

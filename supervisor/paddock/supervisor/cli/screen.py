@@ -31,6 +31,7 @@ from paddock.store.events import (
     UserMessageAdded,
     WorkerExited,
 )
+from paddock.supervisor.cli.certificate import in_one_line, of_certificate
 from paddock.supervisor.cli.printing import call_line, clean, one_line, split_unfinished
 
 
@@ -53,7 +54,7 @@ class Screen:
     shows_users: bool = False
     """Whether users' messages are printed as well: not where the user just typed them."""
     _lines: dict[str, _Line] = field(default_factory=dict)
-    _calls: dict[str, str] = field(default_factory=dict)
+    _calls: dict[str, ToolCallRequested] = field(default_factory=dict)
     _is_in_line: bool = False
     denied: int = 0
     """How many calls were denied by a rule or policy, with nobody asked."""
@@ -140,20 +141,21 @@ class Screen:
                 self._lines.pop(event.message_id, None)
                 self.note(f"… (the answer was cut off: {event.reason})")
             case ToolCallRequested():
-                self._calls[event.tool_call_id] = call_line(event.tool, event.arguments)
+                self._calls[event.tool_call_id] = event
             case ToolCallStarted():
-                self.note(f"● {self._calls.get(event.tool_call_id, 'a tool')}")
+                self.note(f"● {self._called(event.tool_call_id)}")
             case ToolCallFinished():
                 self._finished(event)
             case ApprovalDecided() if _is_denied_unasked(event):
                 self.count(stored)
                 why = f" ({event.rule})" if event.rule else ""
-                self.note(f"✗ denied{why}: {self._calls.get(event.tool_call_id, 'a tool')}", "33")
+                self.note(f"✗ denied{why}: {self._called(event.tool_call_id)}", "33")
             case _:
                 self._turn_of_life(stored)
 
     def _finished(self, event: ToolCallFinished) -> None:
-        call = self._calls.pop(event.tool_call_id, "a tool")
+        call = self._called(event.tool_call_id)
+        self._calls.pop(event.tool_call_id, None)
         if event.status == "ok":
             return
         if event.status == "denied":
@@ -161,6 +163,10 @@ class Screen:
         detail = event.error or next(iter(event.text.strip().splitlines()), "")
         code = f" (exit code {event.exit_code})" if event.exit_code else ""
         self.note(f"✗ {event.status}{code}: {call}{': ' + detail if detail else ''}", "33")
+
+    def _called(self, call_id: str) -> str:
+        call = self._calls.get(call_id)
+        return "a tool" if call is None else call_line(call.tool, call.arguments)
 
     def _turn_of_life(self, stored: Stored) -> None:
         event = stored.event
@@ -180,8 +186,8 @@ class Screen:
                 self.note(f"the model failed: {event.error}{again}", "33")
             case WorkerExited(ending="crashed"):
                 self._lines.clear()
-                what = f"signal {event.signal}" if event.signal else event.reason
-                self.note(f"the session's process died ({what}); {event.action}", "33")
+                arguments = {one: call.arguments for one, call in self._calls.items()}
+                self.note(in_one_line(of_certificate(stored, event, arguments)), "33")
             case SessionFailed():
                 self.note(f"the session failed: {event.reason}", "31")
             case SessionSuspended() if self.shows_users:
