@@ -1,0 +1,160 @@
+"""Whether a host grows while sessions come and go for as long as asked (``--minutes``).
+
+All the time sessions are created, put to work (a tool call each), suspended, woken, killed -9,
+asked for in SQL, followed and deleted with all they left. What the supervisor, the store and the
+zygote hold in memory, and the supervisor's and the store's descriptors, are looked at while nothing
+lives, at the end of each lap. The first quarter warms caches up; the slope is that of the rest.
+"""
+
+import asyncio
+import random
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from benchmarks import _common as common
+from benchmarks._common import Line, Result, progress
+from benchmarks._hosts import host_in, workspace_in
+from paddock.client import Host
+from paddock.testing import HostForTests, call, turn, wait_until
+
+MINUTES = 10.0
+AT_ONCE = 4
+LAP = 8
+"""Sessions from one look to the next."""
+WARM_UP_SHARE = 0.25
+SEED = 1
+PATIENCE_SECONDS = 120.0
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = common.arguments(__doc__)
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="how long")
+    given = parser.parse_args()
+    with common.scratch("soak") as folder:
+        result = asyncio.run(measure(folder, given.minutes))
+    common.show("soak", result, as_json=given.json)
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the host's own processes hold at one moment."""
+
+    at_seconds: float
+    rss_mb: dict[str, float]
+    descriptors: int
+
+    @property
+    def total_mb(self) -> float:
+        """Of all of them."""
+        return sum(self.rss_mb.values())
+
+
+async def measure(folder: Path, minutes: float) -> Result:
+    """Return the result of so many minutes."""
+    chance = random.Random(SEED)
+    began = time.monotonic()
+    looks: list[Look] = []
+    sessions = 0
+    async with host_in(folder / "home") as (home, host):
+        model = home.script(turn(call("bash", command="echo hello")), turn("done"))
+        while not looks or time.monotonic() - began < minutes * 60:
+            await _lap(home, host, model, workspace_in(folder), chance)
+            sessions += LAP
+            looks.append(await asyncio.to_thread(_look, home, time.monotonic() - began))
+            progress(f"{sessions} sessions, {looks[-1].total_mb:.0f} MB")
+    warm = [look for look in looks if look.at_seconds >= minutes * 60 * WARM_UP_SHARE] or looks
+    slope = slope_of([(look.at_seconds / 3600, look.total_mb) for look in warm])
+    lines = [
+        Line("sessions come and gone", f"{sessions:,}"),
+        Line("memory of the host, slope", f"{slope:.1f} MB/h", "flat"),
+        *(
+            Line(f"  {name}, RSS", f"{warm[-1].rss_mb[name]:.0f} MB", "", f"from {held:.0f} MB")
+            for name, held in warm[0].rss_mb.items()
+        ),
+        Line("descriptors at the end", f"{looks[-1].descriptors}", f"{looks[0].descriptors}"),
+    ]
+    numbers = {
+        "minutes": (time.monotonic() - began) / 60,
+        "rss_slope_mb_per_hour": slope,
+        "rss_start_mb": warm[0].total_mb,
+        "rss_end_mb": warm[-1].total_mb,
+        "fds_start": looks[0].descriptors,
+        "fds_end": looks[-1].descriptors,
+        "sessions": sessions,
+    }
+    return Result(numbers, lines, f"{minutes:g} minutes, {AT_ONCE} sessions at a time")
+
+
+async def _lap(
+    home: HostForTests, host: Host, model: str, workspace: str, chance: random.Random
+) -> None:
+    """Let a number of sessions come and go, a few at a time."""
+    room = asyncio.Semaphore(AT_ONCE)
+
+    async def live() -> None:
+        async with room, asyncio.timeout(PATIENCE_SECONDS):
+            await _live(home, host, model, workspace, chance)
+
+    await asyncio.gather(*(live() for _ in range(LAP)))
+
+
+async def _live(
+    home: HostForTests, host: Host, model: str, workspace: str, chance: random.Random
+) -> None:
+    """Let one session come, work, rest, be killed, come back, and go."""
+    session = await host.new(model=model, mode="yolo", cwd=workspace)
+    outcome = await (await session.send("go")).wait()
+    assert outcome.status == "completed", outcome
+    if chance.random() < 0.5:
+        await session.suspend()
+    elif (pid := home.worker_pid(session.session_id)) is not None:
+        psutil.Process(pid).kill()
+    await session.resume()
+    await session.annotate("soak", "again")
+    told = [stored.sequence async for stored in session.events(follow=False)]
+    assert told == list(range(1, len(told) + 1)), "nothing is missing"
+    rows = await host.sql("SELECT count(*) FROM events WHERE session_id = ?", [session.session_id])
+    assert rows.one() >= len(told), "SQL sees all that was durable"
+    await session.delete(erase=True)
+
+
+def _look(home: HostForTests, at_seconds: float) -> Look:
+    """Look at the host's own processes when no worker is left."""
+    host = psutil.Process(home.pid)
+    wait_until(lambda: len(_children(host)) <= 2, what="the end of all workers")
+    held = {"supervisor": host, **_children(host)}
+    return Look(
+        at_seconds,
+        {name: process.memory_info().rss / 1e6 for name, process in held.items()},
+        sum(process.num_fds() for process in held.values()),
+    )
+
+
+def _children(host: psutil.Process) -> dict[str, psutil.Process]:
+    """Return the store and the zygote, and any worker, each by what it is."""
+    named = {}
+    for child in host.children(recursive=True):
+        line = " ".join(child.cmdline())
+        is_store = "paddock.store" in line
+        named["store" if is_store else f"zygote {child.pid}"] = child
+    return named
+
+
+def slope_of(points: list[tuple[float, float]]) -> float:
+    """Return the slope of the straight line that fits points best (least squares)."""
+    mean_x = sum(x for x, _ in points) / len(points)
+    mean_y = sum(y for _, y in points) / len(points)
+    spread = sum((x - mean_x) ** 2 for x, _ in points)
+    if spread == 0:
+        return 0.0
+    return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread
+
+
+if __name__ == "__main__":
+    sys.exit(main())
