@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field
 
 print("a module may print when it is imported")
+LOADED_BY = os.getpid()
 
 
 class Order(BaseModel):
@@ -149,6 +150,23 @@ def leave_a_process(pid_file: str) -> str:
     child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
     Path(pid_file).write_text(str(child.pid))
     return "done"
+
+
+def surroundings() -> dict[str, object]:
+    return {
+        "loaded_by": LOADED_BY,
+        "pid": os.getpid(),
+        "threads": len(list(Path("/proc/self/task").iterdir())),
+        "modules": sorted(sys.modules),
+        "descriptors": [str(Path(f"/proc/self/fd/{n}").readlink()) for n in (0, 1, 2)],
+    }
+
+
+def wait_for(path: str) -> str:
+    Path(path + ".begun").touch()
+    while not Path(path).exists():
+        time.sleep(0.01)
+    return "there it was"
 
 
 def where_am_i() -> dict[str, object]:

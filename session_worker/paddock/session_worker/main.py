@@ -30,7 +30,7 @@ from paddock.session_worker.journal import Journal
 from paddock.session_worker.link import HostAddress, Link
 from paddock.session_worker.loop import SessionLoop, now_us
 from paddock.session_worker.protocol import StartOrders
-from paddock.session_worker.tools import Limits, Room, Tool, builtin_tools
+from paddock.session_worker.tools import Limits, Room, Tool, Warm, builtin_tools
 from paddock.session_worker.world import World, spool_folder, toolkit_of
 from paddock.store.errors import AlreadyOwned, Damaged, PaddockError, StoreError
 from paddock.store.events import Event, SessionConfig, WorkerStarted
@@ -141,10 +141,12 @@ async def _live(
     _die_of_broken_tasks()
     config = session.life.config
     assert config is not None, "checked by the caller"
-    tools = _tools(config, agent)
+    warm = Warm()
+    tools = _tools(config, agent, warm)
 
     def world_of(loop: SessionLoop) -> World:
-        return World(journal, tools, room, dict(orders.credentials), loop.arrive, loop.preview)
+        credentials = dict(orders.credentials)
+        return World(journal, tools, room, credentials, loop.arrive, loop.preview, warm)
 
     function = FunctionDriver(agent) if agent is not None else None
     driver: Driver = function or BuiltinDriver()
@@ -175,13 +177,13 @@ def _first_events(
     return begins_with(session, started, reason=orders.resume_reason, reset=orders.reset)
 
 
-def _tools(config: SessionConfig, agent: LoadedAgent | None) -> dict[str, Tool]:
+def _tools(config: SessionConfig, agent: LoadedAgent | None, warm: Warm) -> dict[str, Tool]:
     """Return the tools of the session by name: the built-in ones, and those of its agent."""
     bounds = _bounds(config.limits)
     tools = dict(builtin_tools(bounds))
     if agent is not None:
         for declared in agent.tools:
-            tools[declared.name] = declared_tool(declared, config.python_path, bounds)
+            tools[declared.name] = declared_tool(declared, config.python_path, bounds, warm)
     return tools
 
 

@@ -26,6 +26,7 @@ from paddock.session_worker.toolbox.python_functions import PythonFunction
 from paddock.session_worker.toolbox.read_file import ReadFile
 from paddock.session_worker.toolbox.searching import Glob, Grep, Ls
 from paddock.session_worker.toolbox.signature import BadSignature, schema_of
+from paddock.session_worker.toolbox.warm import Warm
 from paddock.session_worker.toolbox.write_files import EditFile, MultiEditFile, WriteFile
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "Tool",
     "ToolOutcome",
     "ToolSpec",
+    "Warm",
     "builtin_tools",
     "python_tool",
     "schema_of",
@@ -70,10 +72,13 @@ def python_tool(
     spec: ToolSpec,
     python_path: tuple[str, ...] = (),
     limits: Limits | None = None,
+    warm: Warm | None = None,
 ) -> Tool:
     """Return the function that ``module:qualname`` names as a tool; it runs in a child process.
+
+    With ``warm`` that is forked from its template, else each call starts an interpreter.
 
     ``python_path`` is where its module may be found beside where this process finds modules. Time
     and output are bound by ``spec``, all else by ``limits``. ``schema_of`` gives its parameters.
     """
-    return PythonFunction(function_reference, spec, python_path, limits or Limits())
+    return PythonFunction(function_reference, spec, python_path, limits or Limits(), warm)

@@ -31,7 +31,7 @@ from paddock.session_worker.stimuli import (
     Stimulus,
 )
 from paddock.session_worker.toolbox.threads import in_thread
-from paddock.session_worker.tools import BadCall, Plan, Room, Tool
+from paddock.session_worker.tools import BadCall, Plan, Room, Tool, Warm
 from paddock.session_worker.turn import AskModel, model_items
 from paddock.store.errors import StoreError, TooLarge
 from paddock.store.ids import ToolCallId
@@ -56,7 +56,9 @@ class World:
         credentials: dict[str, str],
         arrive: Callable[[Stimulus], None],
         preview: Callable[[Delta], object],
+        warm: Warm | None = None,
     ) -> None:
+        self._warm = warm
         self.tools = dict(tools)
         self.room = room
         self.credentials = variables_of(credentials)
@@ -97,6 +99,8 @@ class World:
         self.stop()
         while self._tasks:
             await asyncio.wait(list(self._tasks.values()))
+        if self._warm is not None:
+            await self._warm.close()
         await self._drop_model()
 
     # --- calls ---

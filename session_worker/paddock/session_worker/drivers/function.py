@@ -24,6 +24,7 @@ from paddock.session_worker.tools import (
     Limits,
     Tool,
     ToolSpec,
+    Warm,
     python_tool,
     schema_of,
 )
@@ -80,7 +81,12 @@ def _marked[T](module: ModuleType, mark: str, kind: type[T]) -> dict[str, T]:
     }
 
 
-def declared_tool(declared: ToolDeclaration, python_path: Iterable[str], bounds: Limits) -> Tool:
+def declared_tool(
+    declared: ToolDeclaration,
+    python_path: Iterable[str],
+    bounds: Limits,
+    warm: Warm | None = None,
+) -> Tool:
     """Return a marked function as a tool that runs in a child process.
 
     Raises:
@@ -101,7 +107,7 @@ def declared_tool(declared: ToolDeclaration, python_path: Iterable[str], bounds:
         output_limit_bytes=bounds.output_bytes,
         exclusive=declared.exclusive,
     )
-    return python_tool(declared.reference, spec, tuple(python_path), bounds)
+    return python_tool(declared.reference, spec, tuple(python_path), bounds, warm)
 
 
 class FunctionDriver:

@@ -6,18 +6,17 @@ the call's cancellation is passed on, and a keeper that stalls or is killed is d
 
 import asyncio
 import codecs
-import contextlib
 import os
 import signal
-import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from paddock.session_worker.toolbox import cgroups, marks, processes
 from paddock.session_worker.toolbox.contract import Limits, Progress, Room
+from paddock.session_worker.toolbox.keeping import Keeping, Started
 from paddock.session_worker.toolbox.output import join, safe
 from paddock.session_worker.toolbox.threads import in_thread, to_its_end
 
@@ -65,6 +64,9 @@ class Ended:
     cpu_seconds: float = 0.0
 
 
+type Start = Callable[[Command, Sequence[str]], Awaitable[Keeping | None]]
+
+
 def python(module: str, folder: Path) -> list[str]:
     """Return what starts the ``main`` of a module in ``folder`` that needs nothing but the library.
 
@@ -85,27 +87,31 @@ def child_environment(room: Room, call: str) -> dict[str, str]:
     return environment
 
 
-async def keep(command: Command, progress: Progress) -> Ended:
+async def keep(command: Command, progress: Progress, start: Start | None = None) -> Ended:
     """Run a command to its end, which is also the end of everything it started.
 
-    On cancellation the tree is ended first (SIGTERM, half a second, SIGKILL; at most about fifteen
-    seconds if the kernel holds a process) and CancelledError raised then.
+    ``start`` may start its keeper, given its words; without, or when that returns None, it is
+    started here. On cancellation the tree is ended first (SIGTERM, half a second, SIGKILL; at most
+    about fifteen seconds if the kernel holds a process) and CancelledError raised then.
 
     Raises:
         OSError: The keeper could not be started.
     """
     group = _make_group(command)
     try:
-        return await _keep(command, progress, group)
+        words = _options(command, group)
+        keeper = await start(command, words) if start is not None else None
+        kept = _Kept(command, progress, keeper or _start_cold(command, words), group)
+        await _wait_ended(kept, command.seconds)
+        return kept.ended()
     finally:
         if group is not None:
             cgroups.remove(group)
 
 
-async def _keep(command: Command, progress: Progress, group: Path | None) -> Ended:
-    kept = _Kept(command, progress, group)
+async def _wait_ended(kept: "_Kept", seconds: float) -> None:
     try:
-        async with asyncio.timeout(command.seconds + GRACE_SECONDS + OVERDUE_SECONDS):
+        async with asyncio.timeout(seconds + GRACE_SECONDS + OVERDUE_SECONDS):
             await kept.wait_gone()
     except TimeoutError:
         kept.is_overdue = True
@@ -113,15 +119,28 @@ async def _keep(command: Command, progress: Progress, group: Path | None) -> End
     except asyncio.CancelledError:
         await to_its_end(kept.end())
         raise
-    if not kept.has_reported:
-        await to_its_end(kept.end_by_force())
-    return kept.ended()
+    else:
+        if not kept.has_reported:
+            await to_its_end(kept.end_by_force())
+    finally:
+        kept.forget()
+
+
+def _start_cold(command: Command, words: Sequence[str]) -> Keeping:
+    return Started(
+        [*python("keeper", FOLDER), *words, "--", *command.arguments],
+        command.folder,
+        {**command.environment, processes.KEEPER_VARIABLE: "1"},
+        command.pass_fds,
+    )
 
 
 class _Kept:
     """A running keeper, seen from the worker."""
 
-    def __init__(self, command: Command, progress: Progress, group: Path | None) -> None:
+    def __init__(
+        self, command: Command, progress: Progress, keeper: Keeping, group: Path | None
+    ) -> None:
         self.is_overdue = False  # the keeper did not notice its own deadline
         self._command = command
         self._group = group
@@ -133,24 +152,19 @@ class _Kept:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._loop = asyncio.get_running_loop()
         self._gone = asyncio.Event()
-        self._keeper = subprocess.Popen(
-            [*python("keeper", FOLDER), *_options(command, group), "--", *command.arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd=command.folder,
-            env={**command.environment, processes.KEEPER_VARIABLE: "1"},
-            pass_fds=command.pass_fds,
-            start_new_session=True,
-        )
-        assert self._keeper.stdout is not None
-        self._pipe = self._keeper.stdout.fileno()
+        self._keeper = keeper
+        self._pipe = keeper.frames
         os.set_blocking(self._pipe, False)
         self._loop.add_reader(self._pipe, self._read)
 
     @property
     def has_reported(self) -> bool:
         return bool(self._report)
+
+    def forget(self) -> None:
+        """Give up every handle on the keeper."""
+        self._close()
+        self._keeper.forget()
 
     async def wait_gone(self) -> None:
         """Wait until the keeper has left and is reaped; its pipe tells."""
@@ -161,7 +175,7 @@ class _Kept:
     async def end(self) -> None:
         """Have the keeper end everything, by force if it does not within its time."""
         self._let_go()
-        self._keeper.send_signal(signal.SIGCONT)  # what it keeps may have stopped it
+        self._keeper.send(signal.SIGCONT)  # what it keeps may have stopped it
         try:
             async with asyncio.timeout(GRACE_SECONDS + STALL_SECONDS):
                 await self.wait_gone()
@@ -181,9 +195,8 @@ class _Kept:
             environment[name] for name in (processes.OWNER_VARIABLE, processes.CALL_VARIABLE)
         )
         await in_thread(lambda: processes.kill_owned(owner, call, FORCE_SECONDS))
-        self._keeper.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):  # the kernel holds it
-            await in_thread(lambda: self._keeper.wait(FORCE_SECONDS))
+        self._keeper.send(signal.SIGKILL)
+        await in_thread(lambda: self._keeper.wait(FORCE_SECONDS))  # or the kernel holds it
         self._close()
 
     def ended(self) -> Ended:
@@ -256,16 +269,12 @@ class _Kept:
 
     def _let_go(self) -> None:
         """Break the leash: the keeper ends what it keeps and leaves."""
-        leash = self._keeper.stdin
-        if leash is not None and not leash.closed:
-            with contextlib.suppress(BrokenPipeError):
-                leash.close()
+        self._keeper.let_go()
 
     def _close(self) -> None:
-        pipe = self._keeper.stdout
-        if pipe is not None and not pipe.closed:
+        if not self._gone.is_set():
             self._loop.remove_reader(self._pipe)
-            pipe.close()
+            self._keeper.close()
         self._gone.set()
 
 

@@ -24,6 +24,13 @@ import signal
 import sys
 import time
 
+TYPE_CHECKING = False  # as in typing, which takes 10 ms to load
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+    type Command = list[str] | Callable[[], None]
+
 TICK_SECONDS = 0.05  # how late a limit is noticed; 20 looks a second cost 0.1 % of a processor
 DRAIN_SECONDS = 0.25  # for what outlives the shell for a moment: `> >(tee log)`, a last line
 REAP_SECONDS = 5.0  # SIGKILL cannot be refused, only delayed by a system call that does not return
@@ -140,7 +147,7 @@ class Live:
 class Keeper:
     """One command from its start to the last of its processes."""
 
-    def __init__(self, options: Options, command: list[str]) -> None:
+    def __init__(self, options: Options, command: "Command") -> None:
         self._options = options
         self._output = Output(options)
         self._live = Live()
@@ -161,7 +168,8 @@ class Keeper:
         for ignored in (signal.SIGINT, signal.SIGHUP):
             signal.signal(ignored, signal.SIG_IGN)
         self._pipe, write_end = os.pipe()
-        self._command_pid = _start(command, options, write_end)
+        private = [self._wake, wake_write, self._pipe, write_end]
+        self._command_pid = _start(command, options, write_end, private)
         os.close(write_end)
         os.set_blocking(self._pipe, False)
         self._poll = select.poll()
@@ -313,10 +321,11 @@ class Keeper:
         _frame(b"r", "\n".join(f"{key}={value}" for key, value in facts.items()).encode())
 
 
-def _start(command: list[str], options: Options, output: int) -> int:
-    """Fork and exec the command in a session of its own; return its pid.
+def _start(command: "Command", options: Options, output: int, private: list[int]) -> int:
+    """Fork the command into a session of its own, and exec what is no function; return its pid.
 
-    A fork is safe here as it is not in the worker: this process has one thread and nothing open.
+    A fork is safe here as it is not in the worker: this process has one thread and nothing open
+    but ``private``, which an exec closes by itself.
     """
     pid = os.fork()
     if pid:
@@ -325,16 +334,29 @@ def _start(command: list[str], options: Options, output: int) -> int:
         os.setsid()
         os.environ.pop("PADDOCK_KEEPER", None)  # who bears it is left to tidy up when others go
         _prepare_child(options, output)
-        os.execvp(command[0], command)
-    except OSError as error:
-        os.write(2, f"{command[0]}: {error.strerror}\n".encode())
-        os._exit(NOT_FOUND if isinstance(error, FileNotFoundError) else REFUSED_TO_START)
+        if callable(command):
+            signal.set_wakeup_fd(-1)
+            for descriptor in private:
+                os.close(descriptor)
+            command()
+        else:
+            _become(command)
+    except BaseException:  # noqa: BLE001 - a fault of ours is told where the call's output is
+        sys.excepthook(*sys.exc_info())
     finally:
         os._exit(REFUSED_TO_START)
 
 
+def _become(command: list[str]) -> None:
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        os.write(2, f"{command[0]}: {error.strerror}\n".encode())
+        os._exit(NOT_FOUND if isinstance(error, FileNotFoundError) else REFUSED_TO_START)
+
+
 def _prepare_child(options: Options, output: int) -> None:
-    _enter_group(options.group)
+    enter_group(options.group)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.dup2(output, 1)
@@ -450,7 +472,7 @@ def _descends(pid: int) -> bool:
     return False
 
 
-def _enter_group(group: str) -> None:
+def enter_group(group: str) -> None:
     """Go into a control group, where there is one; without, the other marks must do."""
     _tell_group(group, "cgroup.procs", b"0")
 
@@ -475,7 +497,7 @@ def _tell_group(group: str, file: str, word: bytes) -> None:
         os.close(descriptor)
 
 
-def _mark(mark: tuple[int, ...]) -> None:
+def set_mark(mark: tuple[int, ...]) -> None:
     """Mark this process and all it starts where no environment tells (``marks.py``)."""
     if len(mark) == 2 and hasattr(resource, "RLIMIT_RTTIME"):  # noqa: PLR2004 - soft and hard
         try:
@@ -527,16 +549,21 @@ def _become_subreaper() -> None:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def main() -> None:
-    """Keep the command of this process's arguments; leave when all of it is gone."""
-    split = sys.argv.index("--")
+def run(words: list[str], command: "Command") -> "NoReturn":
+    """Keep a command; leave the process when all of it is gone."""
     _become_subreaper()
     os.set_blocking(1, False)
-    options = Options(sys.argv[1:split])
-    _mark(options.mark)
-    _enter_group(options.group.rpartition("/")[0])  # beside the command, ended with its session
+    options = Options(words)
+    set_mark(options.mark)
+    enter_group(options.group.rpartition("/")[0])  # beside the command, ended with its session
     try:
-        Keeper(options, sys.argv[split + 1 :]).keep()
+        Keeper(options, command).keep()
     except BrokenPipeError:  # the worker died before the report: everything is gone already
         os._exit(1)
     os._exit(0)  # tidying up an interpreter takes longer than a short command
+
+
+def main() -> None:
+    """Keep the command of this process's arguments."""
+    split = sys.argv.index("--")
+    run(sys.argv[1:split], sys.argv[split + 1 :])

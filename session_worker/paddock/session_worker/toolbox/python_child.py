@@ -14,7 +14,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 FRAMES_SHOWN = 20
 # What JSON gives as it is: for these no library is needed to check.
@@ -98,11 +98,12 @@ def answer(request: Mapping[str, Any]) -> bytes:
         return _answer("exception", _said(error), trace=_trace(error))
 
 
-def main() -> None:
+def serve(request_fd: int, result_fd: int) -> NoReturn:
     """Answer the request and leave at once: threads that the function left do not hold the call."""
-    request_fd, result_fd = int(sys.argv[1]), int(sys.argv[2])
     os.set_inheritable(result_fd, False)  # noqa: FBT003 - it takes no keyword
     faulthandler.enable()
+    for stream in (sys.stdout, sys.stderr):
+        _by_lines(stream)
     with os.fdopen(request_fd, "rb") as file:
         request = json.load(file)
     data = memoryview(answer(request))
@@ -111,6 +112,20 @@ def main() -> None:
     while data:
         data = data[os.write(result_fd, data) :]
     os._exit(0)
+
+
+def main() -> None:
+    """Answer the request that this process's arguments name."""
+    serve(int(sys.argv[1]), int(sys.argv[2]))
+
+
+def has_plain_parameters(function: Callable[..., Any]) -> bool:
+    """Tell whether a call can be checked without pydantic, as far as the signature says."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return all(_type_name(parameter.annotation) in ("", *PLAIN) for parameter in parameters)
 
 
 def _is_plain(function: Callable[..., Any], arguments: Mapping[str, Any]) -> bool:
@@ -131,12 +146,18 @@ def _is_plain(function: Callable[..., Any], arguments: Mapping[str, Any]) -> boo
 
 
 def _fits(annotation: Any, value: Any) -> bool:
+    name = _type_name(annotation)
+    return not name or type(value) in PLAIN.get(name, ())
+
+
+def _type_name(annotation: Any) -> str:
+    """Return the name of a plain type, "" for any type at all, and "?" for every other."""
     if annotation is inspect.Parameter.empty or annotation is Any:
-        return True
-    name = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
-    if not isinstance(annotation, str) and annotation not in (str, int, float, bool, dict, list):
-        return False
-    return type(value) in PLAIN.get(name, ())
+        return ""
+    if isinstance(annotation, str):
+        return annotation or "?"
+    plain = (str, int, float, bool, dict, list)
+    return annotation.__name__ if annotation in plain else "?"
 
 
 def _drawn(value: Any) -> bytes:
@@ -174,6 +195,14 @@ def _code(leaving: SystemExit) -> int:
     if leaving.code is None:
         return 0
     return leaving.code if isinstance(leaving.code, int) else 1
+
+
+def _by_lines(stream: Any) -> None:
+    """Let each printed line be seen at once: it is a long call's progress."""
+    try:
+        stream.reconfigure(line_buffering=True)
+    except (OSError, ValueError, AttributeError):  # replaced while modules were loaded
+        return
 
 
 def _flush(stream: Any) -> None:

@@ -4,9 +4,7 @@ import json
 import os
 import secrets
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -24,8 +22,10 @@ from paddock.session_worker.toolbox.contract import (
     ToolOutcome,
     ToolSpec,
 )
+from paddock.session_worker.toolbox.descriptors import in_memory
 from paddock.session_worker.toolbox.output import safe, shorten
 from paddock.session_worker.toolbox.threads import in_thread
+from paddock.session_worker.toolbox.warm import Warm
 
 CHILD: Final = str(FOLDER / "python_child.py")
 LARGEST_RESULT_BYTES: Final = 16 * MIB
@@ -35,9 +35,20 @@ class PythonFunction:
     """Calls ``module:qualname`` in a child process."""
 
     def __init__(
-        self, reference: str, spec: ToolSpec, python_path: tuple[str, ...], limits: Limits
+        self,
+        reference: str,
+        spec: ToolSpec,
+        python_path: tuple[str, ...],
+        limits: Limits,
+        warm: Warm | None = None,
     ) -> None:
-        """Take the function by name: it is looked up in the child, never here."""
+        """Take the function by name: it is looked up in the child, never here.
+
+        With ``warm`` the child is forked from its template, where the function is loaded already.
+        """
+        if warm is not None:
+            warm.add(reference, python_path)
+        self._warm = warm
         self.spec = spec
         self._reference = reference
         self._python_path = python_path
@@ -74,8 +85,10 @@ class PythonFunction:
         """Call the function; what it prints is told meanwhile and kept apart from its result."""
         assert isinstance(plan.work, bytes)
         try:
-            with _files(room.scratch, plan.work) as (request, result):
-                ended = await keep(self._command(plan, room, request, result), progress)
+            with in_memory(plan.work) as request, in_memory() as result:
+                command = self._command(plan, room, request, result)
+                start = None if self._warm is None else self._warm.start
+                ended = await keep(command, progress, start)
                 result.seek(0)
                 answer = await in_thread(lambda: _answer(result))
         except OSError as error:
@@ -125,18 +138,6 @@ class PythonFunction:
             value=value,
             printed=ended.text,
         )
-
-
-@contextmanager
-def _files(scratch: Path, request: bytes) -> Iterator[tuple[BinaryIO, BinaryIO]]:
-    """Give a file with the request and one for the result, both without a name."""
-    with (
-        tempfile.TemporaryFile(dir=scratch) as asking,
-        tempfile.TemporaryFile(dir=scratch) as answering,
-    ):
-        asking.write(request)
-        asking.seek(0)
-        yield asking, answering
 
 
 def _answer(result: BinaryIO) -> dict[str, Any] | None:
