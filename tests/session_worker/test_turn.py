@@ -14,6 +14,7 @@ from paddock.session_worker.stimuli import (
 )
 from paddock.session_worker.toolbox.contract import ToolOutcome
 from paddock.session_worker.turn import AskModel, RetryLater
+from paddock.store.ids import CommandId
 from paddock.store.session import thread
 from tests.session_worker.play import Play, answer, call, fold, observed
 
@@ -486,3 +487,18 @@ def test_f16_half_characters_are_replaced_visibly_wherever_they_come_from() -> N
     assert play.session == fold(play.log)
     assert "half \N{REPLACEMENT CHARACTER} of it" in str(play.items())
     assert play.statuses() == ["ok"]
+
+
+def test_p14_a_command_that_kills_its_worker_twice_before_it_is_accepted_is_quarantined() -> None:
+    play = yolo()
+    poison = CommandId("01890000-0000-7000-8000-00000000dead")
+    for _ in range(2):
+        play.crash(struck_command_ids=(poison,))
+        play.start()
+    answered = play.command("send_input", poison, parts=[{"type": "text", "text": "die"}])
+    assert (answered.kind, answered.code) == ("command_quarantined", "quarantined")
+    assert play.session.conversation.operation is None
+    assert play.kinds[-2:] == ["command_accepted", "command_quarantined"]
+    again = play.command("send_input", poison, parts=[{"type": "text", "text": "die"}])
+    assert again == answered
+    assert play.send("go on").kind == "operation_started"

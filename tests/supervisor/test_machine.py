@@ -797,3 +797,32 @@ def test_p3_in_a_world_with_a_lock_no_worker_is_started_while_another_lives(
         world.happens("timer", 0)
     assert world.life.stage in {Stage.COLD, Stage.FAILED, Stage.DELETED}
     assert not world.alive
+
+
+# --- leaving in the midst of something ---
+
+
+def test_a_suspension_while_backing_off_is_written_into_the_file() -> None:
+    life = in_stage(Stage.BACKING_OFF)
+    effects = step(life, LeaveAsked(3.0, "asked", 10.0, ticket=ticket(5)))
+    (bury,) = [effect for effect in effects if isinstance(effect, Bury)]
+    assert (bury.is_asked, bury.leave_reason, bury.pid) == (True, "asked", None)
+    assert not [effect for effect in effects if isinstance(effect, Reply)]
+    effects = step(life, Buried(3.1, life.start, 5, "crashed", "signal"))
+    assert Reply(ticket(5), {"was_live": True}) in effects
+    assert life.stage is Stage.COLD
+
+
+def test_a_worker_that_left_by_itself_with_work_is_followed_by_the_next() -> None:
+    life = lived()
+    play(life, SaidBye(3.0, "suspended", 9), Exited(3.1, 1))
+    effects = step(life, Buried(3.2, 1, 9, "suspended", "agent_stuck", restart_seconds=0.0))
+    assert [effect for effect in effects if isinstance(effect, Spawn)]
+    assert life.stage is Stage.STARTING
+
+
+def test_a_worker_that_was_asked_to_leave_is_not_followed_by_the_next() -> None:
+    life = lived()
+    play(life, LeaveAsked(2.0, "asked", 10.0), SaidBye(3.0, "suspended", 9), Exited(3.1, 1))
+    step(life, Buried(3.2, 1, 9, "suspended", "asked", restart_seconds=0.0))
+    assert life.stage is Stage.COLD

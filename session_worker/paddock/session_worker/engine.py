@@ -27,10 +27,12 @@ from paddock.session_worker.ledger import (
     cancel,
     cascade,
     digest_of,
+    is_poison,
     is_struck,
     known_answer,
     obey,
     operation_to_end,
+    quarantine_of,
     result,
     start_call,
     title_of,
@@ -382,6 +384,10 @@ class Engine:
         self.emit([accepted], now)
         told = Accepted(command_id=command.command_id, sequence=self.session.sequence)
         self.acts.append(Say(told))
+        if is_poison(self.session, command.command_id):
+            # It killed two workers before either could take it in; this one only writes it down.
+            self.emit([quarantine_of(command.command_id)], now)
+            return
         try:
             words = read_command(command)
         except BadArgument as bad:

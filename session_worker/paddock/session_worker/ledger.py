@@ -630,10 +630,7 @@ def recover(session: Session, happened: Mapping[ToolCallId, bool | None]) -> lis
     run again (P6). ``happened`` tells of calls whose intent lets the world say whether they were
     done. Open approvals and queued inputs stay. What was struck twice is quarantined (P14).
     """
-    events: list[Event] = [
-        CommandQuarantined(command_id=command_id, reason=_struck_text("this command"))
-        for command_id in quarantined_commands(session)
-    ]
+    events: list[Event] = [quarantine_of(each) for each in quarantined_commands(session)]
     operation = session.conversation.operation
     if operation is None:
         return events
@@ -743,10 +740,19 @@ def is_quarantined(session: Session, operation: Operation) -> bool:
 
 def quarantined_commands(session: Session) -> list[CommandId]:
     """Return the accepted, unanswered commands that killed their worker twice."""
-    strikes = Counter(
-        command_id
+    return [command_id for command_id in session.unanswered() if is_poison(session, command_id)]
+
+
+def is_poison(session: Session, command_id: CommandId) -> bool:
+    """Return whether a command killed its worker twice, accepted or still on its way in."""
+    strikes = sum(
+        command_id in exit_.struck_command_ids
         for exit_ in session.life.exits
         if exit_.sequence > session.life.reset_sequence
-        for command_id in exit_.struck_command_ids
     )
-    return [command_id for command_id in session.unanswered() if strikes[command_id] >= STRIKES]
+    return strikes >= STRIKES
+
+
+def quarantine_of(command_id: CommandId) -> CommandQuarantined:
+    """Return the answer to a command that killed its worker twice."""
+    return CommandQuarantined(command_id=command_id, reason=_struck_text("this command"))

@@ -308,7 +308,7 @@ class Asks:
         if command.verb == "configure" and isinstance(name, str):
             registry = self._host.registry
             await self._host.in_registry(lambda: registry.reserve(name, words.session_id))
-            record.name = name
+            record.renaming = (command.command_id, name)
         if command.verb == "delete":
             seconds = self._host.settings.suspend_deadline_seconds
             self._host.stimulate(record, DeleteAsked(self._host.now(), command, seconds, ticket))
@@ -502,7 +502,7 @@ class Asks:
         if at_work and not words.force and not words.keep_workers:
             message = (
                 f"{len(at_work)} sessions are at work: wait, or use force "
-                "(their operations stay open and go on when their session is resumed)"
+                "(their operations stay open and go on when the host is up again)"
             )
             raise Busy(message, sessions=at_work)
         self.down_tickets.append(ticket)

@@ -159,7 +159,9 @@ def _end_of(rows: Sequence[Row]) -> tuple[Found, str]:
             case "session_failed":
                 event = decode(row.kind, row.payload)
                 return "failed", getattr(event, "reason", "")
-            case "session_suspended" | "session_created":
+            case "session_suspended":
+                return "cold", getattr(decode(row.kind, row.payload), "reason", "")
+            case "session_created":
                 return "cold", ""
             case "worker_exited" | "session_resumed":
                 continue

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from paddock.supervisor.processes import Status
 
 STACKS_MARK = "most recent call first"
+AGENT_STUCK = "agent_stuck"
+"""Why a worker suspends itself whose agent does not end (``session_worker.engine``)."""
 KILLED_WITH_STACKS = frozenset({"hang", "start_timeout", "suspend_timeout", "stopped"})
 
 
@@ -137,12 +139,18 @@ def ending_of(session: Session, known: Known) -> Ending:
     elif isinstance(verdict, NoMore):
         events.append(SessionFailed(reason=verdict.reason, error_kind=verdict.error_kind))
     elif verdict is None and life.status in {"live", "down"}:
-        reason = exit_.reason if exit_ is not None else (life.reason or "asked")
-        events.append(SessionSuspended(reason=reason))
+        events.append(SessionSuspended(reason=_rest_reason(session, known, exit_)))
     head = session.sequence + len(events)
     outcome = _outcome(session, head, exit_, verdict, deletion)
     last = known.last_generation if generation is None else generation
     return Ending(events, last, exit_, outcome)
+
+
+def _rest_reason(session: Session, known: Known, exit_: WorkerExited | None) -> str:
+    """Return why it rests: why it was asked to, else of what its last worker died."""
+    if known.bury.leave_reason is not None:
+        return known.bury.leave_reason
+    return exit_.reason if exit_ is not None else (session.life.reason or "asked")
 
 
 def _outcome(
@@ -231,7 +239,8 @@ def _verdict(session: Session, known: Known, exit_: WorkerExited | None) -> Verd
         return None
     if exit_ is None:
         # It wrote its own end, or there is nothing to certify.
-        return Again(0.0) if bury.is_found and session.life.status != "failed" else None
+        goes_on = bury.is_found or left_its_work(session)
+        return Again(0.0) if goes_on and session.life.status != "failed" else None
     if bury.is_asked:
         return None
     if exit_.reason == "configuration":
@@ -332,6 +341,12 @@ def has_work(session: Session) -> bool:
     if session.unanswered() or (conversation.queue and conversation.operation is None):
         return True
     return struck_by_death(session, ()).operation_id is not None
+
+
+def left_its_work(session: Session) -> bool:
+    """Whether a worker left behind what it could not stop, with work that the next one can do."""
+    life = session.life
+    return life.status == "suspended" and life.reason == AGENT_STUCK and has_work(session)
 
 
 def _last_stage(bury: Bury, session: Session) -> str | None:

@@ -39,7 +39,7 @@ def buried(life: Life, stimulus: Buried) -> None:
         life.fail(is_left_down(life.session_id, stimulus.failed))
         return
     leaving, life.leaving = life.leaving, None
-    was_asked = leaving is not None
+    was_asked = leaving is not None and not leaving.is_own
     if leaving is not None and leaving.is_final:
         life.refuse_all(HostGone("the host ends: ask again when it is back, by the same id"))
         life.is_wanted = False
@@ -47,7 +47,7 @@ def buried(life: Life, stimulus: Buried) -> None:
     if is_wanted or (stimulus.restart_seconds is not None and not was_asked):
         life.start_again(stimulus)
         return
-    if was_asked:
+    if leaving is not None:
         life.do(Notify("suspended", {"reason": stimulus.reason}))
     life.rest()
 

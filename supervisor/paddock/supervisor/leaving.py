@@ -56,6 +56,18 @@ def leave_unborn(life: Life, stimulus: LeaveAsked) -> None:
     is_gone(life, stimulus)
 
 
+def leave_backing_off(life: Life, stimulus: LeaveAsked) -> None:
+    """There is no process, but its file says that it is started again: the burial says it rests."""
+    message = f"session {life.session_id!r} was suspended meanwhile: ask again"
+    life.refuse_all(SessionNotActive(message, session_id=life.session_id))
+    life.return_room()  # or the place in the line for one
+    life.is_wanted = False
+    leave_when_up(life, stimulus)
+    life.start += 1
+    life.pid = life.generation = None
+    life.bury(stimulus.at)
+
+
 def is_gone(life: Life, stimulus: LeaveAsked) -> None:
     """It has no process."""
     if stimulus.ticket is not None:
@@ -81,7 +93,7 @@ def busy(life: Life, stimulus: WasBusy) -> None:
 
 def bye(life: Life, stimulus: SaidBye) -> None:
     """It leaves of its own accord (nobody was there for long, its session was deleted)."""
-    life.leaving = LeaveAsked(stimulus.at, stimulus.reason, KILL_WAIT_SECONDS)
+    life.leaving = LeaveAsked(stimulus.at, stimulus.reason, KILL_WAIT_SECONDS, is_own=True)
     life.head = max(life.head, stimulus.head)
     life.stage = Stage.SUSPENDING
     life.deadline = stimulus.at + KILL_WAIT_SECONDS

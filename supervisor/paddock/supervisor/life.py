@@ -250,9 +250,14 @@ class Life:
                 in_delivery=self.queue.in_delivery(),
                 delete=None if self.deletion is None else self.deletion.command,
                 is_found=self.is_found,
+                leave_reason=self._leave_reason(),
             )
         )
         self.is_found = False
+
+    def _leave_reason(self) -> str | None:
+        asked = self.leaving
+        return None if asked is None or asked.is_own else asked.reason
 
     def start_again(self, stimulus: Buried) -> None:
         """Start the next worker, now or after a pause."""

@@ -89,6 +89,8 @@ DUMP_SIGNAL = signal.SIGUSR2
 LATE_SECONDS = 0.5
 """A timer that is later than this tells of our own lag, and judges nobody."""
 CAPACITY_DEADLINE_SECONDS = 10.0
+SHUTDOWN = "shutdown"
+"""Why a session rests whose host was ended."""
 
 
 class Host:
@@ -268,10 +270,31 @@ class Host:
             case Stayed():
                 for loser in self.fleet.victim_stayed(record.session_id):
                     self._ask_fleet(loser)
-            case Reply() | ReplyError() | TellSettled() | Notify():
+            case TellSettled():
+                self._settle_name(record, effect)
+                self.answered(effect, record)
+            case Reply() | ReplyError() | Notify():
                 self.answered(effect, record)
             case _:
                 assert_never(effect)
+
+    def _settle_name(self, record: Record, told: TellSettled) -> None:
+        """Give back the name that a session does not have, or not any more."""
+        if record.renaming is None or record.renaming[0] != told.answer.command_id:
+            return
+        name, session_id, registry = record.renaming[1], record.session_id, self.registry
+        record.renaming = None
+        if told.answer.kind == "session_configured":
+            record.name = name
+            give_back = registry.release_others
+        else:
+            give_back = registry.release
+
+        def work() -> None:
+            with suppress(StoreError):  # a name too many is reserved: `rm` gives all of them back
+                give_back(name, session_id)
+
+        self._registrar.submit(work)
 
     def _set_timer(self, record: Record) -> None:
         deadline = record.life.deadline
@@ -373,7 +396,9 @@ class Host:
     def _came_to_rest(self, record: Record) -> None:
         session_id = record.session_id
         self.give_back_room(session_id)
-        if record.start_id is not None:
+        if record.is_cut_off:  # its entry stays, so that the next host finds it
+            record.start_id = None
+        elif record.start_id is not None:
             record.start_id = None
             self._registrar.submit(self._strike_out, session_id)
 
@@ -591,7 +616,10 @@ class Host:
             self.know(record, look.config)
         match look.found:
             case "cold":
-                pass
+                if look.reason == SHUTDOWN and start_id is not None:
+                    # Only the end of the host cut its work off: what is open there goes on.
+                    record.start_id = start_id
+                    self.stimulate(record, FoundOpen(self.now()))
             case "failed":
                 message = f"session {session_id!r} is left down: {look.reason}"
                 record.life.stage = Stage.FAILED
@@ -599,6 +627,7 @@ class Host:
                     f"{message}; `paddock resume --reset` frees it", session_id=session_id
                 )
             case "open" | "deleted":  # a deletion may lack its tombstone, or its erasure
+                record.start_id = start_id  # so that its entry goes when it is at rest
                 self.stimulate(record, FoundOpen(self.now()))
             case "alive":
                 self.spawn_task(self.learn(record))

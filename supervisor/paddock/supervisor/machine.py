@@ -187,7 +187,7 @@ TABLE: Mapping[Stage, Row] = {
     Stage.BACKING_OFF: {
         Wanted: arriving.want_again,
         Commanded: living.wait_in_queue,
-        LeaveAsked: leaving.leave_unborn,
+        LeaveAsked: leaving.leave_backing_off,
         DeleteAsked: leaving.delete_cold,
         # From the line for a room that it stood in before.
         RoomGiven: arriving.room_given,

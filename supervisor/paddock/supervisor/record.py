@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from paddock.store.ids import SessionId
+from paddock.store.ids import CommandId, SessionId
 from paddock.supervisor.config import Settings
 from paddock.supervisor.feed import Feed
 from paddock.supervisor.life import Life
@@ -37,6 +37,10 @@ class Record:
     approvals: int = 0
     queued: int = 0
     lag_ms: float = 0.0
+    renaming: tuple[CommandId, str] | None = None
+    """A name that is reserved for it, and the command whose answer says whether it has it."""
+    is_cut_off: bool = False
+    """Whether the host ends in the midst of its work, which the next one has go on."""
     was_stopped: bool = False
     """Whether its process was found stopped (SIGSTOP) when it was killed for hanging."""
 

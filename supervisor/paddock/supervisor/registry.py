@@ -201,6 +201,10 @@ class Registry:
         """Take a name back from a session."""
         self._do("DELETE FROM names WHERE name = ? AND session_id = ?", (name, session_id))
 
+    def release_others(self, name: str, session_id: SessionId) -> None:
+        """Take back every name of a session but this one: it goes by this name now."""
+        self._do("DELETE FROM names WHERE session_id = ? AND name != ?", (session_id, name))
+
     def session_of(self, name: str) -> SessionId | None:
         """Return whose name it is."""
         found = self._one("SELECT session_id FROM names WHERE name = ?", (name,))

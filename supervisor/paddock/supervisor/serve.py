@@ -34,7 +34,7 @@ from paddock.supervisor.home import (
     take_lock,
     write_host_file,
 )
-from paddock.supervisor.loop import Host
+from paddock.supervisor.loop import SHUTDOWN, Host
 from paddock.supervisor.processes import become_subreaper
 from paddock.supervisor.record import Setting, now_us
 from paddock.supervisor.registry import Epoch, Former, Registry
@@ -219,8 +219,9 @@ class Service:
                 continue
             ticket, gone = self._clients.asks.ticket()
             leaving.append(gone)
+            record.is_cut_off = not record.life.is_at_rest
             asked = LeaveAsked(
-                self._host.now(), "shutdown", deadline_seconds, ticket=ticket, is_final=True
+                self._host.now(), SHUTDOWN, deadline_seconds, ticket=ticket, is_final=True
             )
             self._host.stimulate(record, asked)
         if leaving:

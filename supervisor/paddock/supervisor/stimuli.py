@@ -179,6 +179,8 @@ class LeaveAsked:
     ticket: Ticket | None = None
     is_final: bool = False
     """The host ends: nothing is started any more, whatever waits."""
+    is_own: bool = False
+    """Nobody asked: the worker leaves of its own accord."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,6 +362,8 @@ class Bury:
     delete: Command | None
     is_found: bool = False
     """Nobody of ours saw it die: it is started again only if there is work."""
+    leave_reason: str | None = None
+    """Why it was asked to leave, where it was."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,9 +80,10 @@ def down(
     ] = False,
     deadline: Deadline = 20.0,
 ) -> int:
-    """End the host: sessions come to rest, workers leave. Open operations go on when resumed.
+    """End the host: sessions come to rest, workers leave.
 
-    Where operations are open it lists them and asks; where nobody can be asked it refuses.
+    Where operations are open it asks first; where nobody can be asked it refuses. What is cut off
+    goes on by itself when the host is up again.
 
     Examples:
       paddock down
@@ -116,7 +117,7 @@ def _may_go_on(facts: Any, message: str) -> bool:
     hint(message)
     for open_one in facts.get("open", ()):
         hint(f"  {cell(open_one)}")
-    return typer.confirm("End the host all the same? The operations go on when resumed.")
+    return typer.confirm("End the host all the same? The operations go on when it is up again.")
 
 
 def restart(*, deadline: Deadline = 20.0) -> int:
