@@ -8,15 +8,17 @@ protocol and the process objects are multiprocess's own.
 """
 
 import asyncio
+import contextlib
 import io
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,7 +28,7 @@ from multiprocess.util import close_fds
 
 from paddock.store.errors import PeerBroke
 from paddock.supervisor.processes import Process, Status
-from paddock.supervisor.zygote import enter
+from paddock.supervisor.zygote import enter, pack_orders
 
 READY_SECONDS = 30.0
 """The imports take 1-2.5 s on two idle cores."""
@@ -35,6 +37,9 @@ FORK_SECONDS = 10.0
 FORKS_AT_ONCE = 4
 REFILL_SECONDS = 0.05
 """The spare fork is made when the worker that took the last one is up."""
+DROP_SECONDS = 0.2
+"""A fork that was killed is gone within a millisecond, unless it waits for the disk."""
+REHEARSAL_PREFIX = "rehearsal-"
 SOCKET_PREFIX = "zyg-"
 """With eight digits no longer than the names of the host's other sockets."""
 DIRECT = ("-P", "-c")
@@ -49,8 +54,9 @@ class ZygoteBroke(PeerBroke):
 class Zygote:
     """One forkserver process; made by ``start`` and of no use after ``end`` or its death."""
 
-    def __init__(self, process: Process, address: Path, alive: int) -> None:
+    def __init__(self, process: Process, target: str, address: Path, alive: int) -> None:
         self.process = process
+        self._target = target
         self._address = address
         self._alive = alive
         self._nothing = os.open(os.devnull, os.O_RDONLY)
@@ -61,10 +67,10 @@ class Zygote:
         self._is_closed = False
 
     @classmethod
-    async def start(
-        cls, targets: Sequence[str], folder: Path, ended: Callable[[Status], None]
-    ) -> "Zygote":
-        """Start one and wait until it has imported all; ``ended`` is called when it is dead.
+    async def start(cls, target: str, folder: Path, ended: Callable[[Status], None]) -> "Zygote":
+        """Start one whose forks run ``target`` (``module:function``) and wait until it is ready.
+
+        ``ended`` is called when it is dead.
 
         Its socket is made in ``folder``.
 
@@ -78,11 +84,11 @@ class Zygote:
             with socket.socket(socket.AF_UNIX) as listener:
                 listener.bind(str(address))
                 listener.listen(128)
-                process = _launch(targets, listener.fileno(), alive_read, report_write)
+                process = _launch(target, listener.fileno(), alive_read, report_write)
         finally:
             os.close(alive_read)
             os.close(report_write)
-        zygote = cls(process, address, alive_write)
+        zygote = cls(process, target, address, alive_write)
         process.watch(ended)
         try:
             report = await _report(report_read, READY_SECONDS)
@@ -102,35 +108,42 @@ class Zygote:
         zygote._make_spare()
         return zygote
 
-    async def fork(
-        self, target: str, orders: bytes, name: str, is_wanted: Callable[[], bool]
-    ) -> Process | None:
-        """Return a new worker that runs ``target(orders)``; None if it is not wanted any more.
+    async def fork(self, orders: bytes, is_wanted: Callable[[], bool]) -> Process | None:
+        """Return a new worker that carries out ``orders``; None if it is not wanted any more.
 
         Raises:
             ZygoteBroke: It gave no process in time; it should be ended and replaced. No session is
                 started by it then: a process without orders ends by itself.
         """
-        unborn, self._spare = self._spare, None
-        if unborn is None or not unborn.process.is_waiting():
-            if unborn is not None:
-                unborn.drop()
-            unborn = await self._ask()
+        unborn = self._spare_in_hand()
+        if unborn is None:
+            unborn = await self._ask(rehearses=False)
         if not is_wanted():
             unborn.drop()
             return None
-        unborn.begin(target, orders, name)
-        if self._refill is None and not self._is_closed:
+        unborn.begin(orders)
+        if self._spare is None and self._refill is None and not self._is_closed:
             loop = asyncio.get_running_loop()
             self._refill = loop.call_later(REFILL_SECONDS, self._make_spare)
         return unborn.process
 
-    async def _ask(self) -> "_Unborn":
+    def _spare_in_hand(self) -> "_Unborn | None":
+        """Take the spare fork if it waits for orders; one that still rehearses is left to it."""
+        unborn = self._spare
+        if unborn is None or (unborn.process.is_waiting() and not unborn.is_ready()):
+            return None
+        self._spare = None
+        if unborn.process.is_waiting():
+            return unborn
+        unborn.drop()
+        return None
+
+    async def _ask(self, *, rehearses: bool) -> "_Unborn":
         if self.process.is_dead or self._is_closed:
             message = f"the zygote (process {self.process.pid}) is dead"
             raise ZygoteBroke(message, pid=self.process.pid)
         loop = asyncio.get_running_loop()
-        request = loop.run_in_executor(self._threads, self._fork)
+        request = loop.run_in_executor(self._threads, self._fork, rehearses)
         try:
             async with asyncio.timeout(FORK_SECONDS):
                 return await asyncio.shield(request)
@@ -145,7 +158,7 @@ class Zygote:
     async def _keep_spare(self) -> None:
         """Have one fork in hand, so that the next start does not wait for it."""
         try:
-            spare = await self._ask()
+            spare = await self._ask(rehearses=True)
         except ZygoteBroke:
             self.end()  # its death is noticed, and the next one is made
             return
@@ -193,84 +206,106 @@ class Zygote:
         self._threads.shutdown(wait=False)
         self._address.unlink(missing_ok=True)
 
-    def _fork(self) -> "_Unborn":
+    def _fork(self, rehearses: bool) -> "_Unborn":  # noqa: FBT001 - run_in_executor has no keywords
         """Do as ``multiprocess.popen_forkserver.Popen`` does; runs in a thread, may block."""
         parent_read, child_write = os.pipe()
         child_read, parent_write = os.pipe()
+        door, child_door = socket.socketpair()
         try:
             with socket.socket(socket.AF_UNIX) as client:
                 client.connect(str(self._address))
                 # In this order: what it reads, what it writes, the life line, the resource tracker
                 # (none: an end that is never written to).
-                fds = [child_read, child_write, self._alive, self._nothing]
+                fds = [child_read, child_write, self._alive, self._nothing, child_door.fileno()]
                 reduction.sendfds(client, fds)
             os.close(child_write)
             child_write = -1  # else its own end would keep the pipe of a dead zygote open
             pid = forkserver.read_signed(parent_read)
         except BaseException:
             close_fds(parent_read, parent_write)
+            door.close()
             raise
         finally:
             os.close(child_read)
+            child_door.close()
             if child_write >= 0:
                 os.close(child_write)
         process = Process(pid, _pidfd_of(pid, parent_read), sentinel=parent_read)
-        return _Unborn(process, parent_write)
+        scratch = self._address.with_name(f"{REHEARSAL_PREFIX}{pid}") if rehearses else None
+        with contextlib.suppress(BrokenPipeError), os.fdopen(parent_write, "wb") as file:
+            file.write(_entry(self._target, scratch))  # less than a pipe takes at once
+        return _Unborn(process, door, scratch)
 
 
 class _Unborn:
     """A fork that waits for its orders, and ends if it gets none."""
 
-    def __init__(self, process: Process, pipe: int) -> None:
+    def __init__(self, process: Process, door: socket.socket, scratch: Path | None) -> None:
         self.process = process
-        self._pipe = pipe
+        self._door = door
+        self._scratch = scratch
+        door.settimeout(0)
 
-    def begin(self, target: str, orders: bytes, name: str) -> None:
+    def is_ready(self) -> bool:
+        """Whether it has said that it waits for its orders."""
+        return bool(select.select([self._door], [], [], 0)[0])
+
+    def begin(self, orders: bytes) -> None:
         """Give it its orders: from here on it is a worker.
 
         Raises:
-            ZygoteBroke: It is dead, or the orders are larger than a pipe holds.
+            ZygoteBroke: It is dead, or the orders are larger than its socket holds.
         """
-        context = get_context("forkserver")
-        work = context.Process(target=enter, args=(target, orders), name=name, daemon=False)
-        buffer = io.BytesIO()
-        set_spawning_popen(self)  # else a process object refuses to be pickled; thread-local
+        packed = pack_orders(orders)
+        # A socket takes 200 KiB at once, and orders have 1 KiB beside the session's credentials.
         try:
-            reduction.dump({"name": name}, buffer)
-            reduction.dump(work, buffer)
-        finally:
-            set_spawning_popen(None)
-        # A pipe takes 64 KiB at once, and orders have 1 KiB beside the session's credentials.
-        os.set_blocking(self._pipe, False)
-        try:
-            written = os.write(self._pipe, buffer.getbuffer())
+            written = self._door.send(packed)
         except OSError as error:
             self.drop()
             message = f"process {self.process.pid} did not take its orders: {error}"
             raise ZygoteBroke(message, pid=self.process.pid) from error
-        if written < len(buffer.getbuffer()):
+        if written < len(packed):
             self.drop()
-            message = f"orders of {len(buffer.getbuffer())} bytes are too many"
+            message = f"orders of {len(orders)} bytes are too many"
             raise ZygoteBroke(message, pid=self.process.pid)
-        os.close(self._pipe)
+        self._door.close()
 
     def drop(self) -> None:
         """End it: it is not needed."""
-        os.close(self._pipe)
+        self._door.close()
         self.process.send(signal.SIGKILL)
+        if self._scratch is not None and self._scratch.exists():  # in the middle of its rehearsal
+            self.process.wait_dead(DROP_SECONDS)
+            shutil.rmtree(self._scratch, ignore_errors=True)
         self.process.release()
 
 
 def sweep(folder: Path) -> None:
-    """Remove the sockets of zygotes whose supervisors were killed; under the host's lock."""
+    """Remove what zygotes and forks left whose supervisors were killed; under the host's lock."""
     for left in folder.glob(f"{SOCKET_PREFIX}*"):
         left.unlink(missing_ok=True)
+    for left in folder.glob(f"{REHEARSAL_PREFIX}*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
-def _launch(targets: Sequence[str], listener: int, alive: int, report: int) -> Process:
+def _entry(target: str, scratch: Path | None) -> bytes:
+    """Return what a forkserver's child reads: a process, here one that enters ``target``."""
+    arguments = (target, None if scratch is None else str(scratch))
+    work = get_context("forkserver").Process(target=enter, args=arguments, daemon=False)
+    buffer = io.BytesIO()
+    set_spawning_popen(work)  # else a process object refuses to be pickled; thread-local
+    try:
+        reduction.dump({"name": work.name}, buffer)
+        reduction.dump(work, buffer)
+    finally:
+        set_spawning_popen(None)
+    return buffer.getvalue()
+
+
+def _launch(target: str, listener: int, alive: int, report: int) -> Process:
     code = (
         "from paddock.supervisor.zygote import main; "
-        f"main({listener}, {alive}, {report}, {list(targets)!r})"
+        f"main({listener}, {alive}, {report}, [{target!r}])"
     )
     environment = dict(os.environ)
     extra = [entry for entry in sys.path if entry and "site-packages" not in entry]

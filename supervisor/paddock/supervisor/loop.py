@@ -415,9 +415,7 @@ class Host:
         orders = self._orders(record, spawn, start_id)
         try:
             await self.in_registry(lambda: self.registry.enter(entry, now_us()))
-            process = await self.nursery.fork(
-                orders, f"paddock {record.session_id}", lambda: record.life.awaits(spawn.start)
-            )
+            process = await self.nursery.fork(orders, lambda: record.life.awaits(spawn.start))
         except Exception as raised:  # noqa: BLE001 - the machine waits for one answer
             error = raised if isinstance(raised, PaddockError) else Bug(f"no fork: {raised!r}")
             log.warning("not_spawned", session_id=record.session_id, error=error.message)

@@ -54,7 +54,7 @@ class Nursery:
     async def _make(self) -> Zygote:
         while True:
             try:
-                self._zygote = await Zygote.start([self._target], self._folder, self._ended)
+                self._zygote = await Zygote.start(self._target, self._folder, self._ended)
             except ZygoteBroke as error:
                 self._note("failed", "zygote", {"error": error.message})
                 if self._is_closed:
@@ -73,7 +73,7 @@ class Nursery:
             message = "the zygote is not ready; the host's log tells why"
             raise ZygoteBroke(message) from error
 
-    async def fork(self, orders: bytes, name: str, is_wanted: Callable[[], bool]) -> Process | None:
+    async def fork(self, orders: bytes, is_wanted: Callable[[], bool]) -> Process | None:
         """Return a new worker, from the next zygote where this one is gone.
 
         None if it was not wanted any more when its turn came.
@@ -84,7 +84,7 @@ class Nursery:
         for _ in range(ATTEMPTS):
             zygote = await self._wait()
             try:
-                return await zygote.fork(self._target, orders, name, is_wanted)
+                return await zygote.fork(orders, is_wanted)
             except ZygoteBroke as error:
                 log.warning("no_fork", error=error.message)
                 self._replace(zygote)

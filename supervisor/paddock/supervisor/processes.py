@@ -127,6 +127,10 @@ class Process:
         """Whether it is there still, as its pidfd tells at this moment."""
         return self._pidfd >= 0 and not select.select([self._pidfd], [], [], 0)[0]
 
+    def wait_dead(self, seconds: float) -> bool:
+        """Block until it is dead, at most so long; return whether it is."""
+        return self._pidfd < 0 or bool(select.select([self._pidfd], [], [], seconds)[0])
+
     def state(self) -> str:
         """Return the kernel's letter for what it does (``D``, ``T``, ``S``), or ``X``."""
         try:

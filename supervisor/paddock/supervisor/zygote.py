@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
+READY = b"r"
+"""What a fork says when it waits for its orders."""
 FORBIDDEN = ("duckdb", "paddock.store.projection")
 """Modules that no worker needs and every worker would pay for, or that start threads."""
 
@@ -83,8 +85,38 @@ def resolve(target: str) -> object:
     return getattr(importlib.import_module(module), name)
 
 
-def enter(target: str, orders: bytes) -> None:
-    """Run a worker: called in the fork."""
+def pack_orders(orders: bytes) -> bytes:
+    """Return orders as they are sent: their length (4 bytes), then they."""
+    return len(orders).to_bytes(4) + orders
+
+
+def _orders_from(door: socket.socket) -> bytes:
+    """Return the orders that come; leaves the process where their sender ended before that."""
+    with door.makefile("rb") as file, contextlib.suppress(ConnectionError):
+        header = file.read(4)
+        orders = file.read(int.from_bytes(header))
+        if header and len(orders) == int.from_bytes(header):
+            return orders
+    os._exit(0)
+
+
+def enter(target: str, rehearsal: str | None) -> None:
+    """Become a worker: called in the fork. Waits for its orders, and ends quietly without them.
+
+    ``rehearsal`` is a folder of its own in which a fork that is kept in hand may first live through
+    a start (``rehearse`` of the target's module, if there is one); None where one is waited for.
+    """
+    from multiprocess import forkserver
+
+    (door,) = forkserver.get_inherited_fds()
     function = resolve(target)
     assert callable(function), f"{target} was resolved before the fork"
+    rehearse = getattr(sys.modules[target.partition(":")[0]], "rehearse", None)
+    with socket.socket(fileno=door) as orders_door:
+        if rehearsal is not None:
+            if rehearse is not None:
+                rehearse(Path(rehearsal))
+            with contextlib.suppress(OSError):  # the supervisor ended meanwhile
+                orders_door.send(READY)
+        orders = _orders_from(orders_door)
     function(orders)
