@@ -5,8 +5,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from paddock.session_worker.toolbox.threads import in_thread
 from paddock.store.events import Event, Row
 from paddock.store.session import FOLD_VERSION, Session, dump, evolve, load
@@ -49,7 +47,7 @@ class Journal:
             return None
         try:
             return load(snapshot.state)
-        except ValidationError:
+        except ValueError:
             return None  # a cache: what does not fit is thrown away
 
     async def row(self, sequence: int) -> Row:

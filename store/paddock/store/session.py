@@ -8,6 +8,7 @@ equals the fold of the log at every prefix (P1), so nothing here may depend on a
 from dataclasses import dataclass, field
 from typing import Literal
 
+import msgpack
 from pydantic import JsonValue, TypeAdapter
 
 from paddock.store.events import (
@@ -39,8 +40,9 @@ from paddock.store.ids import (
     SessionId,
     ToolCallId,
 )
+from paddock.store.shelf import Shelf, packed
 
-FOLD_VERSION = 1
+FOLD_VERSION = 2
 """Raised with every change of what the fold gives, so that older snapshots are thrown away."""
 
 _NO_ANSWERS = frozenset({"command_accepted", "session_created"})
@@ -748,18 +750,33 @@ def _finish(conversation: Conversation, event: ToolCallFinished, at: int, sequen
 
 # --- the snapshot ---
 
-_ADAPTER = TypeAdapter(Session)
+_SESSION = TypeAdapter(Session)
+_MESSAGE = TypeAdapter(Message)
+_CALL = TypeAdapter(Call)
+_ON_SHELVES = {"conversation": {"messages": True, "calls": True}}
 
 
 def dump(session: Session) -> bytes:
-    """Return the folded state as JSON, for the snapshot."""
-    return _ADAPTER.dump_json(session)
+    """Return the folded state for the snapshot: JSON, its messages and calls each by itself."""
+    conversation = session.conversation
+    rest = _SESSION.dump_json(session, exclude=_ON_SHELVES)
+    shelves = [packed(_MESSAGE, conversation.messages), packed(_CALL, conversation.calls)]
+    state: bytes = msgpack.packb([rest, *shelves])
+    return state
 
 
 def load(state: bytes) -> Session:
     """Return the folded state of a snapshot made by the same ``FOLD_VERSION``.
 
     Raises:
-        pydantic.ValidationError: It is none; throw the snapshot away and fold the log.
+        ValueError: It is none; throw the snapshot away and fold the log.
     """
-    return _ADAPTER.validate_json(state)
+    try:
+        rest, messages, calls = msgpack.unpackb(state)
+    except (msgpack.UnpackException, TypeError) as error:
+        message = f"the state of a snapshot cannot be read: {error!r}"
+        raise ValueError(message) from error
+    session = _SESSION.validate_json(rest)
+    session.conversation.messages = Shelf(_MESSAGE, messages)
+    session.conversation.calls = Shelf(_CALL, calls)
+    return session
