@@ -19,8 +19,8 @@ from paddock.store import session
 from paddock.store.errors import AlreadyExists, AlreadyOwned, SessionNotFound, StoreError
 from paddock.store.events import stored_of
 from paddock.store.process import Keeper, LocalStore, open_local
-from paddock.store.projection import fold
-from paddock.store.projection.projector import BATCH_EVENTS, Flight, Projector
+from paddock.store.projection import fold, projector
+from paddock.store.projection.projector import BATCH_EVENTS, PAGE_EVENTS, Flight, Projector
 from paddock.store.projection.schema import PER_SESSION, VIEWS
 from paddock.store.projection.writing import Writer
 from paddock.store.protocol import json_rows
@@ -515,6 +515,45 @@ def test_f3_a_duckdb_file_that_cannot_be_trusted_is_made_anew_and_told(
         assert store.verify() == []
     with open_local(tmp_path) as store:  # and that is over
         assert store.status().notice is None
+
+
+def test_f3_a_rebuild_tells_how_many_events_it_has_done_of_how_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stories = [a_day(seed, turns=2 * PAGE_EVENTS // 20) for seed in range(3)]
+    for story in stories:
+        story.write(tmp_path)
+    total = sum(len(story.happened) for story in stories)
+    monkeypatch.setattr(projector, "BATCH_EVENTS", PAGE_EVENTS)
+    keeper = Keeper(tmp_path)
+    with LocalStore(keeper) as store:
+        keeper.open()
+        seen = [store.status()]
+        assert f"(0 of {total:,} events, 0 of 3 sessions)" in seen[0].word
+        assert "its file was not there" in seen[0].word
+        while keeper.state() == "rebuilding":
+            keeper.projector.step()
+            seen.append(store.status())
+        done = [status.events_rebuilt for status in seen if status.state == "rebuilding"]
+        assert done == sorted(done)
+        assert any(0 < one < total for one in done)
+        assert {one.events_to_rebuild for one in seen if one.state == "rebuilding"} == {total}
+        assert store.status().events == total
+
+
+def test_f3_the_next_answer_after_a_rebuild_tells_why_once(tmp_path: Path) -> None:
+    eventful(1).write(tmp_path)
+    with open_local(tmp_path) as store:
+        path = store.keeper.path
+    _nonsense(path)
+    with open_local(tmp_path) as store:
+        told = store.sql("SELECT count(*) FROM events").notice
+        assert told is not None
+        assert "made anew from the logs" in told
+        assert str(path) in told
+        assert store.sql("SELECT count(*) FROM events").notice is None
+        store.rebuild()
+        assert store.sql("SELECT 1").notice is None, "who asked for it knows"
 
 
 @pytest.mark.parametrize("harm", [_lost_rows, _lost_state])

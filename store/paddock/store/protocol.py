@@ -205,11 +205,21 @@ class StoreStatus(BaseModel):
     due: int
     events: int
     rebuilt: int
+    events_rebuilt: int
+    events_to_rebuild: int
     waiting_for_fold: int
     damaged: dict[str, str]
     size_bytes: int
     notice: str | None = None
     """Why it was rebuilt, or is stalled."""
+
+    @property
+    def progress(self) -> str:
+        """How far a rebuild is, in words."""
+        return (
+            f"{self.events_rebuilt:,} of {self.events_to_rebuild:,} events, "
+            f"{self.rebuilt:,} of {self.sessions:,} sessions"
+        )
 
 
 class Said(Word):

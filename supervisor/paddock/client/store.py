@@ -28,6 +28,7 @@ LOCAL_WAIT_SECONDS = 20.0
 LOOK_AGAIN_SECONDS = 0.05
 
 type Params = Sequence[Any] | Mapping[str, Any]
+type Told = Callable[[StoreStatus], None]
 
 
 class Store(Protocol):
@@ -44,8 +45,8 @@ class Store(Protocol):
     async def session(self, session_id: SessionId) -> dict[str, JsonValue]:
         """Return a session's row."""
 
-    async def rebuild(self) -> StoreStatus:
-        """Make DuckDB's file anew."""
+    async def rebuild(self, told: Told | None = None) -> StoreStatus:
+        """Make DuckDB's file anew; ``told`` hears how far it is."""
 
     async def snapshot(self, path: Path) -> int:
         """Copy DuckDB's file; return its size in bytes."""
@@ -79,8 +80,12 @@ class _Local:
         found: dict[str, JsonValue] = await self._run(self._store.session, session_id)
         return found
 
-    async def rebuild(self) -> StoreStatus:
-        status: StoreStatus = await self._run(self._store.rebuild)
+    async def rebuild(self, told: Told | None = None) -> StoreStatus:
+        work = asyncio.ensure_future(self._run(self._store.rebuild))
+        while told is not None and not work.done():
+            await asyncio.wait([work], timeout=LOOK_AGAIN_SECONDS)
+            told(self._store.keeper.status())
+        status: StoreStatus = await work
         return status
 
     async def snapshot(self, path: Path) -> int:
@@ -159,11 +164,13 @@ class Running:
                 break
         return "; ".join(missing) or None
 
-    async def rebuild(self) -> StoreStatus:
+    async def rebuild(self, told: Told | None = None) -> StoreStatus:
         """Make DuckDB's file anew, and wait until it holds what there was."""
         await self._client.rebuild()
         status = await self.status()
         while status.state == "rebuilding":
+            if told is not None:
+                told(status)
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
             status = await self.status()
         return status

@@ -64,6 +64,9 @@ PATIENCE_SECONDS = 2.0
 SWAP_SECONDS = 30.0
 """How long a rebuild waits for queries, which it cancels, to end."""
 
+ASKED_FOR = "asked for"
+"""Why a person has the file made anew: nobody need be told of that."""
+
 type Job[T] = Callable[["Keeper"], T]
 
 
@@ -101,6 +104,8 @@ class Keeper:
         self._is_stopped = threading.Event()
         self._is_stalled = False
         self._is_working = False
+        self._untold: str | None = None
+        """Why the file was made anew, until the first answer from it has told so."""
         self._erasures: queue.SimpleQueue[tuple[str, Future[None]]] = queue.SimpleQueue()
         self._jobs: queue.SimpleQueue[tuple[Job[Any], Future[Any]]] = queue.SimpleQueue()
 
@@ -233,8 +238,9 @@ class Keeper:
                 text = f"nothing new can be seen: {self.notice}"
             case "rebuilding":
                 text = (
-                    f"the projection is being rebuilt ({progress.rebuilt} of {progress.sessions} "
-                    f"sessions): {self.notice}"
+                    f"the projection is being rebuilt ({progress.events_rebuilt:,} of "
+                    f"{progress.events_to_rebuild:,} events, {progress.rebuilt:,} of "
+                    f"{progress.sessions:,} sessions): {self.notice}"
                 )
             case "catching_up":
                 text = f"catching up, {progress.due} sessions to look at"
@@ -250,11 +256,17 @@ class Keeper:
         return text
 
     def caveat(self) -> str | None:
-        """Return what a reader of a result must know about its completeness, or None."""
+        """Return what a reader of a result must know about it, or None.
+
+        That is how complete it is; and, once, that the file was made anew and why.
+        """
         progress = self.progress()
         is_whole = self.state() in {"ready", "catching_up"}
         is_whole = is_whole and not progress.damaged and not progress.waiting_for_fold
-        return None if is_whole else self.word()
+        untold, self._untold = self._untold, None
+        if not is_whole:
+            return self.word()
+        return None if untold is None else f"the projection was made anew from the logs: {untold}"
 
     def status(self) -> StoreStatus:
         """Return how it fares."""
@@ -268,6 +280,8 @@ class Keeper:
             due=progress.due,
             events=progress.events,
             rebuilt=progress.rebuilt,
+            events_rebuilt=progress.events_rebuilt,
+            events_to_rebuild=progress.events_to_rebuild,
             waiting_for_fold=progress.waiting_for_fold,
             damaged={damage.session_id: damage.what for damage in progress.damaged},
             size_bytes=0 if database is None else database.size_bytes(),
@@ -293,7 +307,7 @@ class Keeper:
         except Untrusted as error:
             self._replace(error.message)
         if self.progress().is_rebuilding and self.notice is None:
-            self.notice = "its file was not there"
+            self.notice = self._untold = "its file was not there"
         self.projector.scan()
         self.is_ready.set()
 
@@ -341,7 +355,7 @@ class Keeper:
                 return
         raise StoreError(f"{str(self.path)!r} is damaged again and again; check the disk")
 
-    def rebuild(self, why: str = "asked for") -> None:
+    def rebuild(self, why: str = ASKED_FOR) -> None:
         """Throw the file away and begin a new one. Queries that run are ended."""
         with self._swapping():
             self._replace(why)
@@ -472,6 +486,7 @@ class Keeper:
     def _replace(self, why: str) -> None:
         move_aside(self.path)
         self.notice = why.strip().splitlines()[0]
+        self._untold = None if why == ASKED_FOR else self.notice
         self._open(is_rebuild=True)
 
     @contextmanager

@@ -34,6 +34,9 @@ class Progress:
     is_rebuilding: bool = False
     rebuilt: int = 0
     """Sessions that are whole again, of ``sessions``, while ``is_rebuilding``."""
+    events_rebuilt: int = 0
+    """Events that can be asked for again, of ``events_to_rebuild``, while ``is_rebuilding``."""
+    events_to_rebuild: int = 0
 
 
 @dataclass(slots=True)

@@ -106,6 +106,7 @@ class Projector:
         self._is_rebuilding = is_rebuild
         self._left_to_rebuild: set[str] = set()
         self._to_rebuild = 0
+        self._events_to_rebuild = 0
         self._is_closed = False
         self._load()
 
@@ -171,8 +172,10 @@ class Projector:
         """Return how far it is."""
         with self._lock:
             sessions = len(self._applied) - (HOST in self._applied)
+            events = 0
             if self._is_rebuilding:
                 sessions = max(sessions, self._to_rebuild)
+                events = sum(one.sequence for s, one in self._applied.items() if s != HOST)
             return Progress(
                 sessions=sessions,
                 due=len(self._due),
@@ -181,6 +184,8 @@ class Projector:
                 damaged=tuple(self._damaged.values()),
                 is_rebuilding=self._is_rebuilding,
                 rebuilt=sessions - len(self._left_to_rebuild),
+                events_rebuilt=events,
+                events_to_rebuild=max(events, self._events_to_rebuild),
             )
 
     # --- on the one thread that writes ---
@@ -198,12 +203,14 @@ class Projector:
             self.erase(gone)
         stamps = self._stamps
         changed = [s for s in found if s in self._damaged or self._logs.stamp(s) != stamps.get(s)]
+        lengths = [self._logs.length(s) for s in found if s != HOST] if self._is_rebuilding else []
         with self._changed:
             for session_id in changed:
                 self._due.add(session_id, told=False)
             if self._is_rebuilding:
                 self._left_to_rebuild = {s for s in found if s not in self._checked and s != HOST}
                 self._to_rebuild = len(found) - (HOST in found)
+                self._events_to_rebuild = sum(lengths)
         return len(changed)
 
     def save_stamps(self) -> None:
@@ -239,10 +246,7 @@ class Projector:
                     self._due.add(session_id, told=False)
         if flight.touched:
             self._send(flight)
-        with self._changed:
-            if self._is_rebuilding and not (self._left_to_rebuild or self._due or self._flight):
-                self._is_rebuilding = False
-            self._changed.notify_all()
+        self._end_rebuild()
         return flight.events
 
     def catch_up(self, session_id: str | None = None, *, seconds: float = 3_600.0) -> int:
@@ -257,6 +261,7 @@ class Projector:
                     break
             total += self.step()
         self._land()
+        self._end_rebuild()
         return total
 
     def erase(self, session_ids: Iterable[str]) -> None:
@@ -299,6 +304,13 @@ class Projector:
             self._connection.close()
 
     # --- inside ---
+
+    def _end_rebuild(self) -> None:
+        """See whether all that there was when a rebuild began is there again, and landed."""
+        with self._changed:
+            if self._is_rebuilding and not (self._left_to_rebuild or self._due or self._flight):
+                self._is_rebuilding = False
+            self._changed.notify_all()
 
     def _load(self) -> None:
         connection = self._connection

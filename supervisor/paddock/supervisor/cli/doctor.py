@@ -1,5 +1,6 @@
 """``paddock doctor``: whether this machine is fit for a host, and what it cannot do."""
 
+import asyncio
 import ctypes
 import errno
 import os
@@ -13,12 +14,16 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from paddock.client.places import Places, announced, places_of
+from paddock.store.errors import PaddockError
 from paddock.supervisor.cli import exit_codes
 from paddock.supervisor.cli.printing import print_json, say, size
 from paddock.supervisor.cli.sessions import AsJson
+
+if TYPE_CHECKING:
+    from paddock.store.protocol import StoreStatus
 
 type Verdict = Literal["ok", "note", "bad"]
 
@@ -28,6 +33,7 @@ ENOUGH_FILES = 4096
 ENOUGH_PROCESSES = 2048
 ENOUGH_BYTES = 2_000_000_000
 SOCKET_PATH_LIMIT = 107
+STORE_SECONDS = 5.0
 LANDLOCK_CREATE_RULESET = 444
 LANDLOCK_CREATE_RULESET_VERSION = 1
 NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "ceph", "lustre"}
@@ -71,6 +77,7 @@ def examine(places: Places) -> Iterator[Finding]:
     yield from _kernel()
     yield _socket(places.runtime)
     yield _host(places)
+    yield from _store(places)
 
 
 def _versions() -> Iterator[Finding]:
@@ -247,3 +254,35 @@ def _host(places: Places) -> Finding:
         advice = "it was killed; the next `paddock up` finishes what it left"
         return Finding("host", "note", f"pid {found.pid} is gone", advice)
     return Finding("host", "ok", f"runs, pid {found.pid}, epoch {found.epoch}")
+
+
+def _store(places: Places) -> Iterator[Finding]:
+    """Ask a running host's store how it fares; where no host runs, there is nothing to ask."""
+    from paddock.client import connect
+    from paddock.supervisor.cli.common import run_async
+
+    found = announced(places)
+    if found is None or not found.is_live():
+        return
+
+    async def ask() -> "StoreStatus":
+        async with await connect(start=False, name="cli") as host, asyncio.timeout(STORE_SECONDS):
+            return await (await host.store()).status()
+
+    try:
+        status = run_async(ask())
+    except (PaddockError, TimeoutError):
+        advice = "the host starts one that ended; sessions go on without it"
+        yield Finding("store", "note", "does not answer", advice)
+        return
+    if status.damaged:
+        advice = "`paddock store verify` names file and event; the other sessions go on"
+        yield Finding("store", "bad", status.word, advice)
+    elif status.state == "stalled":
+        advice = "make room, or give the right to write: it goes on by itself; so do sessions"
+        yield Finding("store", "bad", status.word, advice)
+    elif status.notice is not None:
+        advice = f"made anew from the logs: {status.notice}"
+        yield Finding("store", "note", status.word, advice)
+    else:
+        yield Finding("store", "ok", status.word)

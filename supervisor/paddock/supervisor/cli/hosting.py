@@ -180,7 +180,10 @@ async def _store_of(host: "Host") -> dict[str, Any]:
             found = await (await host.store()).status()
     except TimeoutError:
         return {"store": "does not answer; the host starts one that ended", "store_notice": None}
-    return {"store": found.word, "store_notice": found.notice}
+    told: dict[str, Any] = {"store": found.word, "store_notice": found.notice}
+    if found.state == "rebuilding":
+        told["store_rebuilt"] = found.progress
+    return told
 
 
 def ps(*, as_json: AsJson = False) -> int:

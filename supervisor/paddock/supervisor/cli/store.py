@@ -1,5 +1,6 @@
 """``paddock store``: check what is stored, and make again what can be made again."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,12 +8,15 @@ import typer
 
 from paddock.supervisor.cli import exit_codes
 from paddock.supervisor.cli.common import BadArgument, run_async
-from paddock.supervisor.cli.printing import one_line, print_json, say, size
+from paddock.supervisor.cli.printing import hint, one_line, print_json, say, size
 from paddock.supervisor.cli.sessions import AsJson
 from paddock.supervisor.cli.source import reading
 
 if TYPE_CHECKING:
+    from paddock.store.protocol import StoreStatus
     from paddock.store.session_file import Report
+
+TELL_SECONDS = 2.0
 
 store = typer.Typer(
     add_completion=False,
@@ -81,13 +85,22 @@ def _verified(session_id: Any, folder: Any, verify_file: Any) -> dict[str, Any]:
 def rebuild() -> int:
     """Make the DuckDB file anew from the sessions' files, while these go on.
 
+    How far it is stands on stderr, a line every two seconds.
+
     Examples:
       paddock store rebuild
     """
+    last = time.monotonic()
+
+    def told(status: "StoreStatus") -> None:
+        nonlocal last
+        if time.monotonic() - last >= TELL_SECONDS:
+            last = time.monotonic()
+            hint(f"rebuilding: {status.progress}")
 
     async def work() -> int:
         async with reading() as found:
-            status = await found.rebuild()
+            status = await found.rebuild(told)
         say(f"{status.word}: {status.events} events of {status.sessions} sessions")
         return exit_codes.DONE
 
