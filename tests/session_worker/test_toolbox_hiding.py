@@ -42,10 +42,10 @@ import asyncio, sys
 from dataclasses import replace
 from pathlib import Path
 from tests.session_worker.toolbench import call, room
-from paddock.session_worker.tools import builtin_tools
+from paddock.session_worker.tools import Confines, builtin_tools
 where = room(Path(sys.argv[1]), sys.argv[2])
 if sys.argv[4]:
-    where = replace(where, group=Path(sys.argv[4], sys.argv[2]))
+    where = replace(where, confines=Confines(group=f"{sys.argv[4]}/{sys.argv[2]}"))
 asyncio.run(call(builtin_tools()["bash"], where, command=sys.argv[3] + "; sleep 1000"))
 """
 

@@ -37,7 +37,7 @@ from paddock.session_worker.link import HostAddress, Link
 from paddock.session_worker.loop import SessionLoop, mint, now_us
 from paddock.session_worker.protocol import StartOrders
 from paddock.session_worker.stimuli import Stimulus, Unwanted
-from paddock.session_worker.tools import Limits, Room, Tool, Warm, builtin_tools
+from paddock.session_worker.tools import Confines, Limits, Room, Tool, Warm, builtin_tools
 from paddock.session_worker.world import World, spool_folder, toolkit_of
 from paddock.store.errors import AlreadyOwned, Damaged, PaddockError, StoreError
 from paddock.store.events import Event, SessionConfig, SessionCreated, WorkerStarted
@@ -172,10 +172,15 @@ def _run(orders: StartOrders, *first: Stimulus) -> int:
         owner=owner,
         scratch=spool_folder(data, orders.session_id),
         jail=config.jail,
-        group=None if orders.group is None else Path(orders.group, owner),
+        confines=_confines(orders.confines, owner),
     )
     reason = asyncio.run(_live(orders, journal, session, generation, room, agent, first))
     return 0 if reason else 70
+
+
+def _confines(of_host: Confines, owner: str) -> Confines:
+    group = None if of_host.group is None else f"{of_host.group}/{owner}"
+    return replace(of_host, group=group)
 
 
 async def _live(

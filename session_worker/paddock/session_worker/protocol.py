@@ -19,6 +19,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from paddock.session_worker.toolbox.contract import Confines
 from paddock.session_worker.wire import Vocabulary, Word
 from paddock.store.events import Scope, UserPart
 from paddock.store.ids import ApprovalId, CommandId, MessageId, OperationId, SessionId, ToolCallId
@@ -360,6 +361,6 @@ class StartOrders(BaseModel):
     """Between two beats of a worker at rest; well below what counts as a hang."""
     owner_wait_seconds: float = 5.0
     memory_limit_bytes: int | None = None
-    group: str | None = None
-    """The host's control group for tools; None where there is none."""
+    confines: Confines = Confines()
+    """What keeps its tools in; ``group`` is the one of the host, above those of generations."""
     config: dict[str, JsonValue] = Field(default_factory=dict)

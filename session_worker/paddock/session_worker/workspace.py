@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,12 @@ class BadPath(Exception):
     """A path cannot be used; the message says why. The asker's fault."""
 
     code = "bad_path"
+
+
+class ClosedFolder(BadPath):
+    """A path leads into a folder that is closed to tools, by its name or through a link."""
+
+    code = "closed_folder"
 
 
 class OutsideWorkspace(BadPath):
@@ -32,15 +38,24 @@ class WorkspaceFacts:
     commit: str | None
 
 
-def resolve(path: str, workspace: Path, *, jail: bool = False, home: str | None = None) -> Path:
+def resolve(
+    path: str,
+    workspace: Path,
+    *,
+    jail: bool = False,
+    home: str | None = None,
+    closed: Collection[str] = (),
+) -> Path:
     """Return the absolute path that ``path`` means in the workspace, symbolic links followed.
 
     Relative paths start at the workspace; a leading ``~/`` is ``home`` where that is given. The
-    file need not exist. The answer holds for the moment: who can write to the workspace can swap a
-    link afterwards, so the jail guards against mistakes, not against another process.
+    file need not exist. No path means anything in a ``closed`` folder, but what lies in a workspace
+    that is itself in there. The answer holds for the moment: who can write to the workspace can
+    swap a link afterwards, so this guards against mistakes, not against another process.
 
     Raises:
         BadPath: The path is empty, or no path at all.
+        ClosedFolder: It leads into one.
         OutsideWorkspace: ``jail`` is set and it leads out.
     """
     if not path or "\0" in path:
@@ -52,9 +67,17 @@ def resolve(path: str, workspace: Path, *, jail: bool = False, home: str | None 
         root = Path(os.path.realpath(workspace))
     except (OSError, ValueError) as error:
         raise BadPath(f"{path!r} is not a path: {error}") from error
+    if any(_is_closed(real, root, folder) for folder in closed):
+        raise ClosedFolder(f"{path!r} is the host's own, and closed to tools")
     if jail and not real.is_relative_to(root):
         raise OutsideWorkspace(f"{path!r} is outside the workspace {str(root)!r}")
     return real
+
+
+def _is_closed(real: Path, root: Path, folder: str) -> bool:
+    if not real.is_relative_to(folder):
+        return False
+    return not (root.is_relative_to(folder) and real.is_relative_to(root))
 
 
 def shown(path: Path, workspace: Path) -> str:

@@ -466,7 +466,7 @@ class Asks:
             "store_pid": None if host.store.process is None else host.store.process.pid,
             "store_restarts": host.store.restarts,
             "zygote_pid": host.nursery.pid,
-            "cgroup": None if host.setting.group is None else str(host.setting.group),
+            **host.setting.confinement.told(),
             "clients": self.count_clients(),
             "bad_messages": counters.bad + self.counters.bad,
             "strangers": counters.strangers + self.counters.strangers,

@@ -40,6 +40,8 @@ class Settings(BaseModel):
     memory_limit_mb: Annotated[int, Field(ge=1)] | None = None
     cgroups: Literal["auto", "off"] = "auto"
     """Whether tools are put into control groups where the machine gives them."""
+    sandbox: Literal["auto", "require", "off"] = "auto"
+    """Whether the kernel keeps tools out of the host's folders: where it can, or run none."""
 
 
 LEAVE_AFTER_SECONDS = 600.0

@@ -146,6 +146,7 @@ class Host:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGCHLD, self.reap)
         self.nursery.open()
+        self.spawn_task(self.on_disk(lambda: self.setting.confinement.walls))
         self.store.start()
 
     def spawn_task(self, work: Awaitable[Any]) -> asyncio.Task[Any]:
@@ -446,7 +447,7 @@ class Host:
             orphan_grace_seconds=self.settings.orphan_grace_seconds,
             beat_seconds=min(BEAT_SECONDS, self.settings.hang_after_seconds / BEATS_A_HANG),
             memory_limit_bytes=record.life.memory_limit_bytes,
-            group=None if self.setting.group is None else str(self.setting.group),
+            confines=self.setting.confinement.confines(),
         )
         packed: bytes = msgpack.packb(orders.model_dump(), unicode_errors="surrogatepass")
         return packed
@@ -492,7 +493,7 @@ class Host:
             memory_limit_bytes=record.life.memory_limit_bytes,
             now_us=now_us,
             chance=random(),  # noqa: S311 - jitter
-            group=self.setting.group,
+            group=self.setting.confinement.group,
         )
         try:
             outcome = await self.on_disk(lambda: burial.bury(rites))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from paddock.store.ids import CommandId, SessionId
 from paddock.supervisor.config import Settings
+from paddock.supervisor.confinement import Confinement
 from paddock.supervisor.feed import Feed
 from paddock.supervisor.life import Life
 from paddock.supervisor.processes import Process, Status
@@ -60,5 +61,5 @@ class Setting:
     epoch: int
     worker: str
     paddock_version: str
-    group: Path | None = None
-    """The control group of this host's tools; None where groups are not to be had, or off."""
+    confinement: Confinement = field(default_factory=Confinement)
+    """What keeps its tools in."""

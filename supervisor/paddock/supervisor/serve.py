@@ -25,7 +25,7 @@ from paddock.store.session_file.lock import boot_id
 from paddock.supervisor import births
 from paddock.supervisor.clients import Clients
 from paddock.supervisor.config import Configuration, Settings
-from paddock.supervisor.confinement import end_what_was_left, group_of_host
+from paddock.supervisor.confinement import confine, end_what_was_left
 from paddock.supervisor.home import (
     HostFile,
     Secret,
@@ -80,7 +80,7 @@ class Service:
             epoch.number,
             worker,
             __version__,
-            group_of_host(configuration, secret),
+            confine(configuration, secret),
         )
         self._host = Host(setting, registry, secret, _store_command())
         self._clients = Clients(self._host, self._go)
@@ -112,8 +112,8 @@ class Service:
         self._registry.close()
         for name in ("workers.sock", "clients.sock"):
             (folders.runtime / name).unlink(missing_ok=True)
-        if self._host.setting.group is not None:
-            cgroups.remove(self._host.setting.group)
+        if self._host.setting.confinement.group is not None:
+            cgroups.remove(self._host.setting.confinement.group)
 
     def _go(self, reason: str, keeps_workers: bool, deadline_seconds: float) -> None:  # noqa: FBT001
         if not self._end.done():
@@ -162,7 +162,7 @@ class Service:
 
     async def _end_tools_left(self) -> None:
         """End what runs in control groups of generations whose worker is gone."""
-        host, group = self._host, self._host.setting.group
+        host, group = self._host, self._host.setting.confinement.group
         if group is None:
             return
 

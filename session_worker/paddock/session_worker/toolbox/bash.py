@@ -4,9 +4,10 @@ import os
 import secrets
 import shutil
 import signal
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Annotated, BinaryIO
 
 from pydantic import Field
 
@@ -81,26 +82,24 @@ class Bash:
         """Run the command to its end; a child that outlives the shell is ended with it."""
         assert isinstance(plan.work, tuple)
         command, seconds = plan.work
-        script = room.scratch / f"{plan.call}.sh"
         environment = child_environment(room, plan.call)
         try:
-            arguments = _shell(command, environment, script)
-            ended = await keep(
-                Command(
-                    arguments=arguments,
-                    folder=room.workspace,
-                    environment=environment,
-                    spool=room.scratch / f"{plan.call}.out",
-                    seconds=seconds,
-                    limits=self._limits,
-                    group=room.group,
-                ),
-                progress,
-            )
+            with _shell(command, environment) as (arguments, descriptors):
+                ended = await keep(
+                    Command(
+                        arguments=arguments,
+                        folder=room.workspace,
+                        environment=environment,
+                        spool=room.scratch / f"{plan.call}.out",
+                        seconds=seconds,
+                        limits=self._limits,
+                        pass_fds=descriptors,
+                        room=room,
+                    ),
+                    progress,
+                )
         except (OSError, UnicodeEncodeError) as error:
             return not_started(error)
-        finally:
-            script.unlink(missing_ok=True)
         return outcome(ended, seconds)
 
     def happened(self, intent: Mapping[str, object], room: Room) -> bool | None:  # noqa: ARG002
@@ -133,6 +132,9 @@ def outcome(ended: Ended, seconds: float) -> ToolOutcome:
         case ["limit", name]:
             said = f"Ended: over its limit of {name}"
             return _outcome(ended, "limit_exceeded", ended.exit_code, name, said)
+        case ["refused"]:
+            said = f"Not run: this session's tools need a sandbox ({ended.refusal})"
+            return _outcome(ended, "error", None, "no_sandbox", said)
         case _:
             said = "Lost: the process that watched over the command was killed"
             return _outcome(ended, "error", None, "lost", said)
@@ -165,13 +167,28 @@ def _outcome(
     )
 
 
-def _shell(command: str, environment: Mapping[str, str], script: Path) -> list[str]:
-    """Return the arguments that run the command; a long one is written to a script first."""
+@contextmanager
+def _shell(
+    command: str, environment: Mapping[str, str]
+) -> Iterator[tuple[list[str], tuple[int, ...]]]:
+    """Give the arguments that run the command, and what the shell must have open for it.
+
+    A long one is a script in memory: one in the scratch folder is closed to the command itself.
+    """
     bash = shutil.which("bash", path=environment.get("PATH", os.defpath))
     shell = bash or "/bin/sh"
     text = command.encode()
     if len(text) <= LONGEST_ARGUMENT_BYTES:
-        return [shell, "-c", command]
-    with os.fdopen(os.open(script, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(text)
-    return [shell, str(script)]
+        yield [shell, "-c", command], ()
+        return
+    with _memory() as script:
+        script.write(text)
+        script.flush()
+        script.seek(0)
+        yield [shell, f"/dev/fd/{script.fileno()}"], (script.fileno(),)
+
+
+def _memory() -> BinaryIO:
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("command"), "w+b")
+    return tempfile.TemporaryFile()

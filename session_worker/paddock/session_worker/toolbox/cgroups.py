@@ -92,6 +92,11 @@ def _try_out(group: Path) -> str | None:
     return None if _wait_empty(group, PROBE_SECONDS) else "a group stays populated"
 
 
+def mount_of(group: Path) -> Path | None:
+    """Return where the hierarchy of a group is mounted."""
+    return next((mount for mount in _mounts() if group.is_relative_to(mount)), None)
+
+
 def make(group: Path) -> bool:
     """Make a group and those above it; return whether it is there."""
     try:

@@ -31,7 +31,10 @@ HEADER_BYTES = 5
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to run: ``arguments`` in ``folder`` with nothing but ``environment``."""
+    """What to run: ``arguments`` in ``folder`` with nothing but ``environment``.
+
+    What keeps it in is the room's.
+    """
 
     arguments: Sequence[str]
     folder: Path
@@ -39,9 +42,8 @@ class Command:
     spool: Path
     seconds: float
     limits: Limits
+    room: Room
     pass_fds: tuple[int, ...] = ()
-    group: Path | None = None
-    """The control group of the session's generation; the call gets one of its own in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,9 @@ class Ended:
     """How a command ended and what it wrote.
 
     ``verdict`` is ``exited`` (by itself), ``timed_out``, ``limit:output``, ``limit:processes``,
-    ``limit:memory``, ``limit:cpu`` or ``lost`` (its keeper was killed). ``exit_code`` is negative
-    for a signal and None when unknown. ``left`` counts processes that the kernel would not let die.
+    ``limit:memory``, ``limit:cpu``, ``lost`` (its keeper was killed) or ``refused`` (there is no
+    sandbox, and one is required; ``refusal`` says why). ``exit_code`` is negative for a signal and
+    None when unknown. ``left`` counts processes that the kernel would not let die.
     """
 
     verdict: str
@@ -62,6 +65,7 @@ class Ended:
     processes: int = 0
     memory_bytes: int = 0
     cpu_seconds: float = 0.0
+    refusal: str = ""
 
 
 type Start = Callable[[Command, Sequence[str]], Awaitable[Keeping | None]]
@@ -216,6 +220,7 @@ class _Kept:
             processes=int(report.get("processes", "0")),
             memory_bytes=int(report.get("memory", "0")),
             cpu_seconds=float(report.get("cpu", "0")),
+            refusal=report.get("refusal", ""),
         )
 
     def _note(self) -> str:
@@ -280,15 +285,16 @@ class _Kept:
 
 def _make_group(command: Command) -> Path | None:
     """Make the call's control group; None where there are none, and where it cannot be made."""
-    if command.group is None:
+    if command.room.confines.group is None:
         return None
-    group = command.group / command.environment[processes.CALL_VARIABLE]
+    group = Path(command.room.confines.group) / command.environment[processes.CALL_VARIABLE]
     return group if cgroups.make(group) else None
 
 
 def _options(command: Command, group: Path | None) -> list[str]:
     limits = command.limits
     environment = command.environment
+    confines = command.room.confines
     soft, hard = marks.mark_of(
         environment[processes.OWNER_VARIABLE], environment[processes.CALL_VARIABLE]
     )
@@ -304,5 +310,10 @@ def _options(command: Command, group: Path | None) -> list[str]:
         "pass": ",".join(map(str, command.pass_fds)),
         "group": group or "",
         "mark": f"{soft}:{hard}",
+        "sandbox": confines.sandbox,
+        "workspace": os.path.realpath(command.room.workspace),
+        "unwritable": (group and cgroups.mount_of(group)) or "",
+        "without": ",".join(confines.without),
+        **{f"closed.{number}": folder for number, folder in enumerate(confines.closed)},
     }
     return [f"{key}={value}" for key, value in options.items()]

@@ -9,6 +9,7 @@ type Effects = Literal["none", "idempotent", "write"]
 type Approval = Literal["allow", "ask"]
 type Outcome = Literal["ok", "error", "cancelled", "timed_out", "limit_exceeded"]
 type Change = Literal["created", "modified", "deleted"]
+type Sandbox = Literal["auto", "require", "off"]
 type Progress = Callable[[str], None]
 
 MIB = 1024 * 1024
@@ -57,14 +58,30 @@ class ToolSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Confines:
+    """What keeps a session's tools in.
+
+    ``group`` is the control group of the generation's tools, made with the first of them; None
+    where groups are not to be had. ``closed`` are folders (without links in their paths) that no
+    tool may use unless its workspace lies in them. ``sandbox`` says whether the kernel is to keep
+    child processes out of them: ``auto`` where it can, ``require`` or run none. ``without`` names
+    walls of the sandbox that this machine does not give.
+    """
+
+    group: str | None = None
+    sandbox: Sandbox = "off"
+    closed: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Room:
     """Where a call runs.
 
     ``environment`` is the complete environment of its child processes. ``owner`` is
     ``<session id>.<generation>`` and stands in each child as PADDOCK_OWNER. ``scratch`` is a folder
     of mode 0700 for spooled output. With ``jail`` the file tools refuse paths that lead out of the
-    workspace; what a shell command touches is not jailed by it. ``group`` is the control group of
-    the generation's tools, made with the first of them; None where groups are not to be had.
+    workspace; what a shell command touches is not jailed by it.
     """
 
     workspace: Path
@@ -72,7 +89,7 @@ class Room:
     owner: str
     scratch: Path
     jail: bool = False
-    group: Path | None = None
+    confines: Confines = Confines()
 
 
 @dataclass(frozen=True, slots=True)

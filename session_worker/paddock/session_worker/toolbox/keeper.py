@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     type Command = list[str] | Callable[[], None]
+if TYPE_CHECKING or __package__:
+    from paddock.session_worker.toolbox import sandbox
+else:
+    import sandbox  # beside this file, which is all that this process can import from
 
 TICK_SECONDS = 0.05  # how late a limit is noticed; 20 looks a second cost 0.1 % of a processor
 DRAIN_SECONDS = 0.25  # for what outlives the shell for a moment: `> >(tee log)`, a last line
@@ -59,6 +63,11 @@ class Options:
         self.spool_path = given["spool"]
         self.pass_fds = [int(number) for number in given["pass"].split(",") if number]
         self.group = given["group"]
+        self.sandbox = given["sandbox"]
+        self.closed = [given[key] for key in given if key.startswith("closed.")]
+        self.unwritable = [given["unwritable"]] if given["unwritable"] else []
+        self.without = given["without"].split(",")
+        self.workspace = given["workspace"]
         self.mark = tuple(int(number) for number in given["mark"].split(":"))
 
 
@@ -168,9 +177,12 @@ class Keeper:
         for ignored in (signal.SIGINT, signal.SIGHUP):
             signal.signal(ignored, signal.SIG_IGN)
         self._pipe, write_end = os.pipe()
-        private = [self._wake, wake_write, self._pipe, write_end]
+        self._walls, walls_end = os.pipe()
+        os.set_blocking(self._walls, False)
+        private = [self._wake, wake_write, self._pipe, write_end, self._walls, walls_end]
         self._command_pid = _start(command, options, write_end, private)
         os.close(write_end)
+        os.close(walls_end)
         os.set_blocking(self._pipe, False)
         self._poll = select.poll()
         for descriptor in (0, self._wake, self._pipe):
@@ -300,6 +312,13 @@ class Keeper:
             if pid == self._command_pid:
                 self._exit_status = status
 
+    def _refusal(self) -> str:
+        """Return why the command was not run, if it was not, as the one who was to run it said."""
+        try:
+            return os.read(self._walls, READ_BYTES).decode("utf-8", "replace")
+        except BlockingIOError:  # the kernel holds a process that holds the pipe
+            return ""
+
     def _report(self, left: int) -> None:
         os.set_blocking(1, True)
         head, tail = self._output.parts()
@@ -308,8 +327,10 @@ class Keeper:
                 _frame(letter, data)
         status = self._exit_status
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        refusal = self._refusal()
         facts = {
-            "verdict": self._verdict or "exited",
+            "verdict": self._verdict or ("refused" if refusal else "exited"),
+            "refusal": refusal.replace("\n", " "),
             "exit": "" if status is None else str(os.waitstatus_to_exitcode(status)),
             "total": str(self._output.total),
             "spool_error": self._output.spool_error.replace("\n", " "),
@@ -334,6 +355,7 @@ def _start(command: "Command", options: Options, output: int, private: list[int]
         os.setsid()
         os.environ.pop("PADDOCK_KEEPER", None)  # who bears it is left to tidy up when others go
         _prepare_child(options, output)
+        _confine(options, private[-1])
         if callable(command):
             signal.set_wakeup_fd(-1)
             for descriptor in private:
@@ -377,6 +399,26 @@ def _prepare_child(options: Options, output: int) -> None:
 
 
 _CHANGED = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD)
+
+
+def _confine(options: Options, walls: int) -> None:
+    """Go behind the walls of the sandbox; without any, go on only if none was required."""
+    if options.sandbox == "off":
+        return
+    here = os.getcwd()  # noqa: PTH109 - pathlib is slow to import
+    try:
+        sandbox.enter(
+            options.closed,
+            options.workspace,
+            unwritable=options.unwritable,
+            without=options.without,
+        )
+    except sandbox.NoSandbox as none:
+        if options.sandbox == "require" or isinstance(none, sandbox.Broken):
+            os.write(walls, str(none).encode())
+            os._exit(REFUSED_TO_START)
+        return
+    os.chdir(here)  # a workspace in a closed folder is mounted anew
 
 
 def _lower(which: int, value: int) -> None:

@@ -114,7 +114,7 @@ class PythonFunction:
             seconds=self._limits.seconds,
             limits=self._limits,
             pass_fds=descriptors,
-            group=room.group,
+            room=room,
         )
 
     def _succeeded(self, value: object, ended: Ended, spool: Path) -> ToolOutcome:

@@ -116,6 +116,7 @@ class _Reading:
                 self._room.workspace,
                 jail=self._room.jail,
                 home=self._room.environment.get("HOME"),
+                closed=self._room.confines.closed,
             )
             with os.fdopen(open_regular(path), "rb") as file:
                 return self._raw(file) if self._asked.raw else self._numbered(file)

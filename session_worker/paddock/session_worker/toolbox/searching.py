@@ -149,6 +149,7 @@ class _Search:
                         seconds=self._limits.seconds,
                         limits=self._limits,
                         pass_fds=(question.fileno(),),
+                        room=room,
                     ),
                     progress,
                 )
@@ -164,7 +165,8 @@ class _Search:
 
     def _question(self, asked: _Asked, room: Room) -> tuple[str, dict[str, object]]:
         home = room.environment.get("HOME")
-        path = resolve(asked.path or ".", room.workspace, jail=room.jail, home=home)
+        closed = room.confines.closed
+        path = resolve(asked.path or ".", room.workspace, jail=room.jail, home=home, closed=closed)
         return str(path), asked.model_dump(exclude={"path"})
 
 

@@ -97,7 +97,7 @@ class Warm:
                 "functions": self._functions,
                 "idle_seconds": self._idle_seconds,
                 "mark": template.mark,
-                "group": str(command.group or ""),
+                "group": command.room.confines.group or "",
             }
             is_ready = await template.is_ready(json.dumps(orders).encode(), command)
         except BaseException:

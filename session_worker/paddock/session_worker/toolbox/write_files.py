@@ -262,7 +262,8 @@ Make several replacements in one file, each on the result of the one before; all
 
 def _resolve(path: str, room: Room) -> Path:
     home = room.environment.get("HOME")
-    return resolve(path, room.workspace, jail=room.jail, home=home)
+    closed = room.confines.closed
+    return resolve(path, room.workspace, jail=room.jail, home=home, closed=closed)
 
 
 def _write(writing: _Writing, room: Room) -> None:

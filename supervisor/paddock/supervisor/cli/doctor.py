@@ -1,8 +1,6 @@
 """``paddock doctor``: whether this machine is fit for a host, and what it cannot do."""
 
 import asyncio
-import ctypes
-import errno
 import os
 import platform
 import resource
@@ -17,10 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from paddock.client.places import Places, announced, places_of
+from paddock.session_worker.toolbox import cgroups
+from paddock.session_worker.toolbox.sandbox import landlock_version
 from paddock.store.errors import PaddockError
 from paddock.supervisor.cli import exit_codes
 from paddock.supervisor.cli.printing import print_json, say, size
 from paddock.supervisor.cli.sessions import AsJson
+from paddock.supervisor.confinement import Trial
+from paddock.supervisor.processes import become_subreaper
 
 if TYPE_CHECKING:
     from paddock.store.protocol import StoreStatus
@@ -34,8 +36,6 @@ ENOUGH_PROCESSES = 2048
 ENOUGH_BYTES = 2_000_000_000
 SOCKET_PATH_LIMIT = 107
 STORE_SECONDS = 5.0
-LANDLOCK_CREATE_RULESET = 444
-LANDLOCK_CREATE_RULESET_VERSION = 1
 NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "ceph", "lustre"}
 
 
@@ -191,13 +191,38 @@ def _kernel() -> Iterator[Finding]:
         None if has_pidfd else "deaths of adopted workers are proven by their lock alone",
     )
     yield _cgroup()
-    landlock = _landlock_version()
+    yield _subreaper()
+    landlock = landlock_version()
     yield Finding(
         "landlock",
         "ok" if landlock else "note",
         f"version {landlock}" if landlock else "no",
-        None if landlock else "tools cannot be kept out of other folders by the kernel",
+        None if landlock else "tools are kept out of other folders by namespaces alone, if at all",
     )
+    yield _sandbox()
+
+
+def _subreaper() -> Finding:
+    if become_subreaper():
+        return Finding("subreaper", "ok", "yes: orphans of tools and workers are inherited")
+    return Finding(
+        "subreaper", "note", "no", "what a dead zygote forked is seen by its pidfd alone"
+    )
+
+
+def _sandbox() -> Finding:
+    """Try the sandbox out, as a host does at its start."""
+    walls = Trial().walls()
+    if walls.is_veiled:
+        return Finding("sandbox", "ok", f"{walls.told('auto')}: tools do not see this home")
+    if walls.names:
+        advice = (
+            "it cannot hide folders (that takes root or user namespaces): tools can make no new "
+            "names on the way to this home (in ~, ~/.local/share) and can list the names in it"
+        )
+        return Finding("sandbox", "ok", walls.told("auto"), advice)
+    advice = 'run agents that you do not trust in a container, or set sandbox = "require"'
+    return Finding("sandbox", "note", walls.told("auto"), advice)
 
 
 def _opens_pidfd() -> bool:
@@ -210,8 +235,6 @@ def _opens_pidfd() -> bool:
 
 def _cgroup() -> Finding:
     """Try control groups out: a group is made, a process put into it and ended with it."""
-    from paddock.session_worker.toolbox import cgroups
-
     troubles = []
     for base in cgroups.bases():
         folder = base / cgroups.name_of(f"doctor.{os.getpid()}")
@@ -225,17 +248,6 @@ def _cgroup() -> Finding:
         "user service (Delegate=yes), in a container, with a writable /sys/fs/cgroup"
     )
     return Finding("cgroup v2", "note", "; ".join(troubles) or "no cgroup v2 is mounted", advice)
-
-
-def _landlock_version() -> int:
-    if sys.platform != "linux":
-        return 0
-    libc = ctypes.CDLL(None, use_errno=True)
-    found = libc.syscall(LANDLOCK_CREATE_RULESET, None, 0, LANDLOCK_CREATE_RULESET_VERSION)
-    if found < 0:
-        assert ctypes.get_errno() in (errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EINVAL)
-        return 0
-    return int(found)
 
 
 def _socket(runtime: Path) -> Finding:

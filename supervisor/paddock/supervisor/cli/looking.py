@@ -124,13 +124,17 @@ def show(session: One, *, as_json: AsJson = False) -> int:
     """
     from paddock.client.files import read_state
     from paddock.client.places import places_of
-    from paddock.supervisor.cli.source import find
+    from paddock.store.ids import SessionId
+    from paddock.supervisor.cli.source import find, kept_in
+
+    async def look() -> tuple[SessionId, dict[str, str | None]]:
+        return await find(session), await kept_in()
 
     places = places_of()
-    found = run_async(find(session))
+    found, kept = run_async(look())
     state = read_state(places.data, found)
     deaths = _deaths(state, places.data)
-    told = _about(state, places.data) | {"deaths": [death.as_json() for death in deaths]}
+    told = _about(state, places.data) | kept | {"deaths": [death.as_json() for death in deaths]}
     if as_json:
         print_json(told)
         return exit_codes.DONE

@@ -50,3 +50,16 @@ async def find(text: str) -> SessionId:
             return (await host.session(text)).session_id
     except NoHost:
         return find_session(places_of().data, text)
+
+
+async def kept_in() -> dict[str, str | None]:
+    """Return what keeps tools in, as the host that runs says; nothing where none does."""
+    from paddock.client import connect
+    from paddock.supervisor.errors import NoHost
+
+    try:
+        async with await connect(start=False, name="cli") as host:
+            told = await host.status()
+    except NoHost:
+        return {}
+    return {name: told.get(name) for name in ("sandbox", "cgroup")}
