@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from paddock.session_worker.journal import SNAPSHOT_AT_REST, SNAPSHOT_EVERY, _due
 from paddock.session_worker.protocol import Beat
-from paddock.store.events import ToolCallFinished, ToolCallStarted, WorkerExited
-from paddock.store.session import thread
-from paddock.store.session_file import SessionFile, folder_of
-from tests.session_worker.bench_host import BenchHost, bench_host
+from paddock.store.events import SessionAnnotated, ToolCallFinished, ToolCallStarted, WorkerExited
+from paddock.store.ids import SessionId
+from paddock.store.session import FOLD_VERSION, Session, load, thread
+from paddock.store.session_file import SessionFile, SessionReader, folder_of
+from tests.session_worker.bench_host import BenchHost, bench_host, new_id
 
 
 @pytest.fixture
@@ -150,3 +152,27 @@ def test_l15_head_and_all_branches_survive_suspend_and_resume(host: BenchHost) -
     assert host.state().conversation.head == before.head
     assert next(m.message_id for m in thread(host.state().conversation)) == first
     host.suspend()
+
+
+def test_a_session_of_some_length_is_at_rest_with_its_snapshot(host: BenchHost) -> None:
+    host.create()
+    folder = folder_of(host.data, host.session_id)
+    with SessionFile.own(folder, host.session_id) as file:
+        remarks = [SessionAnnotated(key="n", value=number) for number in range(SNAPSHOT_AT_REST)]
+        file.append(remarks, generation=0, at_us=1)
+    host.start()
+    with SessionReader(folder, host.session_id) as reader:
+        deadline = time.monotonic() + 60
+        while (kept := reader.snapshot(FOLD_VERSION)) is None and time.monotonic() < deadline:
+            host.hear(0.05)
+    assert kept is not None, "it was welcomed, and has nothing else to do"
+    assert load(kept.state) == host.state()
+    host.suspend()
+
+
+def test_a_snapshot_costs_an_event_no_more_the_longer_a_session_is() -> None:
+    session = Session(SessionId(new_id()), sequence=50_000)
+    assert _due(session, is_at_rest=True) == _due(session, is_at_rest=False) == 5_000
+    session.sequence = 1_000
+    assert _due(session, is_at_rest=True) == SNAPSHOT_AT_REST
+    assert _due(session, is_at_rest=False) == SNAPSHOT_EVERY

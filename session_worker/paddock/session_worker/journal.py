@@ -11,7 +11,12 @@ from paddock.store.session import FOLD_VERSION, Session, dump, evolve, load
 from paddock.store.session_file import SessionFile, events_of
 
 SNAPSHOT_EVERY = 2000
-"""Events between snapshots (DESIGN §5): folding so many takes about 20 ms."""
+"""Events between snapshots while it works (DESIGN §5): folding so many takes about 20 ms."""
+SNAPSHOT_AT_REST = 200
+"""Events between snapshots at rest, where nobody waits: a death then costs 2 ms of folding."""
+SNAPSHOT_PART = 10
+"""And a tenth of all events: a snapshot grows with its session, and writing it must not cost more
+an event the longer that is."""
 
 _READ_AT_ONCE = 2000
 
@@ -82,10 +87,11 @@ class Journal:
         """
         return (await in_thread(lambda: self.file.put_blob(source))).digest
 
-    async def keep_snapshot(self, session: Session, *, now: bool = False) -> None:
+    async def keep_snapshot(
+        self, session: Session, *, is_at_rest: bool = False, now: bool = False
+    ) -> None:
         """Keep the folded state if enough came since the last time, or ``now``."""
-        due = SNAPSHOT_EVERY if not now else 1
-        if session.sequence - self._snapshot_at < due:
+        if session.sequence - self._snapshot_at < (1 if now else _due(session, is_at_rest)):
             return
         state, sequence = dump(session), session.sequence
         self._snapshot_at = sequence
@@ -99,3 +105,9 @@ class Journal:
     async def _do[T](self, work: Callable[[], T]) -> T:
         # Shielded: a commit that began cannot be taken back by whoever stops waiting for it.
         return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, work))
+
+
+def _due(session: Session, is_at_rest: bool) -> int:  # noqa: FBT001 - its one caller has a name for it
+    """Return after how many events the next snapshot is worth its writing."""
+    least = SNAPSHOT_AT_REST if is_at_rest else SNAPSHOT_EVERY
+    return max(least, session.sequence // SNAPSHOT_PART)

@@ -127,6 +127,7 @@ class SessionLoop:
         self._stage_told: Stage = "starting"
         self._link: Link | None = None
         self._lag_ms = 0.0
+        self._is_welcome = False
 
     # --- the loop ---
 
@@ -183,6 +184,8 @@ class SessionLoop:
                 self.arrive(Unwanted(word.code, word.reason))
             case Welcome():
                 self._say_beat()
+                self._is_welcome = True
+                self._arrival.set()
             case _:
                 pass  # a word of a newer supervisor
 
@@ -206,8 +209,7 @@ class SessionLoop:
             self._carry_out(act)
         if self.engine.stage() != self._stage_told:
             self._say_beat()
-        if self.engine.operation_id() is None:
-            await self._keep_snapshot()
+        await self._keep_snapshot()
 
     async def _take_back(
         self, batch: Sequence[Stimulus], checkpoint: Checkpoint, error: StoreError
@@ -245,8 +247,11 @@ class SessionLoop:
             self.arrive(interpretation(accepted))
 
     async def _keep_snapshot(self) -> None:
+        if not self._is_welcome:
+            return  # whoever started it waits for its greeting, and not for a cache
         try:
-            await self._journal.keep_snapshot(self.engine.session)
+            is_at_rest = self.engine.operation_id() is None
+            await self._journal.keep_snapshot(self.engine.session, is_at_rest=is_at_rest)
         except StoreError:
             return  # a cache that could not be written is only missed
 
