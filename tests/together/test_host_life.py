@@ -423,6 +423,48 @@ def test_who_did_not_greet_is_told_to(host: HostProcess) -> None:
     del client
 
 
+def test_f11_who_takes_the_identity_of_another_gets_nothing_of_its(host: HostProcess) -> None:
+    """While the first is there it is not let in; when it left, its rights are not inherited."""
+    client = host.client()
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    first = _called(context, host, b"the same")
+    first.send(FROM_CLIENT.pack(Greet(paddock_version="0")))
+    assert first.poll(30_000)
+    first.recv()
+    code = f"""
+import sys, zmq
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from paddock.supervisor.protocol import FROM_CLIENT, TO_CLIENT, Ask
+socket = zmq.Context().socket(zmq.DEALER)
+socket.setsockopt(zmq.ROUTING_ID, b"the same")
+socket.setsockopt(zmq.LINGER, 0)
+socket.connect("ipc://{host.runtime / "clients.sock"}")
+sys.stdin.readline()
+socket.send(FROM_CLIENT.pack(Ask(request_id=7, verb="status", arguments={{}})))
+answer = socket.poll(20_000) and TO_CLIENT.unpack(socket.recv())
+print(getattr(answer, "message", answer))
+"""
+    before = client.ask("status")["strangers"]
+    first.close()
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as second:
+        told, _ = second.communicate("go\n", timeout=60)
+    assert "greet first" in told
+    assert client.ask("status")["strangers"] == before + 1
+    context.term()
+
+
+def _called(
+    context: zmq.Context[zmq.Socket[bytes]], host: HostProcess, identity: bytes
+) -> zmq.Socket[bytes]:
+    socket = context.socket(zmq.DEALER)
+    socket.setsockopt(zmq.ROUTING_ID, identity)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.connect(f"ipc://{host.runtime / 'clients.sock'}")
+    return socket
+
+
 @pytest.mark.parametrize("wrong", ["token", "pid"])
 def test_f11_a_wrong_token_or_a_strangers_pid_is_refused_and_the_worker_stays(
     host: HostProcess, workspace: Path, wrong: str
@@ -459,6 +501,7 @@ def test_f11_a_wrong_token_or_a_strangers_pid_is_refused_and_the_worker_stays(
     word = TO_WORKER.unpack(socket.recv())
     assert isinstance(word, Refuse)
     assert word.code == f"wrong_{wrong}"
+    assert client.ask("status")["refused_workers"] == 1
     socket.close()
     context.term()
     client.say_words(session, "echo")

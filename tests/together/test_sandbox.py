@@ -1,6 +1,7 @@
 """P12, F11: what a session starts sees nothing of its host, and is ended with its session."""
 
 import asyncio
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,5 +66,65 @@ async def test_a_host_whose_sandbox_is_off_says_so(home: Path) -> None:
         async with await made.connect() as host, asyncio.timeout(SECONDS):
             status = await host.status()
             assert (status["sandbox"], status["cgroup"]) == ("off", None)
+    finally:
+        await asyncio.to_thread(made.end)
+
+
+ASK = """
+import sys
+sys.path.insert(0, {root!r})
+from pathlib import Path
+from tests.together.hosting import PlainClient, Refusal
+told = []
+client = PlainClient(Path({runtime!r}))
+def try_to(ask):
+    try:
+        ask()
+        told.append("done")
+    except Refusal as refusal:
+        told.append(refusal.code)
+for verb in ("decide", "configure", "annotate"):
+    try_to(lambda: client.answer(client.command({other!r}, verb, key="k")[1]))
+try_to(lambda: client.ask("suspend_session", session_id={other!r}))
+try_to(lambda: client.ask("down", force=True))
+client.close()
+Path("told.new").write_text(" ".join(told))
+Path("told.new").rename("told")
+"""
+HIDE = {
+    "as it is": "",
+    "forked twice in a session of its own": "setsid -f ",
+    "without an environment": "env -i setsid -f ",
+    "with the mark of another": "env PADDOCK_OWNER=other.1 setsid -f ",
+}
+
+
+@pytest.mark.parametrize("groups", ["auto", "off"])
+async def test_p12_what_a_session_started_may_not_decide_however_it_hides(
+    home: Path, ground: Path, groups: str
+) -> None:
+    """Without a sandbox, so that it reaches the socket at all."""
+    made = HostForTests(home, sandbox="off", cgroups=groups)
+    workspace = ground / "work"
+    try:
+        async with await made.connect() as host, asyncio.timeout(SECONDS):
+            other = await host.new(model=made.script(turn("x")), cwd=ground)
+            for number, hide in enumerate(HIDE.values()):
+                here = workspace / str(number)
+                here.mkdir(parents=True)
+                (here / "ask.py").write_text(
+                    ASK.format(
+                        root=str(Path(__file__).parents[2]),
+                        runtime=str(made.places.runtime),
+                        other=other.session_id,
+                    )
+                )
+                command = f"{hide}{sys.executable} ask.py; until test -e told; do sleep 0.1; done"
+                model = made.script(turn(call("bash", command=command)), turn("done"))
+                session = await host.new(model=model, mode="yolo", cwd=here)
+                await (await session.send("ask")).wait(SECONDS)
+                assert (here / "told").read_text().split() == ["refused"] * 5, hide
+            status = await host.status()
+            assert status["refused_of_sessions"] == 5 * len(HIDE)
     finally:
         await asyncio.to_thread(made.end)

@@ -65,7 +65,7 @@ BEFORE_LEAVING = frozenset({Lives, Status, Sync, Resolve, Unsubscribe, Consumed,
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Who asks. ``session`` is whose tool it is, if it descends from a session."""
+    """Who asks. ``session`` is what it descends from, if from any (``origins``)."""
 
     identity: bytes
     pid: int
@@ -131,7 +131,11 @@ class Asks:
         if self._host.is_leaving and type(words) not in BEFORE_LEAVING:
             message = "the host is about to end: start it again, then ask again"
             raise HostGone(message)
-        _check_rights(client, words)
+        try:
+            _check_rights(client, words)
+        except Refused:
+            self.counters.refused += 1
+            raise
         match words:
             case SendCommand():
                 return self._command(client, ticket, words)
@@ -470,6 +474,9 @@ class Asks:
             "clients": self.count_clients(),
             "bad_messages": counters.bad + self.counters.bad,
             "strangers": counters.strangers + self.counters.strangers,
+            "refused_workers": counters.refused,
+            "refused_of_sessions": self.counters.refused,
+            "slow_dropped": counters.dropped + self.counters.dropped,
         }
 
     async def _resolve(self, text: str) -> tuple[Result, Afterwards]:

@@ -5,18 +5,20 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import structlog
 from pydantic import JsonValue, ValidationError
 
 from paddock.session_worker.errors import BadArgument, BadMessage
-from paddock.store.errors import Bug, PaddockError
+from paddock.store.errors import Bug, PaddockError, SessionNotFound
+from paddock.store.ids import SessionId
+from paddock.store.session_file import folder_of
 from paddock.supervisor.asks import Asks, Client, Done
 from paddock.supervisor.commands import Ticket
 from paddock.supervisor.doors import Door, Peer
 from paddock.supervisor.feeds import Feeds
 from paddock.supervisor.loop import Host
+from paddock.supervisor.origins import session_of
 from paddock.supervisor.processes import Process
 from paddock.supervisor.protocol import (
     FROM_CLIENT,
@@ -43,7 +45,6 @@ SILENT_SECONDS = 15.0
 """A client says that it is alive every 5 s (L11)."""
 LOOK_SECONDS = 2.0
 HEAR_SECONDS = 0.5
-OWNER_VARIABLE = b"PADDOCK_OWNER="
 
 
 @dataclass(slots=True)
@@ -102,6 +103,11 @@ class Clients:
     def _heard(self, peer: Peer, word: FromClient) -> None:
         self.last_seen_at = self._host.now()
         guest = self._guests.get(peer.identity)
+        if guest is not None and guest.client.pid != peer.pid:
+            # Who takes the identity of one that left does not take its rights as well.
+            self.door.counters.strangers += 1
+            self._gone(peer.identity)
+            guest = None
         if guest is not None:
             guest.heard_at = self.last_seen_at
         match word:
@@ -122,7 +128,7 @@ class Clients:
     def _greet(self, peer: Peer, word: Greet) -> None:
         guest = self._guests.get(peer.identity)
         if guest is None:
-            client = Client(peer.identity, peer.pid, peer.uid, word.name, _owner_of(peer.pid))
+            client = Client(peer.identity, peer.pid, peer.uid, word.name, self._origin_of(peer.pid))
             guest = self._guests[peer.identity] = _Guest(client, self._host.now())
             self._watch(guest)
         setting = self._host.setting
@@ -136,6 +142,31 @@ class Clients:
                 data=str(setting.data),
             ),
         )
+
+    def _origin_of(self, pid: int) -> str | None:
+        records = self._host.records
+        workers = {
+            record.process.pid: str(session_id)
+            for session_id, record in records.items()
+            if record.process is not None
+        }
+        return session_of(
+            pid,
+            group=self._host.setting.confinement.group,
+            workers=workers,
+            sessions=records,
+            is_ours=self._is_ours,
+            host_pid=os.getpid(),
+        )
+
+    def _is_ours(self, session: str) -> bool:
+        session_id = SessionId(session)
+        if session_id in self._host.records:
+            return True
+        try:  # the host has just begun, and has not looked at all it has
+            return folder_of(self._host.setting.data, session_id).exists()
+        except SessionNotFound:
+            return False
 
     def _watch(self, guest: _Guest) -> None:
         """Notice its death at once, where the kernel can tell us of it."""
@@ -281,19 +312,6 @@ def _validated(kind: type[Verb], arguments: dict[str, JsonValue]) -> Verb:
         where = ".".join(str(part) for part in first["loc"])
         message = f"{kind.verb}: {where or 'arguments'}: {first['msg']}"
         raise BadArgument(message, verb=kind.verb, argument=where) from error
-
-
-def _owner_of(pid: int) -> str | None:
-    """Return the session whose tool process this is, by the mark in its environment."""
-    try:
-        environment = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return None
-    for entry in environment.split(b"\0"):
-        if entry.startswith(OWNER_VARIABLE):
-            owner = entry[len(OWNER_VARIABLE) :].decode("ascii", "replace")
-            return owner.rpartition(".")[0]
-    return None
 
 
 def _plain(value: object) -> JsonValue:

@@ -45,6 +45,8 @@ class Counters:
     bad: int = 0
     strangers: int = 0
     dropped: int = 0
+    refused: int = 0
+    """Greetings of workers that are none, and what a session's own processes may not ask."""
 
 
 @dataclass(slots=True)

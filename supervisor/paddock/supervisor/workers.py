@@ -56,6 +56,9 @@ class Workers:
         record = None if session_id is None else self._host.records.get(session_id)
         if record is None or record.route != peer.identity:
             return  # of a connection that was replaced: the file has all that counts
+        if record.process is not None and record.process.pid != peer.pid:
+            self.door.counters.strangers += 1  # it took the identity of one that left
+            return
         meaning = meaning_of(word, self._host.now())
         if isinstance(word, Beat):
             record.rss_bytes, record.lag_ms = word.rss_bytes, word.lag_ms
@@ -70,6 +73,7 @@ class Workers:
     def _greeted(self, peer: Peer, word: Hello) -> None:
         refusal = self._why_not(peer, word)
         if refusal is not None:
+            self.door.counters.refused += 1
             log.warning("refused_worker", session_id=word.session_id, code=refusal.code)
             self.door.say(peer.identity, refusal)
             return
