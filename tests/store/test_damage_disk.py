@@ -4,9 +4,7 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ import pytest
 from paddock.store.errors import DiskFull, StoreError
 from paddock.store.events import EventBase, SessionTitled
 from paddock.store.session_file import SessionFile, SessionReader, fold, folder_of, verify
+from tests.store.disks import full, read_only, small_disk
 from tests.store.filebench import (
     AT_US,
     SESSION,
@@ -33,49 +32,8 @@ DISK_BYTES = 2 * 1024 * 1024
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """Return a small disk of one's own, which only root may have."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small tmpfs needs root")
-    options = f"size={DISK_BYTES},mode=700"
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", options, "paddock-test", disk],
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.decode().strip()}")
-    try:
+    with small_disk(tmp_path / "disk", DISK_BYTES) as disk:
         yield disk
-    finally:
-        subprocess.run(["umount", "--lazy", disk], check=True)
-
-
-@contextmanager
-def full(disk: Path) -> Iterator[None]:
-    """Leave no room on the disk but what a few bytes take."""
-    ballast = disk / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        piece = 65536
-        while piece >= 1:
-            try:
-                file.write(bytes(piece))
-            except OSError:
-                piece //= 2
-    try:
-        yield
-    finally:
-        ballast.unlink()
-
-
-@contextmanager
-def read_only(disk: Path) -> Iterator[None]:
-    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
 
 
 def long_titles(count: int) -> list[EventBase]:

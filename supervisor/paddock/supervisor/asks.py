@@ -467,6 +467,7 @@ class Asks:
             "live": host.fleet.current,
             "max_live_sessions": host.fleet.limit,
             "stages": stages,
+            "host_file_notice": host.registry.notice,
             "store_pid": None if host.store.process is None else host.store.process.pid,
             "store_restarts": host.store.restarts,
             "zygote_pid": host.nursery.pid,

@@ -16,7 +16,14 @@ import msgpack
 from paddock.session_worker.errors import WorkspaceMissing
 from paddock.session_worker.ledger import digest_of
 from paddock.store.errors import AlreadyExists, Damaged, NeedsFold, SessionNotFound
-from paddock.store.events import Row, SessionConfig, SessionCreated, decode
+from paddock.store.events import (
+    Row,
+    SessionConfig,
+    SessionConfigured,
+    SessionCreated,
+    SessionDeleted,
+    decode,
+)
 from paddock.store.ids import CommandId, SessionId
 from paddock.store.session_file import (
     Holder,
@@ -33,6 +40,8 @@ BEGINNING_SECONDS = 5.0
 PAUSE_SECONDS = 0.005
 WIRE_BYTES = 4 * 1024 * 1024
 """Of events in one message, unless one alone is larger."""
+
+NAMING = frozenset({"session_created", "session_configured", "session_deleted"})
 
 type Found = Literal["cold", "open", "alive", "failed", "deleted"]
 
@@ -84,6 +93,27 @@ def config_of(data: Path, session_id: SessionId) -> tuple[SessionConfig, str]:
     with SessionReader(folder_of(data, session_id), session_id) as reader:
         created = _created(reader.rows(0, 1), session_id)
     return created.config, created.digest
+
+
+def name_of(data: Path, session_id: SessionId) -> str | None:
+    """Return the name that a session goes by, read off its whole log.
+
+    Raises:
+        SessionNotFound, StoreError: There is none, or it cannot be read.
+    """
+    name = None
+    with SessionReader(folder_of(data, session_id), session_id) as reader:
+        for row in reader.matching(kinds=NAMING):
+            match decode(row.kind, row.payload):
+                case SessionCreated(config=config):
+                    name = config.name
+                case SessionConfigured(name=str(renamed)):
+                    name = renamed
+                case SessionDeleted():
+                    return None
+                case _:
+                    pass
+    return name
 
 
 def _created(rows: Sequence[Row], session_id: SessionId) -> SessionCreated:

@@ -48,6 +48,17 @@ class HostFile:
     data: str
 
 
+def last_epoch(runtime: Path) -> int:
+    """Return the epoch of the last host that stood here, 0 if none left word of it.
+
+    Workers of that host refuse a lower one: this matters when the host's own file was lost.
+    """
+    try:
+        return int(json.loads((runtime / "host.json").read_text())["epoch"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
 def read_configuration(
     flags: Mapping[str, object], environ: Mapping[str, str] | None = None
 ) -> Configuration:

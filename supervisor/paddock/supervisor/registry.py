@@ -5,16 +5,19 @@ host's own processes. All but the last can be told from the sessions' files agai
 need not survive a power cut (``synchronous=NORMAL``); it survives any death of a process.
 """
 
+import itertools
 import json
 import sqlite3
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from paddock.store.errors import AlreadyExists, StoreError
+from paddock.store.errors import AlreadyExists, Damaged, PaddockError, StoreError
 from paddock.store.ids import CommandId, SessionId
+from paddock.store.session_file.faults import meaning_of
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS epochs (
@@ -80,22 +83,48 @@ class Registry:
         """Open it, made if missing, under the host's lock.
 
         Raises:
-            StoreError: It cannot be opened, or is damaged. Moved away, it is made anew and every
-                session is looked at.
+            Damaged: It is not what was written. :meth:`open` makes it anew.
+            DiskFull: There is no room, or no right to write.
+            StoreError: It cannot be opened.
         """
+        self.path = path
+        self.notice: str | None = None
+        """Why it was made anew, in a line for a person."""
         self._turn = threading.Lock()
         self._epoch = 0
+        self._connection = sqlite3.connect(
+            path, isolation_level=None, check_same_thread=False, timeout=5.0
+        )
         try:
-            self._connection = sqlite3.connect(
-                path, isolation_level=None, check_same_thread=False, timeout=5.0
-            )
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=NORMAL")
             self._connection.executescript(TABLES)
+            told = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         except sqlite3.Error as error:
-            message = f"{str(path)!r} cannot be used: {error}; move it away and start again"
-            raise StoreError(message, path=str(path)) from error
+            self._connection.close()
+            raise self._failed(error) from error
+        if told != "ok":
+            self._connection.close()
+            raise _damaged(path, told.splitlines()[-1])
         path.chmod(0o600)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open it; one that is damaged is moved aside, and made anew.
+
+        Nothing that counts is lost: names and tombstones are told by the sessions' files, all of
+        which are looked at then.
+
+        Raises:
+            StoreError: It cannot be opened, or be made anew.
+        """
+        try:
+            return cls(path)
+        except Damaged as error:
+            aside = _move_aside(path)
+            registry = cls(path)
+            registry.notice = f"made anew from the sessions: {error.message}; it is {str(aside)!r}"
+            return registry
 
     def close(self) -> None:
         """Close it."""
@@ -105,9 +134,15 @@ class Registry:
     # --- epochs and host events ---
 
     def begin_epoch(
-        self, pid: int, boot_id: str, at_us: int, former: Former | None = None
+        self,
+        pid: int,
+        boot_id: str,
+        at_us: int,
+        former: Former | None = None,
+        *,
+        above: int = 0,
     ) -> Epoch:
-        """Begin the term of this supervisor; its number is above all before.
+        """Begin the term of this supervisor; its number is above all before, and ``above``.
 
         A term before it that was not ended was a death: it is recorded, with how it ended where
         ``former`` tells.
@@ -115,7 +150,7 @@ class Registry:
         last = self._one(
             "SELECT epoch, boot_id, ended_at, pid FROM epochs ORDER BY epoch DESC LIMIT 1"
         )
-        number = 1 if last is None else int(last[0]) + 1
+        number = max(above, 0 if last is None else int(last[0])) + 1
         self._do(
             "INSERT INTO epochs VALUES (?, ?, ?, ?, NULL, NULL)", (number, pid, boot_id, at_us)
         )
@@ -194,7 +229,7 @@ class Registry:
                 message = f"the name {name!r} is taken by session {owner}; choose another"
                 raise AlreadyExists(message, name=name, session_id=owner) from None
             except sqlite3.Error as error:
-                raise _failed(error) from error
+                raise self._failed(error) from error
             return True
 
     def release(self, name: str, session_id: SessionId) -> None:
@@ -236,7 +271,9 @@ class Registry:
                     )
                 self._connection.execute("COMMIT")
             except sqlite3.Error as error:
-                raise _failed(error) from error
+                if self._connection.in_transaction:  # else all that follows would be a part of it
+                    self._connection.execute("ROLLBACK")
+                raise self._failed(error) from error
 
     def tombstone(self, session_id: SessionId) -> Tombstone | None:
         """Return the tombstone of a session, None if it was not deleted."""
@@ -268,7 +305,7 @@ class Registry:
             try:
                 self._connection.execute(statement, tuple(values))
             except sqlite3.Error as error:
-                raise _failed(error) from error
+                raise self._failed(error) from error
 
     def _one(self, query: str, values: Iterable[object] = ()) -> tuple[Any, ...] | None:
         rows = self._all(query, values)
@@ -279,8 +316,33 @@ class Registry:
             try:
                 return self._connection.execute(query, tuple(values)).fetchall()
             except sqlite3.Error as error:
-                raise _failed(error) from error
+                raise self._failed(error) from error
+
+    def _failed(self, error: sqlite3.Error) -> PaddockError:
+        meaning = meaning_of(error, self.path)
+        return _damaged(self.path, str(error)) if isinstance(meaning, Damaged) else meaning
 
 
-def _failed(error: sqlite3.Error) -> StoreError:
-    return StoreError(f"the host's own file (host.sqlite) failed: {error}")
+def _damaged(path: Path, what: str) -> Damaged:
+    message = (
+        f"the host's own file {str(path)!r} is damaged ({what}); sessions go on; `paddock restart` "
+        "makes it anew from their files"
+    )
+    return Damaged(message, path=str(path))
+
+
+def _move_aside(path: Path) -> Path:
+    """Move the file and its log to a name that is free; return it."""
+    aside = next(
+        new
+        for number in itertools.count(1)
+        if not (new := path.with_name(f"{path.name}.damaged-{number}")).exists()
+    )
+    try:
+        for end in ("-shm", "-wal", ""):  # a log without its file is nobody's
+            with suppress(FileNotFoundError):
+                Path(f"{path}{end}").rename(f"{aside}{end}")
+    except OSError as error:
+        message = f"{str(path)!r} is damaged and cannot be moved away ({error}); do that yourself"
+        raise StoreError(message, path=str(path)) from error
+    return aside

@@ -12,13 +12,15 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
 
 from paddock.session_worker import __version__
 from paddock.session_worker.toolbox import cgroups
-from paddock.store.errors import PaddockError, SessionNotFound
+from paddock.store.errors import NeedsFold, PaddockError, SessionNotFound, StoreError
 from paddock.store.ids import SessionId
 from paddock.store.session_file import sessions_in, start_ticks_of
 from paddock.store.session_file.lock import boot_id
@@ -29,6 +31,7 @@ from paddock.supervisor.confinement import confine, end_what_was_left
 from paddock.supervisor.home import (
     HostFile,
     Secret,
+    last_epoch,
     prepare,
     read_configuration,
     take_lock,
@@ -44,6 +47,8 @@ log = structlog.get_logger("paddock.supervisor")
 
 WORKER = "paddock.session_worker.main:run_worker"
 SWEEP_SECONDS = 1.0
+FOLD_SECONDS = 60.0
+"""For the burials of sessions that were found undone; their names are read after that."""
 FORGET_SECONDS = 600.0
 """A session at rest costs nothing: its record is made from its file again when it is asked for."""
 LOOKS_AT_ONCE = 64
@@ -108,7 +113,10 @@ class Service:
         (folders.runtime / "host.json").unlink(missing_ok=True)
         self._clients.close()
         await self._host.close()
-        self._registry.end_epoch(end.reason, now_us())
+        try:
+            self._registry.end_epoch(end.reason, now_us())
+        except StoreError as error:  # no room for it: the next host takes it for a death of ours
+            log.warning("end_not_written", error=error.message)
         self._registry.close()
         for name in ("workers.sock", "clients.sock"):
             (folders.runtime / name).unlink(missing_ok=True)
@@ -153,6 +161,9 @@ class Service:
                     for each in candidates[start : start + LOOKS_AT_ONCE]
                 )
             )
+        if self._epoch.is_first and candidates:
+            self._tell_made_anew()
+            await self._restore_names(candidates)
         for session_id in await host.in_registry(self._registry.to_erase):
             try:
                 await host.erase(session_id)
@@ -180,7 +191,7 @@ class Service:
         try:
             look = await host.on_disk(lambda: births.look(host.setting.data, session_id))
         except SessionNotFound:
-            await host.in_registry(lambda: self._registry.strike_out(session_id))
+            await self._strike_out(session_id)
             return
         except PaddockError as error:
             log.warning("unreadable", session_id=session_id, error=error.message)
@@ -188,7 +199,43 @@ class Service:
         if session_id not in host.records:
             record = host.take_in(session_id, look, start_id)
             if record.life.stage is Stage.COLD:
-                await host.in_registry(lambda: self._registry.strike_out(session_id))
+                await self._strike_out(session_id)
+
+    async def _strike_out(self, session_id: SessionId) -> None:
+        with suppress(StoreError):  # a stale entry only makes the next supervisor look once more
+            await self._host.in_registry(lambda: self._registry.strike_out(session_id))
+
+    def _tell_made_anew(self) -> None:
+        if self._registry.notice is None:
+            self._registry.notice = "made anew from the sessions: it was not there, or empty"
+        why: dict[str, object] = {"why": self._registry.notice}
+        self._host.note("made_anew", "host.sqlite", why)
+
+    async def _restore_names(self, session_ids: Iterable[SessionId]) -> None:
+        """Reserve the names of sessions anew, the host's own file being lost with them."""
+        host, left = self._host, list(session_ids)
+        until = host.now() + FOLD_SECONDS
+        while left:
+            late = [each for each in left if not await self._restored(each)]
+            if late and host.now() > until:
+                log.warning("names_not_restored", sessions=late)
+                return
+            left = late
+            if left:
+                await asyncio.sleep(SWEEP_SECONDS)
+
+    async def _restored(self, session_id: SessionId) -> bool:
+        """Reserve a session's name; return False if its file has to be folded first."""
+        host = self._host
+        try:
+            name = await host.on_disk(lambda: births.name_of(host.setting.data, session_id))
+            if name is not None:
+                await host.in_registry(lambda: self._registry.reserve(name, session_id))
+        except NeedsFold:  # its burial is under way, and folds it
+            return False
+        except PaddockError as error:
+            log.warning("name_not_restored", session_id=session_id, error=error.message)
+        return True
 
     # --- resting ---
 
@@ -249,8 +296,9 @@ def main(arguments: list[str] | None = None) -> int:
         configuration = read_configuration(given)
         prepare(configuration.folders)
         lock = take_lock(configuration.folders.data)
-        registry = Registry(configuration.folders.data / "host.sqlite")
-        epoch = registry.begin_epoch(os.getpid(), boot_id(), now_us(), former)
+        registry = Registry.open(configuration.folders.data / "host.sqlite")
+        above = last_epoch(configuration.folders.runtime)
+        epoch = registry.begin_epoch(os.getpid(), boot_id(), now_us(), former, above=above)
     except PaddockError as error:
         print(f"paddock: {error.message}", file=sys.stderr)  # noqa: T201 - to whoever started it
         return EXIT_REFUSED
