@@ -10,7 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from paddock.store.events import EventBase, SessionConfig, SessionCreated, WorkerStarted
+from paddock.store.events import (
+    CommandAccepted,
+    EventBase,
+    SessionConfig,
+    SessionCreated,
+    SessionDeleted,
+    WorkerStarted,
+)
 from paddock.store.ids import CommandId, SessionId
 from paddock.store.session_file import SessionFile, fold, folder_of
 from paddock.store.session_file.lock import boot_id
@@ -91,6 +98,20 @@ def test_f5_the_tools_of_a_death_that_was_found_are_ended_whoever_folded_the_fil
         finally:
             tool.kill()
     assert outcome.ending == "crashed"
+
+
+def test_p13_a_worker_that_died_right_after_it_deleted_its_session_has_a_certificate(
+    tmp_path: Path,
+) -> None:
+    by = CommandId("01890000-0000-7000-8000-000000000002")
+    accepted = CommandAccepted(command_id=by, verb="delete", digest="d", arguments={})
+    write(tmp_path, started(), accepted, SessionDeleted(command_id=by))
+    outcomes = [burial.bury(rites(tmp_path)) for _ in range(2)]  # found by one host, then another
+    assert [one.deleted_by for one in outcomes] == [by, by]
+    with SessionFile.own(folder_of(tmp_path, SESSION), SESSION) as file:
+        rows = file.rows(4)
+    assert [row.kind for row in rows] == ["worker_exited"]
+    assert outcomes[-1].head == rows[-1].sequence
 
 
 def test_a_burial_never_ends_its_own_host(tmp_path: Path) -> None:

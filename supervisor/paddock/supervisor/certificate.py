@@ -98,10 +98,10 @@ def certified_generation(session: Session, bury: Bury, last_generation: int) -> 
 
     A start that died before its first commit gets a generation of its own.
     """
-    if session.life.status == "deleted":
-        return None
     if session.life.worker is not None:
         return last_generation
+    if session.life.status == "deleted":
+        return None
     died_starting = not bury.is_found and bury.last_stage == "starting" and bury.pid is not None
     return last_generation + 1 if died_starting else None
 
@@ -117,18 +117,11 @@ def accepted_deletion(session: Session) -> int | None:
 def ending_of(session: Session, known: Known) -> Ending:
     """Return what is to be written into the file of a dead worker, and how its session stands."""
     life = session.life
-    if life.status == "deleted":
-        outcome = Outcome(
-            session.sequence,
-            "finished",
-            "deleted",
-            deleted_by=_deleted_by(session),
-            erase=life.erase,
-        )
-        return Ending([], known.last_generation, None, outcome)
-    events: list[Event] = []
     generation = certified_generation(session, known.bury, known.last_generation)
     exit_ = None if generation is None else _certificate(session, known, generation)
+    if life.status == "deleted":
+        return _ending_of_deleted(session, known, exit_)
+    events: list[Event] = []
     deletion = _deletion(known)
     verdict = _verdict(session, known, exit_)
     if exit_ is not None:
@@ -151,6 +144,19 @@ def _rest_reason(session: Session, known: Known, exit_: WorkerExited | None) -> 
     if known.bury.leave_reason is not None:
         return known.bury.leave_reason
     return exit_.reason if exit_ is not None else (session.life.reason or "asked")
+
+
+def _ending_of_deleted(session: Session, known: Known, exit_: WorkerExited | None) -> Ending:
+    """Return the end of a session that its worker deleted, which may have died right after it."""
+    events: list[Event] = [] if exit_ is None else [exit_.model_copy(update={"action": "none"})]
+    outcome = Outcome(
+        session.sequence + len(events),
+        "finished",
+        "deleted",
+        deleted_by=_deleted_by(session),
+        erase=session.life.erase,
+    )
+    return Ending(events, known.last_generation, exit_, outcome)
 
 
 def _outcome(
