@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TextIO, cast
 
 import msgpack
 import zmq
@@ -43,6 +44,7 @@ from paddock.store.errors import AlreadyOwned, Damaged, PaddockError, StoreError
 from paddock.store.events import Event, SessionConfig, SessionCreated, WorkerStarted
 from paddock.store.events import Limits as SessionLimits
 from paddock.store.ids import CommandId, SessionId
+from paddock.store.saying import Words
 from paddock.store.session import Session
 from paddock.store.session_file import SessionFile, folder_of, this_process
 
@@ -133,7 +135,7 @@ def _redirect_stderr(orders: StartOrders) -> None:
     os.dup2(nowhere, 1)
     os.close(out)
     os.close(nowhere)
-    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    sys.stderr = cast("TextIO", Words(2))
     faulthandler.enable(file=2)
     # The supervisor's question to a loop that hangs: where are you?
     faulthandler.register(signal.SIGUSR2, file=2, all_threads=True, chain=False)

@@ -85,6 +85,11 @@ class Zygote:
                 listener.bind(str(address))
                 listener.listen(128)
                 process = _launch(target, listener.fileno(), alive_read, report_write)
+        except OSError as error:  # no room for the socket, or no descriptor
+            close_fds(alive_write, report_read)
+            address.unlink(missing_ok=True)
+            message = f"the zygote could not be started: {error}"
+            raise ZygoteBroke(message) from error
         finally:
             os.close(alive_read)
             os.close(report_write)
@@ -151,6 +156,9 @@ class Zygote:
             request.add_done_callback(_drop)
             message = f"the zygote (process {self.process.pid}) gave no process: {error!r}"
             raise ZygoteBroke(message, pid=self.process.pid) from error
+        except asyncio.CancelledError:
+            request.add_done_callback(_drop)  # nobody else would end what it gives
+            raise
 
     def _make_spare(self) -> None:
         self._refill = asyncio.get_running_loop().create_task(self._keep_spare())

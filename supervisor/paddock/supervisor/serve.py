@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TextIO, cast
 
 import structlog
 
@@ -22,6 +23,7 @@ from paddock.session_worker import __version__
 from paddock.session_worker.toolbox import cgroups
 from paddock.store.errors import NeedsFold, PaddockError, SessionNotFound, StoreError
 from paddock.store.ids import SessionId
+from paddock.store.saying import Words
 from paddock.store.session_file import sessions_in, start_ticks_of
 from paddock.store.session_file.lock import boot_id
 from paddock.supervisor import births
@@ -342,6 +344,7 @@ def _former(text: str) -> Former:
 
 
 def _log_to_stderr() -> None:
+    sys.stderr = cast("TextIO", Words(2))
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
