@@ -57,20 +57,21 @@ class Actor:
 class Crowd:
     """All sessions, those who give them work, and those who watch."""
 
-    def __init__(self, folder: Path, dice: random.Random) -> None:
+    def __init__(self, folder: Path, dice: random.Random, size: int = SESSIONS) -> None:
         self.actors: list[Actor] = []
         self.is_enough = False
         self.seen = 0
-        self._folder = folder
+        self.folder = folder
         self._dice = dice
+        self._size = size
         self._moved = asyncio.Condition()
 
     async def gather(self, host: Host) -> None:
         """Make the sessions."""
-        for number in range(SESSIONS):
+        for number in range(self._size):
             kind = ("coder", "coder", "asker", "coder", "teller")[number % 5]
             name = f"{kind}-{number}"
-            workspace = self._folder / name
+            workspace = self.folder / name
             workspace.mkdir(parents=True)
             if kind == "teller":
                 session = await host.new(
@@ -78,7 +79,7 @@ class Crowd:
                 )
             else:
                 mode = "normal" if kind == "asker" else "yolo"
-                model = write_script(self._folder / f"{name}.json", self._script(name))
+                model = write_script(self.folder / f"{name}.json", self._script(name))
                 session = await host.new(name, model=model, mode=mode, cwd=workspace)  # type: ignore[arg-type]
             self.actors.append(Actor(name, session, workspace))
 

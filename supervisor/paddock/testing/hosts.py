@@ -59,6 +59,11 @@ class HostForTests:
         assert self._process is not None, "the host was not started"
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether its process is there, even if it is stopped or hangs."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> int:
         """Start it, if it does not run, and return its pid."""
         if self._process is not None and self._process.poll() is None:
@@ -66,7 +71,7 @@ class HostForTests:
         self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (self.data / LOG).open("ab") as output:
             self._process = subprocess.Popen(
-                [*command_line(None), *self.arguments],
+                [*self.command(), *self.arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -76,6 +81,10 @@ class HostForTests:
             )
         wait_until(self._is_announced, START_SECONDS, what="the host's announcement")
         return self._process.pid
+
+    def command(self) -> list[str]:
+        """Return the command that starts it, without its arguments."""
+        return command_line(None)
 
     def _is_announced(self) -> bool:
         assert self._process is not None
