@@ -1,10 +1,12 @@
 """Secrets do not reach what is written."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from paddock.session_worker.redact import redact, redact_json
+from paddock.session_worker.redact import HELD_BYTES, Redactor, redact, redact_json
 
 # Put together here, so that nothing in this file has the form of a key.
 KEYS = {
@@ -108,3 +110,44 @@ def test_no_given_secret_is_left(text: str, secret: str) -> None:
 def test_a_secret_that_is_a_word_of_our_marks_leaves_them_alone() -> None:
     once = redact(KEYS["private-key"], ["private-"])
     assert once == redact(once, ["private-"]) == "[redacted:private-key]"
+
+
+# -- streams ---------------------------------------------------------------------------------------
+
+SECRET = "correct horse\nbattery stäple"
+
+
+def streamed(data: bytes, borders: list[int], secrets: list[str]) -> bytes:
+    redactor = Redactor(secrets)
+    cuts = [0, *sorted(border % (len(data) + 1) for border in borders), len(data)]
+    pieces = [data[start:end] for start, end in pairwise(cuts)]
+    return b"".join([*map(redactor.feed, pieces), redactor.end()])
+
+
+@pytest.mark.parametrize("kind", KEYS)
+@pytest.mark.parametrize("border", [1, 5, 17, -3])
+def test_p_a_key_that_a_border_of_a_stream_cuts_is_taken_out(kind: str, border: int) -> None:
+    key, before = KEYS[kind].encode(), b"x " * HELD_BYTES
+    data = before + key + b"\n" + b"y " * HELD_BYTES
+    at = len(before) + (border if border > 0 else len(key) + border)
+    clean = streamed(data, [at, at + 2 * HELD_BYTES], [])
+    assert clean == before + f"[redacted:{kind}]".encode() + b"\n" + b"y " * HELD_BYTES
+
+
+@given(st.lists(st.integers(0, 200_000), max_size=8), st.integers(0, 90_000), st.binary(max_size=9))
+def test_a_secret_is_taken_out_of_a_stream_wherever_it_is_cut(
+    borders: list[int], place: int, noise: bytes
+) -> None:
+    data = b"\xff\x00 " * 30_000
+    data = data[:place] + SECRET.encode() + noise + data[place:] + b"-" + SECRET.encode()
+    clean = streamed(data, borders, [SECRET])
+    assert SECRET.encode() not in clean
+    assert clean == data.replace(SECRET.encode(), b"[redacted:secret]")
+
+
+def test_f10_a_stream_without_an_end_to_a_key_is_given_out_all_the_same() -> None:
+    redactor = Redactor()
+    given_out = [redactor.feed(b"sk-ant-" + b"a" * 1_000_000)]
+    given_out += [redactor.feed(b"a" * 1_000_000) for _ in range(10)]
+    assert sum(map(len, given_out)) > 0
+    assert b"".join(given_out).startswith(b"[redacted:anthropic-key]")

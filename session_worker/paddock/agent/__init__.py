@@ -25,7 +25,7 @@ from paddock.agent.context import (
     StepInterrupted,
     Turn,
 )
-from paddock.agent.declare import AgentSpec, ToolDeclaration, agent, tool
+from paddock.agent.declare import AgentSpec, ToolDeclaration, agent, progress, tool
 
 __all__ = [
     "AgentSpec",
@@ -37,5 +37,6 @@ __all__ = [
     "ToolDeclaration",
     "Turn",
     "agent",
+    "progress",
     "tool",
 ]

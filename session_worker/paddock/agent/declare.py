@@ -35,6 +35,15 @@ class ToolDeclaration:
     function: Callable[..., Any]
 
 
+def progress(text: str) -> None:
+    """Say, from within a tool, how far it is: a line that whoever watches the session sees at once.
+
+    It is a preview, dropped when nobody watches, and no part of the tool's result; it is what
+    ``print`` does as well.
+    """
+    print(text, flush=True)  # noqa: T201 - a tool's output is how it is heard
+
+
 def agent[F: Callable[..., Awaitable[None]]](
     name: str, *, version: str | None = None
 ) -> Callable[[F], F]:

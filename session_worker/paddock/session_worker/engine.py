@@ -717,6 +717,9 @@ class Engine:
         return operation.operation_id if operation else None
 
 
+DIGITS_SHOWN = 12
+"""Of a blob's digest in a result: enough to name it in its session."""
+
 _NOT_BEGUN = frozenset({"requested", "allowed"})
 
 
@@ -765,10 +768,13 @@ def result_of(call: Call, ended: CallEnded, now: Moment) -> ToolCallFinished:
     """Return the result of a call that came to an outcome."""
     outcome = ended.outcome
     assert outcome is not None, "a call without an outcome has no result of its own"
+    text = outcome.text
+    if ended.blob is not None:
+        text += f"\n[all of it is kept: read_output with output={ended.blob[:DIGITS_SHOWN]}]"
     return result(
         call,
         outcome.status,
-        outcome.text,
+        text,
         now_us=now.at_us,
         exit_code=outcome.exit_code,
         error_kind=outcome.error_kind,

@@ -1,14 +1,15 @@
 """The session's file as the loop uses it: one commit at a time, in a thread of its own."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from paddock.session_worker.redact import Redactor
 from paddock.session_worker.toolbox.threads import in_thread
 from paddock.store.events import Event, Row
 from paddock.store.session import FOLD_VERSION, Session, dump, evolve, load
-from paddock.store.session_file import SessionFile, events_of
+from paddock.store.session_file import SessionFile, events_of, parts_of
 
 SNAPSHOT_EVERY = 2000
 """Events between snapshots while it works (DESIGN §5): folding so many takes about 20 ms."""
@@ -19,6 +20,14 @@ SNAPSHOT_PART = 10
 an event the longer that is."""
 
 _READ_AT_ONCE = 2000
+
+
+def without_secrets_in(source: Path, secrets: Sequence[str]) -> Iterator[bytes]:
+    """Yield a file's content, redacted, in pieces: a gigabyte needs a few megabytes of memory."""
+    redactor = Redactor(secrets)
+    for part in parts_of(source):
+        yield redactor.feed(part)
+    yield redactor.end()
 
 
 class Journal:
@@ -76,8 +85,8 @@ class Journal:
 
         return await self._do(again)
 
-    async def keep(self, source: Path) -> str:
-        """Keep a file's content as a blob of the session; return its digest.
+    async def keep(self, source: Path, secrets: Sequence[str]) -> str:
+        """Keep a file's content, without secrets, as a blob of the session; return its digest.
 
         In a thread of its own: it may take seconds, and commits go in between. Who is cancelled
         leaves it alone; a blob that nothing names does no harm.
@@ -85,7 +94,11 @@ class Journal:
         Raises:
             StoreError, TooLarge: It could not be read or stored.
         """
-        return (await in_thread(lambda: self.file.put_blob(source))).digest
+
+        def put() -> str:
+            return self.file.put_blob(without_secrets_in(source, secrets)).digest
+
+        return await in_thread(put)
 
     async def keep_snapshot(
         self, session: Session, *, is_at_rest: bool = False, now: bool = False

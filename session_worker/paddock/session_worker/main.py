@@ -34,17 +34,19 @@ from paddock.session_worker.ends import begins_with, may_begin
 from paddock.session_worker.engine import Engine
 from paddock.session_worker.errors import AgentNotFound, WorkspaceMissing
 from paddock.session_worker.journal import Journal
+from paddock.session_worker.ledger import open_calls
 from paddock.session_worker.link import HostAddress, Link
 from paddock.session_worker.loop import SessionLoop, mint, now_us
+from paddock.session_worker.outputs import Outputs
 from paddock.session_worker.protocol import StartOrders
 from paddock.session_worker.stimuli import Stimulus, Unwanted
 from paddock.session_worker.tools import Confines, Limits, Room, Tool, Warm, builtin_tools
+from paddock.session_worker.words import CleanWords
 from paddock.session_worker.world import World, spool_folder, toolkit_of
 from paddock.store.errors import AlreadyOwned, Damaged, PaddockError, StoreError
 from paddock.store.events import Event, SessionConfig, SessionCreated, WorkerStarted
 from paddock.store.events import Limits as SessionLimits
 from paddock.store.ids import CommandId, SessionId
-from paddock.store.saying import Words
 from paddock.store.session import Session
 from paddock.store.session_file import SessionFile, folder_of, this_process
 
@@ -135,7 +137,7 @@ def _redirect_stderr(orders: StartOrders) -> None:
     os.dup2(nowhere, 1)
     os.close(out)
     os.close(nowhere)
-    sys.stderr = cast("TextIO", Words(2))
+    sys.stderr = cast("TextIO", CleanWords(2, orders.credentials.values()))
     faulthandler.enable(file=2)
     # The supervisor's question to a loop that hangs: where are you?
     faulthandler.register(signal.SIGUSR2, file=2, all_threads=True, chain=False)
@@ -165,6 +167,8 @@ def _run(orders: StartOrders, *first: Stimulus) -> int:
         message = f"workspace {config.workspace!r} is not there; restore it, then resume"
         raise WorkspaceMissing(message, workspace=config.workspace)
     agent = None if config.agent == "builtin" else load_agent(config.agent, config.python_path)
+    if open_calls(session):
+        file.discard_unnamed_blobs()  # of calls whose worker died before it could tell of them
     generation = file.last_generation + 1
     _words_of(folder, orders.start_id).rename(_words_of(folder, str(generation)))
     owner = f"{orders.session_id}.{generation}"
@@ -199,7 +203,7 @@ async def _live(
     config = session.life.config
     assert config is not None, "checked by the caller"
     warm = Warm()
-    tools = _tools(config, agent, warm)
+    tools = _tools(config, agent, warm, Outputs(journal.file))
 
     def world_of(loop: SessionLoop) -> World:
         credentials = dict(orders.credentials)
@@ -236,10 +240,12 @@ def _first_events(
     return begins_with(session, started, reason=orders.resume_reason, reset=orders.reset)
 
 
-def _tools(config: SessionConfig, agent: LoadedAgent | None, warm: Warm) -> dict[str, Tool]:
+def _tools(
+    config: SessionConfig, agent: LoadedAgent | None, warm: Warm, outputs: Outputs
+) -> dict[str, Tool]:
     """Return the tools of the session by name: the built-in ones, and those of its agent."""
     bounds = _bounds(config.limits)
-    tools = dict(builtin_tools(bounds))
+    tools = dict(builtin_tools(bounds, outputs))
     if agent is not None:
         for declared in agent.tools:
             tools[declared.name] = declared_tool(declared, config.python_path, bounds, warm)
@@ -248,7 +254,7 @@ def _tools(config: SessionConfig, agent: LoadedAgent | None, warm: Warm) -> dict
 
 def _bounds(limits: SessionLimits) -> Limits:
     """Return how much one call may use, by the session's limits."""
-    bounds = Limits()
+    bounds = Limits(memory_bytes=half_of_memory())
     if limits.tool_seconds is not None:
         most = max(limits.tool_seconds, bounds.seconds_at_most)
         bounds = replace(bounds, seconds=limits.tool_seconds, seconds_at_most=most)
@@ -257,6 +263,14 @@ def _bounds(limits: SessionLimits) -> Limits:
     if limits.memory_mb is not None:
         bounds = replace(bounds, memory_bytes=limits.memory_mb * 1024 * 1024)
     return bounds
+
+
+def half_of_memory() -> int:
+    """Return half of the machine's memory.
+
+    A tool that takes more is ended before the kernel has to choose whom to kill.
+    """
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def _die_of_broken_tasks() -> None:

@@ -67,11 +67,16 @@ _FORMS = (
     ),
 )
 _BEARER = re.compile(r"([Bb]earer[ \t]+)([A-Za-z0-9._~+/-]{16,}=*)")
+HELD_BYTES = 16 * 1024
+"""The longest key that is found where a border between pieces goes through it: a private key of
+16,384 bits has 13,000 bytes."""
+LONGEST_HELD_BYTES = 4 * 1024 * 1024
 _WORD = re.compile(r"[A-Za-z0-9]")
 MARK_START = "[redacted:"
 _SECRET_MARK = "[redacted:secret]"  # noqa: S105 - what stands in place of one
 _KINDS = sorted({"secret", "bearer-token", *(form.kind for form in _FORMS)})
 _MARK = re.compile(rf"(\[redacted:(?:{'|'.join(_KINDS)})\])")
+_OTHERS = (("earer", _BEARER), (MARK_START, _MARK))
 
 
 def redact(text: str, secrets: Sequence[str] = ()) -> str:
@@ -87,6 +92,57 @@ def redact(text: str, secrets: Sequence[str] = ()) -> str:
     pieces = _MARK.split(text)
     pieces[::2] = [_redacted(piece, usable) for piece in pieces[::2]]
     return "".join(pieces)
+
+
+class Redactor:
+    """Redacts a stream of bytes, in whatever pieces it comes.
+
+    Bytes that are no text pass as they are. What a border between pieces might have cut is held
+    back until it is whole, so that every secret and key of up to ``HELD_BYTES`` is found.
+    """
+
+    def __init__(self, secrets: Sequence[str] = ()) -> None:
+        """Take the secret values; each is looked for as UTF-8."""
+        given = [secret.encode("utf-8", "replace").decode("latin-1") for secret in secrets]
+        self._secrets = _usable(given)
+        self._keeps = max([HELD_BYTES, *map(len, self._secrets)])
+        self._held = ""  # each byte a character: the forms of keys are all ASCII
+        self._before = ""
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the next piece; return what is sure by now."""
+        self._held += data.decode("latin-1")
+        if len(self._held) <= 2 * self._keeps:
+            return b""
+        return self._give(self._sure())
+
+    def end(self) -> bytes:
+        """Return the rest."""
+        return self._give(len(self._held))
+
+    def _sure(self) -> int:
+        """Return how far no secret reaches over: everything before is whole."""
+        sure = len(self._held) - self._keeps
+        spans = sorted(self._spans(), reverse=True)
+        for start, end in spans:
+            if start < sure < end:
+                sure = start
+        # What is longer than any key is known to be, and goes on, is given out as it is known.
+        return sure if len(self._held) - sure < LONGEST_HELD_BYTES else len(self._held)
+
+    def _spans(self) -> list[tuple[int, int]]:
+        patterns = [form.pattern for form in _FORMS if form.clue in self._held]
+        patterns += [re.compile(re.escape(one)) for one in self._secrets if one in self._held]
+        patterns += [pattern for clue, pattern in _OTHERS if clue in self._held]
+        return [found.span() for one in patterns for found in one.finditer(self._held)]
+
+    def _give(self, count: int) -> bytes:
+        piece, self._held = self._held[:count], self._held[count:]
+        if not piece:
+            return b""
+        clean = redact(self._before + piece, self._secrets)[len(self._before) :]
+        self._before = piece[-1]
+        return clean.encode("latin-1")
 
 
 def redact_json(

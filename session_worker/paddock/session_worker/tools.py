@@ -25,6 +25,7 @@ from paddock.session_worker.toolbox.contract import (
 )
 from paddock.session_worker.toolbox.python_functions import PythonFunction
 from paddock.session_worker.toolbox.read_file import ReadFile
+from paddock.session_worker.toolbox.read_output import ReadOutput, Shelf
 from paddock.session_worker.toolbox.searching import Glob, Grep, Ls
 from paddock.session_worker.toolbox.signature import BadSignature, schema_of
 from paddock.session_worker.toolbox.warm import Warm
@@ -53,12 +54,13 @@ __all__ = [
 ]
 
 
-def builtin_tools(limits: Limits | None = None) -> Mapping[str, Tool]:
-    """Return the built-in tools by name, each bound by ``limits``."""
+def builtin_tools(limits: Limits | None = None, shelf: Shelf | None = None) -> Mapping[str, Tool]:
+    """Return the built-in tools by name, each bound by ``limits``; ``shelf`` keeps outputs."""
     bounds = limits or Limits()
     tools: tuple[Tool, ...] = (
         Bash(bounds),
         ReadFile(bounds),
+        ReadOutput(bounds, shelf),
         WriteFile(bounds),
         EditFile(bounds),
         MultiEditFile(bounds),

@@ -33,6 +33,7 @@ from paddock.session_worker.stimuli import (
 from paddock.session_worker.toolbox.threads import in_thread
 from paddock.session_worker.tools import BadCall, Plan, Room, Tool, Warm
 from paddock.session_worker.turn import AskModel, model_items
+from paddock.session_worker.words import know_secrets
 from paddock.store.errors import StoreError, TooLarge
 from paddock.store.ids import ToolCallId
 from paddock.store.session import Call, Session
@@ -145,7 +146,7 @@ class World:
     async def _keep(self, spool: Path) -> str | None:
         """Keep a call's whole output; without room, or when stopped, its head and tail must do."""
         try:
-            return await self._journal.keep(spool)
+            return await self._journal.keep(spool, tuple(self.credentials.values()))
         except (StoreError, TooLarge) as error:
             print(f"output not kept: {error.message}", file=sys.stderr)  # noqa: T201 - for its log
             return None
@@ -236,6 +237,7 @@ class World:
     def renew(self, credentials: Mapping[str, str]) -> None:
         """Use these secrets from now on."""
         self.credentials.update(variables_of(credentials))
+        know_secrets(credentials.values())
         self._model_name = None
 
     def retry_later(self, delay_ms: float) -> None:
@@ -251,9 +253,14 @@ class World:
 
 
 def spool_folder(data: Path, session_id: str) -> Path:
-    """Make and return the folder for outputs that are too large to hold."""
+    """Make and return the folder for outputs that are too large to hold, empty.
+
+    Called by the owner of the session's file: what lies in it was left by a worker that died.
+    """
     folder = data / "spool" / session_id
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for left in folder.iterdir():
+        left.unlink(missing_ok=True)
     return folder
 
 

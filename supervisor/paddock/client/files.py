@@ -3,8 +3,8 @@
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
-from paddock.store.errors import NeedsFold, SessionNotFound, StoreError
-from paddock.store.events import Stored
+from paddock.store.errors import BlobNotFound, NeedsFold, SessionNotFound, StoreError
+from paddock.store.events import Stored, ToolCallFinished, stored_of
 from paddock.store.ids import SessionId
 from paddock.store.session import FOLD_VERSION, Session, evolve, load
 from paddock.store.session_file import SessionReader, events_of, fold, folder_of, sessions_in
@@ -33,6 +33,54 @@ def read_events(data: Path, session_id: SessionId, after: int = 0) -> Generator[
     """Yield the stored events above ``after``; raises as :func:`read_state` does."""
     with _reader(data, session_id) as reader:
         yield from _events(reader, session_id, after)
+
+
+def read_output(
+    data: Path,
+    session_id: SessionId,
+    call: str | None = None,
+    offset: int = 0,
+    limit: int | None = None,
+) -> Iterator[bytes]:
+    """Yield the whole output of a call, named by its id or digest; the last one by default.
+
+    One that was short enough is all in the call's result, and is yielded from there. A negative
+    ``offset`` counts from the end. Raises as :func:`read_state`, and:
+
+        BlobNotFound: There is no such call or output.
+    """
+    with _reader(data, session_id) as reader:
+        try:
+            blob = reader.blob_named(call or "")
+        except BlobNotFound:
+            finished = _last_result(reader, session_id, call)
+            if finished is None:
+                message = f"the session has no output of {call or 'a call'!r}"
+                raise BlobNotFound(message, digest=call) from None
+            if finished.output_blob is None:
+                text = finished.text.encode("utf-8", "replace")
+                begin = offset if offset >= 0 else max(0, len(text) + offset)
+                yield text[begin : None if limit is None else begin + limit]
+                return
+            blob = reader.blob_named(finished.output_blob)
+        begin = offset if offset >= 0 else max(0, blob.size_bytes + offset)
+        most = blob.size_bytes if limit is None else limit
+        yield from reader.blob_range(blob.digest, begin, most)
+
+
+def _last_result(
+    reader: SessionReader, session_id: SessionId, call: str | None
+) -> ToolCallFinished | None:
+    """Return the last result of a call whose id has that part; of any call when None."""
+    last = None
+    for row in reader.matching(kinds={"tool_call_finished"}):
+        if call is None or call in (row.tool_call_id or ""):
+            last = row
+    if last is None:
+        return None
+    event = stored_of(session_id, last).event
+    assert isinstance(event, ToolCallFinished), "its kind says so"
+    return event
 
 
 def _reader(data: Path, session_id: SessionId) -> SessionReader:

@@ -277,7 +277,11 @@ class Asks:
             try:
                 await host.on_disk(
                     lambda: births.create(
-                        host.setting.data, session_id, words.config, at_us=now_us()
+                        host.setting.data,
+                        session_id,
+                        words.config,
+                        at_us=now_us(),
+                        secrets=tuple(words.credentials.values()),
                     )
                 )
             except BaseException:

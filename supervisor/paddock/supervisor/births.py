@@ -9,12 +9,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import msgpack
 
 from paddock.session_worker.errors import WorkspaceMissing
 from paddock.session_worker.ledger import digest_of
+from paddock.session_worker.redact import redact_json
 from paddock.store.errors import AlreadyExists, Damaged, NeedsFold, SessionNotFound
 from paddock.store.events import (
     Row,
@@ -59,8 +60,18 @@ class Look:
     """What it was created with, where that could be read by the way."""
 
 
-def create(data: Path, session_id: SessionId, config: SessionConfig, *, at_us: int) -> bool:
+def create(
+    data: Path,
+    session_id: SessionId,
+    config: SessionConfig,
+    *,
+    at_us: int,
+    secrets: Sequence[str] = (),
+) -> bool:
     """Make the session's file with its first event; return False if the same one was there.
+
+    Its prompt, environment, title and labels are stored without ``secrets`` and known forms of
+    keys; the digest that tells whether it is the same is of what was sent.
 
     Raises:
         WorkspaceMissing: The workspace's folder does not exist.
@@ -73,7 +84,8 @@ def create(data: Path, session_id: SessionId, config: SessionConfig, *, at_us: i
         )
         raise WorkspaceMissing(message, workspace=config.workspace)
     digest = digest_of(config.model_dump(mode="json"))
-    created = SessionCreated(config=config, digest=digest, command_id=CommandId(session_id))
+    stored = _without_secrets(config, secrets)
+    created = SessionCreated(config=stored, digest=digest, command_id=CommandId(session_id))
     try:
         SessionFile.make(
             folder_of(data, session_id), session_id, [created], generation=0, at_us=at_us
@@ -82,6 +94,15 @@ def create(data: Path, session_id: SessionId, config: SessionConfig, *, at_us: i
         assert_same(data, session_id, digest)
         return False
     return True
+
+
+def _without_secrets(config: SessionConfig, secrets: Sequence[str]) -> SessionConfig:
+    told = config.model_dump(include=set(_TOLD))
+    return config.model_copy(update=cast("dict[str, object]", redact_json(told, secrets)))
+
+
+_TOLD = ("title", "system_prompt", "environment", "labels")
+"""What a client says in words of its own. Names, paths and references are used as they are."""
 
 
 def config_of(data: Path, session_id: SessionId) -> tuple[SessionConfig, str]:

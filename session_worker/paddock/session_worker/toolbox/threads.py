@@ -36,7 +36,7 @@ async def in_thread[T](work: Callable[[], T]) -> T:
     return await future
 
 
-async def to_its_end[T](work: Coroutine[object, object, T]) -> T:
+async def to_its_end[T](work: Coroutine[object, object, T] | asyncio.Future[T]) -> T:
     """Await bounded work to its end, however often the caller is cancelled meanwhile.
 
     The cancellation is not lost: CancelledError is raised then.

@@ -1,6 +1,6 @@
 """The file of a session: owned by one process, read by all, the only truth about the session."""
 
-from paddock.store.session_file.blobs import BLOB_LIMIT_BYTES, Blob
+from paddock.store.session_file.blobs import BLOB_LIMIT_BYTES, Blob, parts_of
 from paddock.store.session_file.erase import erase
 from paddock.store.session_file.lock import (
     Holder,
@@ -42,6 +42,7 @@ __all__ = [
     "holder_of",
     "host_place",
     "is_owned",
+    "parts_of",
     "pid_namespace",
     "sessions_in",
     "start_ticks_of",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from itertools import batched
 from pathlib import Path
+from string import hexdigits
 
 import zstandard
 
@@ -25,6 +26,12 @@ PART_BYTES = 1024 * 1024
 
 PARTS_PER_COMMIT = 8
 # 8 parts: at most 8 MiB wait in memory, and an append waits for one such commit, not for the blob.
+
+UNNAMED_AT_MOST = 16
+"""Blobs that are looked for in the log after a death; each costs a read of it where it is not."""
+
+SHORTEST_NAME = 8
+"""Hex digits of a digest that name a blob in its session: two alike among 10,000 are unlikely."""
 
 _LEVEL = 3
 _FIND = "SELECT number, size_bytes, parts FROM blobs WHERE digest = ?"
@@ -48,12 +55,23 @@ class Draft:
     parts: int = 0
 
 
-def parts_of(source: Path | bytes) -> Iterator[bytes]:
-    """Yield a content in pieces of ``PART_BYTES``."""
-    if isinstance(source, bytes):
-        for start in range(0, len(source), PART_BYTES):
-            yield source[start : start + PART_BYTES]
+def parts_of(source: Path | bytes | Iterator[bytes]) -> Iterator[bytes]:
+    """Yield a content in pieces of ``PART_BYTES``, the last one shorter."""
+    if isinstance(source, Path):
+        yield from _parts_of_file(source)
         return
+    waiting = bytearray()
+    for piece in (source,) if isinstance(source, bytes) else source:
+        waiting += piece
+        whole = len(waiting) - len(waiting) % PART_BYTES
+        for start in range(0, whole, PART_BYTES):
+            yield bytes(waiting[start : start + PART_BYTES])
+        del waiting[:whole]
+    if waiting:
+        yield bytes(waiting)
+
+
+def _parts_of_file(source: Path) -> Iterator[bytes]:
     try:
         file = source.open("rb")
     except OSError as error:
@@ -116,6 +134,21 @@ def discard_drafts(connection: sqlite3.Connection) -> None:
         discard(connection, number)
 
 
+def discard_unnamed(connection: sqlite3.Connection) -> int:
+    """Remove the newest blobs that no event names; return how many.
+
+    A blob is stored before the event that names it, so a death between the two leaves one: the
+    newest, or as many as calls ran beside each other. Older ones are not looked at.
+    """
+    query = "SELECT number, digest FROM blobs ORDER BY number DESC LIMIT ?"
+    newest = connection.execute(query, (UNNAMED_AT_MOST,)).fetchall()
+    names = "SELECT 1 FROM events WHERE instr(payload, ?) LIMIT 1"
+    unnamed = [one for one, digest in newest if not connection.execute(names, (digest,)).fetchone()]
+    for number in unnamed:
+        discard(connection, number)
+    return len(unnamed)
+
+
 def find(connection: sqlite3.Connection, digest: str) -> tuple[int, int, int] | None:
     """Return the number, size and count of parts of a blob, or None."""
     found: tuple[int, int, int] | None = connection.execute(_FIND, (digest,)).fetchone()
@@ -151,6 +184,46 @@ def read(place: Place, connection: sqlite3.Connection, digest: str) -> Iterator[
         yield data
     if seen != size or whole.hexdigest() != digest:
         raise _damaged(place, digest, "its content does not fit its digest")
+
+
+def named(place: Place, connection: sqlite3.Connection, name: str) -> Blob:
+    """Return the blob of a digest, or of the beginning of one that no other has.
+
+    Raises:
+        BlobNotFound: There is none, or several.
+    """
+    if len(name) >= SHORTEST_NAME and set(name) <= set(hexdigits.lower()):
+        query = "SELECT digest, size_bytes FROM blobs WHERE digest >= ? AND digest < ? LIMIT 2"
+        with translated(place.database):
+            found = connection.execute(query, (name, name + "g")).fetchall()
+        if len(found) == 1:
+            return Blob(*found[0])
+    message = f"there is no blob {name!r} in {str(place.database)!r}"
+    raise BlobNotFound(message, digest=name)
+
+
+def read_range(
+    place: Place, connection: sqlite3.Connection, digest: str, offset: int, limit: int
+) -> Iterator[bytes]:
+    """Yield at most ``limit`` bytes of a blob from ``offset`` on; nothing behind its end.
+
+    Only the parts that hold them are read, each checked by itself. Raises as :func:`read`.
+    """
+    with translated(place.database):
+        found = find(connection, digest)
+    if found is None:
+        message = f"there is no blob {digest!r} in {str(place.database)!r}"
+        raise BlobNotFound(message, digest=digest)
+    number, size, _ = found
+    end = min(size, offset + limit)
+    while offset < end:
+        part, skipped = divmod(offset, PART_BYTES)
+        data = _read_part(place, connection, digest, number << PART_BITS | part)
+        piece = data[skipped : skipped + end - offset]
+        if not piece:
+            raise _damaged(place, digest, "a part of it is too short")
+        yield piece
+        offset += len(piece)
 
 
 def _read_part(place: Place, connection: sqlite3.Connection, digest: str, position: int) -> bytes:

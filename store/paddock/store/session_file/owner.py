@@ -205,7 +205,7 @@ class SessionFile:
 
     def put_blob(
         self,
-        source: Path | bytes,
+        source: Path | bytes | Iterator[bytes],
         *,
         limit_bytes: int = blobs.BLOB_LIMIT_BYTES,
         session_limit_bytes: int = blobs.SESSION_BLOBS_LIMIT_BYTES,
@@ -243,12 +243,32 @@ class SessionFile:
         """Yield a blob's content in pieces. Raises ``BlobNotFound`` or ``Damaged``."""
         with self._using() as connection:
             pieces = blobs.read(self._place, connection, digest)
+        yield from self._each(pieces)
+
+    def _each(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield pieces, letting others at the file between two of them."""
         while True:
-            with self._using() as connection:
+            with self._using():
                 piece = next(pieces, None)
             if piece is None:
                 return
             yield piece
+
+    def discard_unnamed_blobs(self) -> int:
+        """Remove what a dead owner stored and did not live to name; return how many blobs."""
+        with self._using() as connection, self._transaction(connection):
+            return blobs.discard_unnamed(connection)
+
+    def blob_named(self, name: str) -> Blob:
+        """Return the blob of a digest, or of its beginning. Raises ``BlobNotFound``."""
+        with self._using() as connection:
+            return blobs.named(self._place, connection, name)
+
+    def blob_range(self, digest: str, offset: int, limit: int) -> Iterator[bytes]:
+        """Yield at most ``limit`` bytes of a blob from ``offset`` on. Raises as :meth:`blob`."""
+        with self._using() as connection:
+            pieces = blobs.read_range(self._place, connection, digest, offset, limit)
+        yield from self._each(pieces)
 
     def save_snapshot(self, sequence: int, fold_version: int, state: bytes) -> None:
         """Keep the folded state after the event ``sequence``, in place of the one before."""

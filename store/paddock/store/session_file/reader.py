@@ -10,6 +10,7 @@ from paddock.store.errors import NeedsFold, SessionNotFound, StoreError
 from paddock.store.events import Row
 from paddock.store.ids import SessionId
 from paddock.store.session_file import blobs, database, log, snapshots
+from paddock.store.session_file.blobs import Blob
 from paddock.store.session_file.faults import translated
 from paddock.store.session_file.lock import Witness, is_owned, read_witness
 from paddock.store.session_file.place import Place, place_of
@@ -129,6 +130,14 @@ class SessionReader:
     def blob(self, digest: str) -> Iterator[bytes]:
         """Yield a blob's content in pieces. Raises ``BlobNotFound`` or ``Damaged``."""
         return blobs.read(self._place, self._connection, digest)
+
+    def blob_named(self, name: str) -> Blob:
+        """Return the blob of a digest, or of its beginning. Raises ``BlobNotFound``."""
+        return blobs.named(self._place, self._connection, name)
+
+    def blob_range(self, digest: str, offset: int, limit: int) -> Iterator[bytes]:
+        """Yield at most ``limit`` bytes of a blob from ``offset`` on. Raises as :meth:`blob`."""
+        return blobs.read_range(self._place, self._connection, digest, offset, limit)
 
     def close(self) -> None:
         """Close the file. Closing twice does nothing."""

@@ -26,6 +26,7 @@ from paddock.supervisor.cli.printing import (
 from paddock.supervisor.cli.sessions import AsJson, One
 
 if TYPE_CHECKING:
+    from paddock.client.feed import Previewed
     from paddock.store.events import Stored
     from paddock.store.session import Session as State
     from paddock.supervisor.cli.certificate import Death
@@ -148,13 +149,19 @@ def events(
     after: Annotated[int, typer.Option(help="Only events numbered above this.")] = 0,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it goes on.")] = False,
     kind: Annotated[list[str] | None, typer.Option(help="Only these kinds; may repeat.")] = None,
+    deltas: Annotated[
+        bool, typer.Option("--deltas", help="With --follow: previews of texts and outputs, too.")
+    ] = False,
     as_json: AsJson = False,
 ) -> int:
     """Print the events of a session, from its own file; with --json one object a line.
 
+    A preview has no sequence and is told once, to who is there; its event follows.
+
     Examples:
       paddock events fixer
       paddock events --follow --json fixer | jq .kind
+      paddock events --follow --deltas fixer      # outputs of tools as they come
       paddock events --kind worker_exited fixer
     """
     from paddock.client.files import read_events
@@ -163,7 +170,7 @@ def events(
 
     kinds = set(kind or ())
     if follow:
-        return _follow(session, after, kinds, as_json=as_json)
+        return _follow(session, after, kinds, deltas=deltas, as_json=as_json)
     found = run_async(find(session))
     for stored in read_events(places_of().data, found, after):
         _print_event(stored, kinds, as_json=as_json)
@@ -171,17 +178,58 @@ def events(
     return exit_codes.DONE
 
 
-def _follow(session: str, after: int, kinds: set[str], *, as_json: bool) -> int:
+def _follow(session: str, after: int, kinds: set[str], *, deltas: bool, as_json: bool) -> int:
+    from paddock.client.feed import Previewed
+    from paddock.store.events import Stored
     from paddock.supervisor.cli.common import with_host
 
     async def work(host: Any) -> int:
         found = await host.session(session)
-        async for stored in found.events(after=after):
-            _print_event(stored, kinds, as_json=as_json)
-            sys.stdout.flush()
+        async with found.follow(after=after, deltas=deltas) as feed:
+            async for told in feed:
+                if isinstance(told, Stored):
+                    _print_event(told, kinds, as_json=as_json)
+                elif isinstance(told, Previewed):
+                    _print_delta(told, as_json=as_json)
+                sys.stdout.flush()
         return exit_codes.DONE
 
     return with_host(work, start=False)
+
+
+def output(
+    session: One,
+    call: Annotated[
+        str | None,
+        typer.Argument(help="A call's id, or the digest of an output. Default: the last."),
+    ] = None,
+    *,
+    offset: Annotated[int, typer.Option(help="The first byte; negative: from the end.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=0, help="Bytes at most. Default: all.")] = None,
+) -> int:
+    """Print the whole output of a tool call, as it was kept: byte by byte, secrets taken out.
+
+    On a terminal it is stripped of escapes. `paddock sql` knows the digest and the size:
+    columns output_blob and output_bytes of tool_calls.
+
+    Examples:
+      paddock output fixer | less
+      paddock output fixer 019a2c > build.log
+      paddock output --offset -2000 fixer
+    """
+    from paddock.client.files import read_output
+    from paddock.client.places import places_of
+    from paddock.supervisor.cli.source import find
+
+    found = run_async(find(session))
+    is_terminal = sys.stdout.isatty()
+    for piece in read_output(places_of().data, found, call, offset, limit):
+        if is_terminal:
+            sys.stdout.write(clean(piece.decode("utf-8", "replace")))
+        else:
+            sys.stdout.buffer.write(piece)
+    sys.stdout.flush()
+    return exit_codes.DONE
 
 
 def logs(
@@ -251,6 +299,16 @@ def _print_event(stored: "Stored", kinds: set[str], *, as_json: bool) -> None:
     facts = " ".join(f"{name}={_brief(value)}" for name, value in payload.items())
     moment = at.astimezone().strftime("%H:%M:%S.%f")[:-3]
     print(f"{stored.sequence:>6}  {moment}  {event.kind:<28}{one_line(facts, 200)}")
+
+
+def _print_delta(told: "Previewed", *, as_json: bool) -> None:
+    if as_json:
+        from paddock.supervisor.cli.printing import json_of
+
+        delta = {"message_id": told.message_id, "channel": told.channel, "offset": told.offset}
+        print(json_of({"delta": {**delta, "text": told.text}}))
+        return
+    print(f"{'~':>6}  {told.channel:<14}{one_line(told.text, 200)}")
 
 
 def _brief(value: Any) -> str:

@@ -34,6 +34,10 @@ from paddock.store.events import (
 from paddock.supervisor.cli.certificate import in_one_line, of_certificate
 from paddock.supervisor.cli.printing import call_line, clean, one_line, split_unfinished
 
+LINES_AT_ONCE = 20
+"""Of one preview; a flood is not worth a terminal's time, and the whole is kept."""
+LONGEST_HELD = 2000
+
 
 @dataclass(slots=True)
 class _Line:
@@ -97,6 +101,8 @@ class Screen:
         if told.channel == "reset":
             self._void(told.message_id)
             return
+        if told.channel == "output":
+            self._output(told)
         if told.channel != "text":
             return
         line = self._lines.setdefault(told.message_id, _Line())
@@ -104,6 +110,19 @@ class Screen:
             line.text, line.held, line.is_void = "", "", False
         if told.offset <= len(line.text):  # else a piece is lost: the message itself will tell
             self._write(line, told.text[len(line.text) - told.offset :])
+
+    def _output(self, told: Previewed) -> None:
+        """Print what a tool writes as it comes, whole lines at a time, indented below its call."""
+        line = self._lines.setdefault(told.message_id, _Line())
+        *lines, line.held = (line.held + told.text).split("\n")
+        if len(line.held) > LONGEST_HELD:
+            lines, line.held = [*lines, line.held], ""
+        hidden = len(lines) - LINES_AT_ONCE
+        if hidden > 0:
+            lines = [f"… {hidden} lines …", *lines[-LINES_AT_ONCE:]]
+        for one in lines:
+            if one.strip():
+                self.note(f"  │ {one}")
 
     def _void(self, message_id: str) -> None:
         line = self._lines.get(message_id)
