@@ -8,9 +8,20 @@ import pytest
 
 from paddock.session_worker.toolbox import cgroups, sandbox
 from paddock.session_worker.toolbox.contract import Sandbox
-from paddock.session_worker.tools import Confines, Room, Tool, builtin_tools
+from paddock.session_worker.tools import (
+    Confines,
+    Limits,
+    Room,
+    Tool,
+    ToolSpec,
+    Warm,
+    builtin_tools,
+    python_tool,
+)
 from tests.session_worker.toolbench import call, room
 
+ROOT = Path(__file__).resolve().parents[2]
+FUNCTIONS = "tests.session_worker.toolbox_functions"
 WAYS = {
     "a veil": (),
     "Landlock alone": (sandbox.VEIL,),
@@ -172,6 +183,26 @@ async def test_f11_a_search_from_above_finds_nothing_in_closed_folders(
     )
     assert "of mine" in done.text
     assert "home/data" not in done.text
+
+
+@SANDBOXES
+@pytest.mark.parametrize("is_warm", [True, False], ids=["warm", "cold"])
+async def test_f11_a_python_tool_cannot_use_the_folders_of_its_host(
+    tmp_path: Path, data: Path, way: str, *, is_warm: bool
+) -> None:
+    where = confined(tmp_path, data, way)
+    spec = ToolSpec("reach", "", {"type": "object"}, "write", "ask", 60.0, 30_000, exclusive=True)
+    warm = Warm() if is_warm else None
+    reach = python_tool(f"{FUNCTIONS}:reach", spec, (str(ROOT),), Limits(), warm)
+    try:
+        for path, reached in ((data / "secret", False), (where.workspace / "own", True)):
+            path.write_text("text")
+            done = await call(reach, where, path=str(path), parent=os.getpid())
+            assert done.status == "ok", done.text
+            assert done.value == {"read": reached, "written": reached, "signalled": False}
+    finally:
+        if warm is not None:
+            await warm.close()
 
 
 async def test_without_a_sandbox_that_is_required_no_tool_is_run(

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -177,3 +178,21 @@ class Desk:
     @staticmethod
     def ring(times: int) -> str:
         return "ring " * times
+
+
+def reach(path: str, parent: int) -> dict[str, bool]:
+    """Say what can be done to a file, and to a process that is not one's own."""
+
+    def can(work: Callable[[], object]) -> bool:
+        try:
+            work()
+        except OSError:
+            return False
+        return True
+
+    place = Path(path)
+    return {
+        "read": can(place.read_bytes),
+        "written": can(lambda: place.open("ab").close()),
+        "signalled": can(lambda: os.kill(parent, 0)),
+    }

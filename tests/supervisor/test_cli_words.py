@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -202,10 +204,36 @@ def test_doctor_says_each_thing_with_a_verdict(
     monkeypatch.setenv("PADDOCK_HOME", str(home))
     assert answer(["doctor", "--json"]) == exit_codes.DONE
     findings = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
-    assert {"python", "sqlite", "duckdb", "pyzmq", "pidfd", "cgroup v2", "landlock"} <= set(
-        findings
-    )
+    machine = {"python", "sqlite", "duckdb", "pyzmq", "pidfd", "pidfd exit codes", "cgroup v2"}
+    kernel = {"landlock", "subreaper", "sandbox", "file system", "clock", "settings"}
+    assert machine | kernel <= set(findings)
+    assert not [row for row in findings.values() if row["verdict"] == "bad"]
     assert findings["host"]["value"] == "none runs"
+
+
+def test_doctor_finds_settings_that_keep_a_host_from_starting(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PADDOCK_HOME", str(home))
+    monkeypatch.setenv("PADDOCK_SANDBOX", "perhaps")
+    assert answer(["doctor", "--json"]) == exit_codes.FAILED
+    findings = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert findings["settings"]["verdict"] == "bad"
+    assert "'perhaps'" in findings["settings"]["value"]
+
+
+def test_f12_doctor_says_when_the_clock_is_behind_what_was_written(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PADDOCK_HOME", str(home))
+    (home / "data").mkdir(mode=0o700)
+    (home / "data" / "host.sqlite").touch()
+    later = time.time() + 3600
+    os.utime(home / "data" / "host.sqlite", (later, later))
+    answer(["doctor", "--json"])
+    findings = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert findings["clock"]["verdict"] == "note"
+    assert "behind this home's files" in findings["clock"]["value"]
 
 
 def test_doctor_finds_a_socket_path_that_is_too_long(

@@ -11,6 +11,8 @@ import os
 import select
 import signal
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -200,16 +202,32 @@ class Process:
         return Status.of_exit_code(EXIT_CODE.unpack(data)[0])
 
     def _asked(self) -> Status | None:
-        """Ask the kernel, which tells of any process once it was reaped (Linux 6.15)."""
-        if self._pidfd < 0:
-            return None
-        buffer = bytearray(PIDFD_INFO.pack(PIDFD_INFO_EXIT, *[0] * 13))
-        try:
-            fcntl.ioctl(self._pidfd, PIDFD_GET_INFO, buffer)
-        except OSError:
-            return None
-        mask, *_, wait_status = PIDFD_INFO.unpack(buffer)
-        return Status.of_wait(wait_status) if mask & PIDFD_INFO_EXIT else None
+        """Ask the kernel."""
+        return None if self._pidfd < 0 else exit_status_of(self._pidfd)
+
+
+def tells_exit_codes() -> bool:
+    """Whether this kernel tells how a process ended that somebody else reaped."""
+    if sys.platform != "linux":
+        return False
+    with subprocess.Popen([sys.executable, "-I", "-S", "-c", "pass"]) as child:
+        pidfd = os.pidfd_open(child.pid)
+    try:
+        status = exit_status_of(pidfd)
+    finally:
+        os.close(pidfd)
+    return status is not None and status.exit_code == 0
+
+
+def exit_status_of(pidfd: int) -> Status | None:
+    """Ask the kernel how a process ended, which it tells once it was reaped (Linux 6.15)."""
+    buffer = bytearray(PIDFD_INFO.pack(PIDFD_INFO_EXIT, *[0] * 13))
+    try:
+        fcntl.ioctl(pidfd, PIDFD_GET_INFO, buffer)
+    except OSError:
+        return None
+    mask, *_, wait_status = PIDFD_INFO.unpack(buffer)
+    return Status.of_wait(wait_status) if mask & PIDFD_INFO_EXIT else None
 
 
 def oom_kills() -> int:

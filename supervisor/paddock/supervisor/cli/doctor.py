@@ -8,21 +8,25 @@ import shutil
 import sqlite3
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from paddock.client.places import Places, announced, places_of
 from paddock.session_worker.toolbox import cgroups
+from paddock.session_worker.toolbox.contract import Sandbox
 from paddock.session_worker.toolbox.sandbox import landlock_version
 from paddock.store.errors import PaddockError
 from paddock.supervisor.cli import exit_codes
 from paddock.supervisor.cli.printing import print_json, say, size
 from paddock.supervisor.cli.sessions import AsJson
 from paddock.supervisor.confinement import Trial
-from paddock.supervisor.processes import become_subreaper
+from paddock.supervisor.home import read_configuration
+from paddock.supervisor.processes import become_subreaper, tells_exit_codes
 
 if TYPE_CHECKING:
     from paddock.store.protocol import StoreStatus
@@ -36,6 +40,8 @@ ENOUGH_PROCESSES = 2048
 ENOUGH_BYTES = 2_000_000_000
 SOCKET_PATH_LIMIT = 107
 STORE_SECONDS = 5.0
+CLOCK_SECONDS = 2.0
+FORGETFUL_FILE_SYSTEMS = {"tmpfs", "ramfs"}
 NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "ceph", "lustre"}
 
 
@@ -73,8 +79,12 @@ def examine(places: Places) -> Iterator[Finding]:
     yield from _versions()
     yield from _folders(places)
     yield _disk(places.data)
+    yield _file_system(places.data)
+    yield _clock(places.data)
     yield from _limits()
-    yield from _kernel()
+    settings = _settings()
+    yield settings.finding
+    yield from _kernel(settings.sandbox)
     yield _socket(places.runtime)
     yield _host(places)
     yield from _store(places)
@@ -165,6 +175,43 @@ def _disk(data: Path) -> Finding:
     return Finding("free disk", "ok" if advice is None else "note", size(free), advice)
 
 
+def _file_system(data: Path) -> Finding:
+    folder = next(path for path in (data, *data.parents) if path.exists())
+    kind = file_system_of(folder) or "not told"
+    if kind in FORGETFUL_FILE_SYSTEMS:
+        advice = "what is there is gone after a power cut: put PADDOCK_HOME on a disk"
+        return Finding("file system", "note", kind, advice)
+    return Finding("file system", "ok", kind)
+
+
+def _clock(data: Path) -> Finding:
+    """Compare the clock with what the host wrote last: order never hangs on it, shown times do."""
+    now = time.time()
+    shown = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
+    written = [path.stat().st_mtime for path in data.glob("host.*") if path.is_file()]
+    ahead = max(written, default=now) - now
+    if ahead > CLOCK_SECONDS:
+        advice = "set it right: events keep their order, but say times that were already used"
+        return Finding("clock", "note", f"{shown}, {ahead:.0f} s behind this home's files", advice)
+    return Finding("clock", "ok", shown)
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    finding: Finding
+    sandbox: Sandbox = "auto"
+
+
+def _settings() -> _Settings:
+    """Read what a host of this home would be started with; a wrong value keeps it from starting."""
+    try:
+        found = read_configuration({}).settings
+    except PaddockError as error:
+        return _Settings(Finding("settings", "bad", error.message, "`paddock config` shows them"))
+    shown = f"sandbox {found.sandbox}, cgroups {found.cgroups}"
+    return _Settings(Finding("settings", "ok", shown), found.sandbox)
+
+
 def _limits() -> Iterator[Finding]:
     for name, which, enough, command in (
         ("open files", resource.RLIMIT_NOFILE, ENOUGH_FILES, "ulimit -n 65536"),
@@ -181,7 +228,7 @@ def _limit(value: int) -> str:
     return "unlimited" if value == resource.RLIM_INFINITY else str(value)
 
 
-def _kernel() -> Iterator[Finding]:
+def _kernel(mode: Sandbox) -> Iterator[Finding]:
     yield Finding("kernel", "ok" if sys.platform == "linux" else "note", platform.platform())
     has_pidfd = hasattr(os, "pidfd_open") and _opens_pidfd()
     yield Finding(
@@ -189,6 +236,13 @@ def _kernel() -> Iterator[Finding]:
         "ok" if has_pidfd else "note",
         "yes" if has_pidfd else "no",
         None if has_pidfd else "deaths of adopted workers are proven by their lock alone",
+    )
+    tells = has_pidfd and tells_exit_codes()
+    yield Finding(
+        "pidfd exit codes",
+        "ok" if tells else "note",
+        "yes" if tells else "no",
+        None if tells else "how an adopted worker ended is unknown (Linux 6.15 tells)",
     )
     yield _cgroup()
     yield _subreaper()
@@ -199,7 +253,7 @@ def _kernel() -> Iterator[Finding]:
         f"version {landlock}" if landlock else "no",
         None if landlock else "tools are kept out of other folders by namespaces alone, if at all",
     )
-    yield _sandbox()
+    yield _sandbox(mode)
 
 
 def _subreaper() -> Finding:
@@ -210,9 +264,12 @@ def _subreaper() -> Finding:
     )
 
 
-def _sandbox() -> Finding:
+def _sandbox(mode: Sandbox) -> Finding:
     """Try the sandbox out, as a host does at its start."""
     walls = Trial().walls()
+    if mode == "off":
+        advice = f'tools can read this home; with sandbox = "auto": {walls.told("auto")}'
+        return Finding("sandbox", "note", "off, by setting", advice)
     if walls.is_veiled:
         return Finding("sandbox", "ok", f"{walls.told('auto')}: tools do not see this home")
     if walls.names:
@@ -221,8 +278,11 @@ def _sandbox() -> Finding:
             "names on the way to this home (in ~, ~/.local/share) and can list the names in it"
         )
         return Finding("sandbox", "ok", walls.told("auto"), advice)
+    if mode == "require":
+        advice = 'no tool that is a process will run: set sandbox = "auto", or use another kernel'
+        return Finding("sandbox", "bad", walls.told(mode), advice)
     advice = 'run agents that you do not trust in a container, or set sandbox = "require"'
-    return Finding("sandbox", "note", walls.told("auto"), advice)
+    return Finding("sandbox", "note", walls.told(mode), advice)
 
 
 def _opens_pidfd() -> bool:
