@@ -56,6 +56,7 @@ from paddock.supervisor.stimuli import (
     WasBusy,
     WasNotAccepted,
     WasSettled,
+    Weighed,
 )
 
 SESSION = SessionId("01890000-0000-7000-8000-000000000001")
@@ -89,6 +90,7 @@ def example(kind: type, life: Life) -> Any:
         FoundOpen: FoundOpen(now),
         Greeted: Greeted(now, 1, 77, 2, "resting"),
         Beaten: Beaten(now, "resting", 2),
+        Weighed: Weighed(now, start, 100),
         Grew: Grew(now, 3),
         Touched: Touched(now),
         WasAccepted: WasAccepted(now, CommandId("c1"), 3),
@@ -494,9 +496,38 @@ def test_a_closed_lid_is_no_hang() -> None:
 def test_a_worker_above_its_memory_limit_is_killed_once_with_that_reason() -> None:
     life = lived()
     life.memory_limit_bytes = 100
-    assert step(life, Beaten(2.0, "working", 3, rss_bytes=100)) == []
+    assert step(life, Beaten(2.0, "working", 3, rss_bytes=80)) == []
     assert step(life, Beaten(3.0, "working", 3, rss_bytes=101)) == [Kill(1, "out_of_memory")]
     assert step(life, Beaten(3.1, "working", 3, rss_bytes=102)) == []
+
+
+def test_a_session_near_its_memory_limit_is_warned_once_until_it_is_calm_again() -> None:
+    life = lived()
+    life.memory_limit_bytes = 100
+    warning = [Notify("memory", {"used_bytes": 81, "limit_bytes": 100})]
+    assert step(life, Weighed(2.0, 1, 81)) == warning
+    assert step(life, Weighed(3.0, 1, 95)) == []
+    assert step(life, Weighed(4.0, 1, 75)) == []
+    assert step(life, Weighed(5.0, 1, 81)) == []
+    assert step(life, Weighed(6.0, 1, 60)) == []
+    assert step(life, Weighed(7.0, 1, 81)) == warning
+
+
+def test_what_a_sessions_tools_use_counts_against_its_limit_and_stands_in_its_certificate() -> None:
+    life = lived()
+    life.memory_limit_bytes = 100
+    step(life, Beaten(2.0, "working", 3, rss_bytes=10))
+    assert step(life, Weighed(3.0, 1, 101)) == [Kill(1, "out_of_memory")]
+    (bury,) = step(life, Exited(3.1, 1))
+    assert isinstance(bury, Bury)
+    assert (bury.cause, bury.peak_rss_bytes) == ("out_of_memory", 101)
+
+
+def test_what_was_weighed_of_an_earlier_start_changes_nothing() -> None:
+    life = lived()
+    life.memory_limit_bytes = 100
+    assert step(life, Weighed(3.0, 0, 101)) == []
+    assert life.memory_bytes is None
 
 
 def test_a_commit_is_a_sign_of_life_too() -> None:

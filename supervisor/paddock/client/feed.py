@@ -40,9 +40,9 @@ class Previewed:
 
 @dataclass(frozen=True, slots=True)
 class Noticed:
-    """Something about the session that is no event of it: that it lives, rests, died."""
+    """Something about the session that is no event of it: that it lives, runs short of memory."""
 
-    what: Literal["live", "suspended", "died", "deleted", "failed", "damaged", "ended"]
+    what: Literal["live", "suspended", "died", "deleted", "failed", "damaged", "memory", "ended"]
     detail: dict[str, JsonValue]
 
 

@@ -449,6 +449,8 @@ class Asks:
                     "subscribers": len(record.feed.subscribers),
                     "idle_seconds": round(max(0.0, now - life.last_active_at), 3),
                     "rss_bytes": record.rss_bytes or None,
+                    "memory_bytes": life.memory_bytes,
+                    "memory_limit_bytes": life.memory_limit_bytes,
                     "lag_ms": record.lag_ms,
                     "error": None if life.error is None else life.error.message,
                 }

@@ -38,6 +38,8 @@ class Settings(BaseModel):
     """A host that nobody uses leaves after so long; None: it stays until it is told to."""
     default_model: str | None = None
     memory_limit_mb: Annotated[int, Field(ge=1)] | None = None
+    memory_reserve_mb: Annotated[int, Field(ge=0)] | None = None
+    """Below so much available memory sessions at rest are suspended; 0: never."""
     cgroups: Literal["auto", "off"] = "auto"
     """Whether tools are put into control groups where the machine gives them."""
     sandbox: Literal["auto", "require", "off"] = "auto"

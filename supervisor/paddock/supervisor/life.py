@@ -47,6 +47,10 @@ LEAVE_SHARE = 0.7
 """Of a deadline the worker is told this much; the rest is for killing it and proving it dead."""
 KILL_SHARE = 0.85
 STORY_LENGTH = 40
+WARN_SHARE = 0.8
+"""Of its memory limit: from here on a session is warned, once."""
+CALM_SHARE = 0.7
+"""Below it the warning is over, and the next one is news again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,10 @@ class Life:
         self.peak_rss_bytes: int | None = None
         self.memory_limit_bytes: int | None = None
         """Above it the worker is killed."""
+        self.memory_bytes: int | None = None
+        """What it and its tools use, as last summed up."""
+        self.is_warned = False
+        """Whether it was told that it comes near its limit."""
         self.last_active_at = 0.0
         self.error: PaddockError | None = None
         """Why it is stuck or failed."""
@@ -187,7 +195,8 @@ class Life:
         self.start += 1
         self.deadline = at + patience_seconds
         self.generation = self.pid = self.worker_stage = self.operation_id = None
-        self.peak_rss_bytes = self.error = self.cause = None
+        self.peak_rss_bytes = self.memory_bytes = self.error = self.cause = None
+        self.is_warned = False
         self.was_live = False
 
     def note_greeting(self, stimulus: Greeted) -> None:

@@ -1,12 +1,13 @@
 """Transitions: what a live worker says and is asked, and whether it still beats. Pure."""
 
 from paddock.store.errors import PaddockError, Refused
-from paddock.supervisor.life import BEAT_CHECKS, Life
+from paddock.supervisor.life import BEAT_CHECKS, CALM_SHARE, WARN_SHARE, Life
 from paddock.supervisor.stimuli import (
     Beaten,
     Commanded,
     CredentialsPut,
     Grew,
+    Notify,
     SendCredentials,
     Stage,
     TellSettled,
@@ -15,6 +16,7 @@ from paddock.supervisor.stimuli import (
     WasAccepted,
     WasNotAccepted,
     WasSettled,
+    Weighed,
 )
 
 
@@ -36,14 +38,33 @@ def beat(life: Life, stimulus: Beaten) -> None:
     life.worker_stage, life.operation_id = stimulus.stage, stimulus.operation_id
     life.head = max(life.head, stimulus.head)
     life.peak_rss_bytes = max(life.peak_rss_bytes or 0, stimulus.rss_bytes) or None
-    limit = life.memory_limit_bytes
-    if limit is not None and stimulus.rss_bytes > limit and life.cause is None:
-        life.kill(stimulus.at, "out_of_memory")
+    judge_memory(life, stimulus.at, max(stimulus.rss_bytes, life.memory_bytes or 0))
     if stimulus.stage == "working":
         life.last_active_at = stimulus.at
     if life.is_live:
         needs = stimulus.stage == "needs_credentials"
         life.stage = Stage.NEEDS_CREDENTIALS if needs else Stage.LIVE
+
+
+def weighed(life: Life, stimulus: Weighed) -> None:
+    """Take note of what it uses with its tools, and hold that against its limit."""
+    life.memory_bytes = stimulus.total_bytes
+    life.peak_rss_bytes = max(life.peak_rss_bytes or 0, stimulus.total_bytes) or None
+    judge_memory(life, stimulus.at, stimulus.total_bytes)
+
+
+def judge_memory(life: Life, at: float, used: int) -> None:
+    """Warn who comes near its limit, once; kill who is above it."""
+    limit = life.memory_limit_bytes
+    if limit is None or life.cause is not None:
+        return
+    if used > limit:
+        life.kill(at, "out_of_memory")
+    elif used > limit * WARN_SHARE and not life.is_warned:
+        life.is_warned = True
+        life.do(Notify("memory", {"used_bytes": used, "limit_bytes": limit}))
+    elif used < limit * CALM_SHARE:
+        life.is_warned = False
 
 
 def grew(life: Life, stimulus: Grew) -> None:

@@ -21,6 +21,7 @@ import zmq
 
 from paddock.session_worker.protocol import (
     Bye,
+    Command,
     Credentials,
     FromWorker,
     StartOrders,
@@ -29,10 +30,10 @@ from paddock.session_worker.protocol import (
 from paddock.session_worker.protocol import Deliver as DeliverWord
 from paddock.store.errors import Bug, PaddockError, SessionNotFound, StoreError
 from paddock.store.events import SessionConfig
-from paddock.store.ids import SessionId
+from paddock.store.ids import SessionId, uuid7
 from paddock.store.session_file import erase, folder_of
 from paddock.store.session_file.lock import boot_id, pid_namespace
-from paddock.supervisor import births, burial
+from paddock.supervisor import births, burial, memory
 from paddock.supervisor.children import ZygoteBroke
 from paddock.supervisor.errors import SessionFailed
 from paddock.supervisor.fleet import Candidate, Fleet, Given, NoRoom, Wait
@@ -48,6 +49,7 @@ from paddock.supervisor.stimuli import (
     AskToLeave,
     Buried,
     Bury,
+    Commanded,
     Deliver,
     Effect,
     Exited,
@@ -73,6 +75,7 @@ from paddock.supervisor.stimuli import (
     TakeRoom,
     TellSettled,
     TimerFired,
+    Weighed,
 )
 from paddock.supervisor.store_child import StoreChild
 from paddock.supervisor.workers import Workers
@@ -89,6 +92,8 @@ DUMP_SIGNAL = signal.SIGUSR2
 LATE_SECONDS = 0.5
 """A timer that is later than this tells of our own lag, and judges nobody."""
 CAPACITY_DEADLINE_SECONDS = 10.0
+MEMORY_WARNING = "memory_warning"
+"""The remark in a session's log that it comes near its limit."""
 SHUTDOWN = "shutdown"
 """Why a session rests whose host was ended."""
 
@@ -132,6 +137,7 @@ class Host:
         self._waiting: deque[tuple[Record, Stimulus]] = deque()
         self._erasures: dict[SessionId, asyncio.Task[None]] = {}
         self._is_stepping = False
+        self._was_short = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self.nursery = Nursery(setting.runtime, setting.worker, self.note)
         self._room_waits: dict[SessionId, asyncio.Future[None]] = {}
@@ -274,10 +280,63 @@ class Host:
             case TellSettled():
                 self._settle_name(record, effect)
                 self.answered(effect, record)
+            case Notify(what="memory"):
+                self.answered(effect, record)
+                self._annotate(record, MEMORY_WARNING, effect.detail)
             case Reply() | ReplyError() | Notify():
                 self.answered(effect, record)
             case _:
                 assert_never(effect)
+
+    def _annotate(self, record: Record, key: str, value: dict[str, object]) -> None:
+        """Have a live session put a remark of the host's into its own log."""
+        command = Command.model_validate(
+            {
+                "command_id": uuid7(now_us(), os.urandom(10)),
+                "verb": "annotate",
+                "arguments": {"key": key, "value": value, "operation_id": record.life.operation_id},
+                "by": "host",
+            }
+        )
+        if record.life.is_live:
+            self.stimulate(record, Commanded(self.now(), command))
+
+    async def weigh(self) -> None:
+        """Sum up what sessions with a limit use, tools included, and tell their lives."""
+        lives = [record.life for record in self.records.values() if record.life.has_process]
+        starts = {life.session_id: life.start for life in lives}
+        pids = {life.session_id: life.pid for life in lives if life.pid is not None}
+        limits = {
+            life.session_id: life.memory_limit_bytes
+            for life in lives
+            if life.memory_limit_bytes is not None
+        }
+        weighed = {each: pid for each, pid in pids.items() if each in limits}
+        if not weighed:
+            return
+        found = await self.on_disk(lambda: memory.weigh(weighed, limits))
+        for session_id, weight in found.items():
+            record = self.records.get(session_id)
+            if record is not None:
+                told = Weighed(self.now(), starts[session_id], weight.bytes)
+                self.stimulate(record, told)
+
+    def ease_memory(self) -> None:
+        """While the machine runs short of memory, have the least recently used at rest leave."""
+        found = memory.pressure()
+        is_felt = found is not None and found.is_felt(self.settings.memory_reserve_mb)
+        if is_felt and found is not None and not self._was_short:
+            facts: dict[str, object] = {
+                "available_bytes": found.available_bytes,
+                "stalled_percent": found.stalled_percent,
+            }
+            self.note("memory_short", "supervisor", facts)
+        self._was_short = is_felt
+        candidates = self._candidates(None) if is_felt else []
+        if candidates:
+            first = min(candidates, key=lambda each: (each.last_active_at, each.session_id))
+            leave = LeaveAsked(self.now(), "memory", CAPACITY_DEADLINE_SECONDS, force=False)
+            self.stimulate(self.records[first.session_id], leave)
 
     def _settle_name(self, record: Record, told: TellSettled) -> None:
         """Give back the name that a session does not have, or not any more."""
@@ -369,7 +428,7 @@ class Host:
             case _:
                 assert_never(answer)
 
-    def _candidates(self, seeker: SessionId) -> list[Candidate]:
+    def _candidates(self, seeker: SessionId | None) -> list[Candidate]:
         return [
             Candidate(record.session_id, record.life.last_active_at)
             for record in self.records.values()

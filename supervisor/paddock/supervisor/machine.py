@@ -55,6 +55,7 @@ from paddock.supervisor.stimuli import (
     WasBusy,
     WasNotAccepted,
     WasSettled,
+    Weighed,
 )
 
 
@@ -90,6 +91,7 @@ LATE = (
     NotSpawned,
     Greeted,
     Beaten,
+    Weighed,
     Grew,
     Touched,
     WasAccepted,
@@ -109,6 +111,7 @@ type Row = dict[type, Handler]
 _NEWS: Row = {
     # What a worker says is taken in wherever its words may still count.
     Beaten: living.beat,
+    Weighed: living.weighed,
     Grew: living.grew,
     WasAccepted: living.accepted,
     WasSettled: living.settled,

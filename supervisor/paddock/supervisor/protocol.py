@@ -295,7 +295,7 @@ class Notice(ToClient):
 
     tag = "notice"
     subscription_id: int
-    what: Literal["live", "suspended", "died", "deleted", "failed", "damaged", "ended"]
+    what: Literal["live", "suspended", "died", "deleted", "failed", "damaged", "memory", "ended"]
     detail: dict[str, JsonValue] = Field(default_factory=dict)
 
 

@@ -247,6 +247,8 @@ class Service:
             await asyncio.sleep(SWEEP_SECONDS)
             for record in self._clients.asks.idle(self._settings.idle_after_seconds):
                 self._clients.asks.ask_to_rest(record)
+            await self._host.weigh()
+            self._host.ease_memory()
             self._host.forget_resting(FORGET_SECONDS)
             after = self._settings.leave_after_seconds
             if after is not None and self._is_unused(after):

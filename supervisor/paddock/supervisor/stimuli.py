@@ -127,6 +127,15 @@ class Beaten:
 
 
 @dataclass(frozen=True, slots=True)
+class Weighed:
+    """What the worker of a start and all its tools use of the memory was summed up."""
+
+    at: float
+    start: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Grew:
     """Events are durable up to ``head``."""
 
@@ -274,6 +283,7 @@ type Stimulus = (
     | FoundOpen
     | Greeted
     | Beaten
+    | Weighed
     | Grew
     | Touched
     | WasAccepted

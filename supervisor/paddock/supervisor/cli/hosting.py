@@ -220,12 +220,19 @@ def _print_workers(workers: list[dict[str, Any]], *, as_json: bool) -> None:
             worker.get("generation"),
             worker.get("stage"),
             ago(_moment(worker.get("started_at")), now),
-            size(worker.get("rss_bytes")),
+            _memory_of(worker),
             worker.get("operation_id"),
         ]
         for worker in workers
     ]
     print_table(columns, rows, empty="no worker lives", right=("pid", "gen", "memory"))
+
+
+def _memory_of(worker: dict[str, Any]) -> str:
+    """Return what a session uses, its tools included where that is summed up, of its limit."""
+    used = size(worker.get("memory_bytes") or worker.get("rss_bytes"))
+    limit = worker.get("memory_limit_bytes")
+    return f"{used} of {size(limit)}" if limit else used
 
 
 def _moment(at_us: Any) -> datetime | None:

@@ -32,7 +32,7 @@ from paddock.store.events import (
     WorkerExited,
 )
 from paddock.supervisor.cli.certificate import in_one_line, of_certificate
-from paddock.supervisor.cli.printing import call_line, clean, one_line, split_unfinished
+from paddock.supervisor.cli.printing import call_line, clean, one_line, size, split_unfinished
 
 LINES_AT_ONCE = 20
 """Of one preview; a flood is not worth a terminal's time, and the whole is kept."""
@@ -72,6 +72,11 @@ class Screen:
                 self._event(told)
             case Noticed(what="damaged"):
                 self.note(f"the session's file is damaged: {told.detail}", "31")
+            case Noticed(what="memory"):
+                used, limit = (told.detail.get(f"{name}_bytes") for name in ("used", "limit"))
+                if isinstance(used, int) and isinstance(limit, int):
+                    near = f"{size(used)} of {size(limit)}: above that it is ended and started anew"
+                    self.note(f"the session runs out of memory: {near}", "33")
             case Noticed():
                 pass
 
