@@ -8,6 +8,7 @@ the next stimulus. One asyncio loop, which never waits for any of it.
 import asyncio
 import os
 import signal
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -33,8 +34,9 @@ from paddock.store.events import SessionConfig
 from paddock.store.ids import SessionId, uuid7
 from paddock.store.session_file import erase, folder_of
 from paddock.store.session_file.lock import boot_id, pid_namespace
-from paddock.supervisor import births, burial, memory
+from paddock.supervisor import births, burial
 from paddock.supervisor.children import ZygoteBroke
+from paddock.supervisor.clock import TICK_SECONDS, Clock
 from paddock.supervisor.errors import SessionFailed
 from paddock.supervisor.fleet import Candidate, Fleet, Given, NoRoom, Wait
 from paddock.supervisor.home import Secret
@@ -75,7 +77,6 @@ from paddock.supervisor.stimuli import (
     TakeRoom,
     TellSettled,
     TimerFired,
-    Weighed,
 )
 from paddock.supervisor.store_child import StoreChild
 from paddock.supervisor.workers import Workers
@@ -91,6 +92,12 @@ STACKS_SECONDS = 0.25
 DUMP_SIGNAL = signal.SIGUSR2
 LATE_SECONDS = 0.5
 """A timer that is later than this tells of our own lag, and judges nobody."""
+BOOTTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""Goes on while the machine sleeps, where the system has such a clock."""
+ROUNDING_SECONDS = 0.001
+"""Of a loop's clock, whose timers may fire a little early."""
+WORTH_TELLING_SECONDS = 5.0
+"""A host that did not run for so long says so in its log."""
 CAPACITY_DEADLINE_SECONDS = 10.0
 MEMORY_WARNING = "memory_warning"
 """The remark in a session's log that it comes near its limit."""
@@ -137,7 +144,8 @@ class Host:
         self._waiting: deque[tuple[Record, Stimulus]] = deque()
         self._erasures: dict[SessionId, asyncio.Task[None]] = {}
         self._is_stepping = False
-        self._was_short = False
+        self._clock: Clock | None = None
+        self._ticker: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self.nursery = Nursery(setting.runtime, setting.worker, self.note)
         self._room_waits: dict[SessionId, asyncio.Future[None]] = {}
@@ -149,6 +157,7 @@ class Host:
     def open(self) -> None:
         """Begin to listen to workers, start the zygote and the store."""
         self.workers.door.open()
+        self._tick()
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGCHLD, self.reap)
         self.nursery.open()
@@ -205,6 +214,8 @@ class Host:
         self.is_leaving = True
         await self.store.leave()
         self.nursery.close()
+        if self._ticker is not None:
+            self._ticker.cancel()
         for record in self.records.values():
             if record.timer is not None:
                 record.timer.cancel()
@@ -244,8 +255,30 @@ class Host:
             self.answered(ReplyError(ticket, told), record)
 
     def now(self) -> float:
-        """Return the time of the clock that stimuli carry."""
-        return asyncio.get_running_loop().time()
+        """Return the time of the clock that stimuli carry; it stands while this process does."""
+        loop = asyncio.get_running_loop()
+        monotonic, boottime = loop.time(), time.clock_gettime(BOOTTIME)
+        if self._clock is None:
+            self._clock = Clock(monotonic, boottime)
+        gap = self._clock.look(monotonic, boottime)
+        if gap is not None and gap.stood_seconds + gap.slept_seconds > WORTH_TELLING_SECONDS:
+            facts: dict[str, object] = {
+                "stood_seconds": round(gap.stood_seconds, 3),
+                "slept_seconds": round(gap.slept_seconds, 3),
+            }
+            self.note("stood_still", "supervisor", facts)
+        return self._clock.now
+
+    def _tick(self) -> None:
+        """Look at the clock regularly: what lies between two looks beyond that never was."""
+        self.now()
+        self._ticker = asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick)
+
+    def _call_at(
+        self, at: float, call: Callable[[Record, float], None], record: Record, deadline: float
+    ) -> asyncio.TimerHandle:
+        assert self._clock is not None, "it is made when the host opens"
+        return asyncio.get_running_loop().call_at(self._clock.due(at), call, record, deadline)
 
     def _carry_out(self, record: Record, effect: Effect) -> None:
         match effect:
@@ -301,43 +334,6 @@ class Host:
         if record.life.is_live:
             self.stimulate(record, Commanded(self.now(), command))
 
-    async def weigh(self) -> None:
-        """Sum up what sessions with a limit use, tools included, and tell their lives."""
-        lives = [record.life for record in self.records.values() if record.life.has_process]
-        starts = {life.session_id: life.start for life in lives}
-        pids = {life.session_id: life.pid for life in lives if life.pid is not None}
-        limits = {
-            life.session_id: life.memory_limit_bytes
-            for life in lives
-            if life.memory_limit_bytes is not None
-        }
-        weighed = {each: pid for each, pid in pids.items() if each in limits}
-        if not weighed:
-            return
-        found = await self.on_disk(lambda: memory.weigh(weighed, limits))
-        for session_id, weight in found.items():
-            record = self.records.get(session_id)
-            if record is not None:
-                told = Weighed(self.now(), starts[session_id], weight.bytes)
-                self.stimulate(record, told)
-
-    def ease_memory(self) -> None:
-        """While the machine runs short of memory, have the least recently used at rest leave."""
-        found = memory.pressure()
-        is_felt = found is not None and found.is_felt(self.settings.memory_reserve_mb)
-        if is_felt and found is not None and not self._was_short:
-            facts: dict[str, object] = {
-                "available_bytes": found.available_bytes,
-                "stalled_percent": found.stalled_percent,
-            }
-            self.note("memory_short", "supervisor", facts)
-        self._was_short = is_felt
-        candidates = self._candidates(None) if is_felt else []
-        if candidates:
-            first = min(candidates, key=lambda each: (each.last_active_at, each.session_id))
-            leave = LeaveAsked(self.now(), "memory", CAPACITY_DEADLINE_SECONDS, force=False)
-            self.stimulate(self.records[first.session_id], leave)
-
     def _settle_name(self, record: Record, told: TellSettled) -> None:
         """Give back the name that a session does not have, or not any more."""
         if record.renaming is None or record.renaming[0] != told.answer.command_id:
@@ -359,13 +355,14 @@ class Host:
     def _set_timer(self, record: Record) -> None:
         deadline = record.life.deadline
         if record.timer is not None:
-            if record.timer.when() == deadline and not record.timer.cancelled():
+            if record.timer_for == deadline and not record.timer.cancelled():
                 return
             record.timer.cancel()
             record.timer = None
         if deadline is not None:
-            loop = asyncio.get_running_loop()
-            record.timer = loop.call_at(deadline, self._timer_due, record, deadline)
+            self.now()
+            record.timer = self._call_at(deadline, self._timer_due, record, deadline)
+            record.timer_for = deadline
 
     def _timer_due(self, record: Record, deadline: float) -> None:
         record.timer = None
@@ -374,10 +371,14 @@ class Host:
         # What the worker said is in the socket: nobody is judged before it was heard.
         self.workers.door.drain()
         late = self.now() - deadline
+        if late < -ROUNDING_SECONDS:  # the clock stood meanwhile: it is not due yet
+            self._set_timer(record)
+            return
         if late > LATE_SECONDS and record.life.is_live:
             log.warning("lagging", seconds=round(late, 3))
-            loop = asyncio.get_running_loop()
-            record.timer = loop.call_later(LATE_SECONDS, self._timer_fires, record, deadline)
+            at = self.now() + LATE_SECONDS
+            record.timer = self._call_at(at, self._timer_fires, record, deadline)
+            record.timer_for = deadline
             return
         self._timer_fires(record, deadline)
 
@@ -416,7 +417,7 @@ class Host:
         self._ask_fleet(record.session_id)
 
     def _ask_fleet(self, session_id: SessionId) -> None:
-        answer = self.fleet.ask(session_id, self._candidates(session_id))
+        answer = self.fleet.ask(session_id, self.candidates(session_id))
         match answer:
             case Given():
                 self._room_given(session_id)
@@ -428,7 +429,8 @@ class Host:
             case _:
                 assert_never(answer)
 
-    def _candidates(self, seeker: SessionId | None) -> list[Candidate]:
+    def candidates(self, seeker: SessionId | None) -> list[Candidate]:
+        """Return who could be suspended to make room for another one."""
         return [
             Candidate(record.session_id, record.life.last_active_at)
             for record in self.records.values()

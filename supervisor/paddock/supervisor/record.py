@@ -34,6 +34,8 @@ class Record:
     """The identity of its worker at the workers' door."""
     credentials: dict[str, str] = field(default_factory=dict)
     timer: asyncio.TimerHandle | None = None
+    timer_for: float | None = None
+    """The deadline, by the host's clock, that the timer is set for."""
     rss_bytes: int = 0
     approvals: int = 0
     queued: int = 0

@@ -30,6 +30,7 @@ from paddock.supervisor import births
 from paddock.supervisor.clients import Clients
 from paddock.supervisor.config import Configuration, Settings
 from paddock.supervisor.confinement import confine, end_what_was_left
+from paddock.supervisor.easing import Easing
 from paddock.supervisor.home import (
     HostFile,
     Secret,
@@ -91,6 +92,7 @@ class Service:
         )
         self._host = Host(setting, registry, secret, _store_command())
         self._clients = Clients(self._host, self._go)
+        self._easing = Easing(self._host)
         self._end: asyncio.Future[_End] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
@@ -247,8 +249,7 @@ class Service:
             await asyncio.sleep(SWEEP_SECONDS)
             for record in self._clients.asks.idle(self._settings.idle_after_seconds):
                 self._clients.asks.ask_to_rest(record)
-            await self._host.weigh()
-            self._host.ease_memory()
+            await self._easing.look()
             self._host.forget_resting(FORGET_SECONDS)
             after = self._settings.leave_after_seconds
             if after is not None and self._is_unused(after):
