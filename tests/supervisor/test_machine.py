@@ -30,6 +30,7 @@ from paddock.supervisor.stimuli import (
     FoundOpen,
     GiveBackRoom,
     Greeted,
+    GreetedInAnotherVersion,
     Grew,
     Kill,
     LeaveAsked,
@@ -89,6 +90,7 @@ def example(kind: type, life: Life) -> Any:
         FoundAlive: FoundAlive(now, 77, 5.0),
         FoundOpen: FoundOpen(now),
         Greeted: Greeted(now, 1, 77, 2, "resting"),
+        GreetedInAnotherVersion: GreetedInAnotherVersion(now, start),
         Beaten: Beaten(now, "resting", 2),
         Weighed: Weighed(now, start, 100),
         Grew: Grew(now, 3),
@@ -857,3 +859,27 @@ def test_a_worker_that_was_asked_to_leave_is_not_followed_by_the_next() -> None:
     play(life, LeaveAsked(2.0, "asked", 10.0), SaidBye(3.0, "suspended", 9), Exited(3.1, 1))
     step(life, Buried(3.2, 1, 9, "suspended", "asked", restart_seconds=0.0))
     assert life.stage is Stage.COLD
+
+
+# --- versions ---
+
+
+def test_a_worker_of_another_protocol_is_left_alone_as_long_as_it_greets() -> None:
+    life = Life(SESSION, PATIENCE)
+    play(life, FoundAlive(1.0, 77, 10.0), Commanded(2.0, command(1), ticket(1)))
+    for at in range(5, 500, 5):
+        assert step(life, GreetedInAnotherVersion(float(at), life.start)) == []
+        assert life.deadline is not None
+        assert life.deadline > at + 5
+    effects = play(life, Exited(500.0, life.start))
+    assert [type(effect) for effect in effects] == [Bury]
+    effects = step(life, Buried(500.1, life.start, 9, "suspended", "orphaned"))
+    assert [effect for effect in effects if isinstance(effect, Spawn)]
+
+
+def test_a_worker_of_another_protocol_that_falls_silent_is_ended() -> None:
+    life = Life(SESSION, PATIENCE)
+    play(life, FoundAlive(1.0, 77, 10.0), GreetedInAnotherVersion(5.0, 1))
+    assert life.deadline is not None
+    effects = step(life, TimerFired(life.deadline))
+    assert [type(effect) for effect in effects] == [Kill]

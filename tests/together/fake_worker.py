@@ -19,6 +19,7 @@ from typing import Any
 import msgpack
 import zmq
 
+from paddock.session_worker import __version__, wire
 from paddock.session_worker.ledger import digest_of
 from paddock.session_worker.link import HostAddress
 from paddock.session_worker.protocol import (
@@ -114,6 +115,11 @@ class FakeWorker:
         self.lost_at: float | None = None
         self.rss = 1_000_000
 
+    def version(self) -> str:
+        """Return the version that it claims to be of: a file ``older`` names another one."""
+        older = self.workspace / "older"
+        return older.read_text() if older.exists() else __version__
+
     # --- log ---
 
     def append(self, *events: EventBase) -> int:
@@ -146,7 +152,7 @@ class FakeWorker:
                 start_ticks=me.start_ticks,
                 boot_id=me.boot_id,
                 agent="fake",
-                paddock_version="0",
+                paddock_version=self.version(),
                 ready_ms=(now_us() - self.orders.asked_at_us) / 1000,
             ),
         )
@@ -196,7 +202,7 @@ class FakeWorker:
                 start_id=self.orders.start_id,
                 token=self.orders.token,
                 epoch=self.epoch,
-                paddock_version="0",
+                paddock_version=self.version(),
                 unanswered=tuple(self.session.unanswered()),
             )
         )
@@ -211,6 +217,10 @@ class FakeWorker:
         if found is not None and found.epoch > self.host.epoch:
             self.host = found
             self.lost_at = None
+            protocol = self.workspace / "protocol"
+            if protocol.exists():  # from here on it is of another version: nobody answers it
+                wire.PROTOCOL_VERSION = int(protocol.read_text())
+                self.lost_at = time.monotonic()
             self.connect()
         elif not alive and self.lost_at is None:
             self.lost_at = time.monotonic()

@@ -20,7 +20,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from paddock.session_worker.toolbox.contract import Confines
-from paddock.session_worker.wire import Vocabulary, Word
+from paddock.session_worker.wire import PROTOCOL_VERSION, Vocabulary, Word
 from paddock.store.events import Scope, UserPart
 from paddock.store.ids import ApprovalId, CommandId, MessageId, OperationId, SessionId, ToolCallId
 
@@ -189,6 +189,7 @@ class Hello(FromWorker):
     epoch: int
     """The highest epoch this worker was welcomed by; a supervisor below it is refused."""
     paddock_version: str
+    protocol_version: int = PROTOCOL_VERSION
     operation_id: OperationId | None = None
     unanswered: tuple[CommandId, ...] = ()
 
@@ -285,10 +286,12 @@ class ToWorker(Word):
 
 
 class Welcome(ToWorker):
-    """You are known. ``epoch`` is this supervisor's."""
+    """You are known. ``epoch`` and versions are this supervisor's."""
 
     tag = "welcome"
     epoch: int
+    paddock_version: str | None = None
+    protocol_version: int = PROTOCOL_VERSION
 
 
 class Refuse(ToWorker):

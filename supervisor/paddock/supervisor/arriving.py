@@ -1,7 +1,7 @@
 """Transitions: a session is wanted, gets a room, a process, a greeting. Pure."""
 
 from paddock.store.errors import TimedOut
-from paddock.supervisor.life import LEAVE_SHARE, START_AGAIN_SECONDS, Life
+from paddock.supervisor.life import GREETS_WITHIN_SECONDS, LEAVE_SHARE, START_AGAIN_SECONDS, Life
 from paddock.supervisor.stimuli import (
     AskToLeave,
     Commanded,
@@ -9,6 +9,7 @@ from paddock.supervisor.stimuli import (
     FoundAlive,
     FoundOpen,
     Greeted,
+    GreetedInAnotherVersion,
     Kill,
     Notify,
     NotSpawned,
@@ -154,6 +155,17 @@ def greeted(life: Life, stimulus: Greeted) -> None:
         life.ask_to_leave(life.leaving, stimulus.at)
         return
     life.deliver(life.queue.hand_over_again(stimulus.unanswered))
+
+
+def greeted_in_another_version(life: Life, stimulus: GreetedInAnotherVersion) -> None:
+    """It is alive, of another version: it goes on with its work and rests by itself, unwelcomed.
+
+    What is asked of it meanwhile waits for the worker after it. As long as it greets it is left
+    alone; one that falls silent is judged like any that does not come up.
+    """
+    if life.cause is None:
+        life.was_live = True
+        life.deadline = stimulus.at + GREETS_WITHIN_SECONDS
 
 
 def greeted_unasked(life: Life, stimulus: Greeted) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from paddock.session_worker.errors import BadArgument, Busy
 from paddock.session_worker.ledger import digest_of
 from paddock.session_worker.protocol import COMMANDS, Command
+from paddock.session_worker.wire import PROTOCOL_VERSION
 from paddock.store.errors import AlreadyExists, Bug, PaddockError, Refused, SessionNotFound
 from paddock.store.ids import SessionId
 from paddock.store.session_file import folder_of, sessions_in
@@ -439,6 +440,7 @@ class Asks:
                     "name": record.name,
                     "pid": life.pid,
                     "generation": life.generation,
+                    "paddock_version": record.paddock_version,
                     "life": str(life.stage),
                     "stage": life.worker_stage,
                     "operation_id": life.operation_id,
@@ -470,6 +472,7 @@ class Asks:
             "data": str(host.setting.data),
             "runtime": str(host.setting.runtime),
             "paddock_version": host.setting.paddock_version,
+            "protocol_version": PROTOCOL_VERSION,
             "live": host.fleet.current,
             "max_live_sessions": host.fleet.limit,
             "stages": stages,

@@ -46,6 +46,8 @@ BEAT_CHECKS = 6
 LEAVE_SHARE = 0.7
 """Of a deadline the worker is told this much; the rest is for killing it and proving it dead."""
 KILL_SHARE = 0.85
+GREETS_WITHIN_SECONDS = 30.0
+"""A worker that nobody answers greets anew every 5 s (``session_worker.link``)."""
 STORY_LENGTH = 40
 WARN_SHARE = 0.8
 """Of its memory limit: from here on a session is warned, once."""

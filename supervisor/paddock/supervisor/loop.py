@@ -658,6 +658,7 @@ class Host:
     def know(self, record: Record, config: SessionConfig) -> None:
         """Take over what a session was created with, as far as the host has a part in it."""
         record.name, record.is_known = config.name, True
+        record.needs_secrets = bool(config.credentials)
         own = _bytes(config.limits.memory_mb)
         if own is not None:
             record.life.memory_limit_bytes = own

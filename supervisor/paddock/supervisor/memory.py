@@ -98,6 +98,8 @@ def _processes(proc: Path) -> tuple[dict[int, int], dict[int, list[int]]]:
     """Return the resident bytes of every process, and its children."""
     resident: dict[int, int] = {}
     children: dict[int, list[int]] = {}
+    if not proc.is_dir():  # another system: its sessions are judged by what their workers tell
+        return resident, children
     for entry in os.scandir(proc):
         if not entry.name.isdigit():
             continue

@@ -30,6 +30,10 @@ class Record:
     start_id: str | None = None
     process: Process | None = None
     status: Status = field(default_factory=Status)
+    paddock_version: str | None = None
+    """Of its worker, as it greeted."""
+    needs_secrets: bool = False
+    """Whether it was created with references to secrets."""
     route: bytes | None = None
     """The identity of its worker at the workers' door."""
     credentials: dict[str, str] = field(default_factory=dict)

@@ -44,7 +44,7 @@ from paddock.supervisor.loop import SHUTDOWN, Host
 from paddock.supervisor.processes import become_subreaper
 from paddock.supervisor.record import Setting, now_us
 from paddock.supervisor.registry import Epoch, Former, Registry
-from paddock.supervisor.stimuli import LeaveAsked, Stage
+from paddock.supervisor.stimuli import LeaveAsked, Stage, Wanted
 
 log = structlog.get_logger("paddock.supervisor")
 
@@ -250,10 +250,26 @@ class Service:
             for record in self._clients.asks.idle(self._settings.idle_after_seconds):
                 self._clients.asks.ask_to_rest(record)
             await self._easing.look()
+            self._replace_older_workers()
             self._host.forget_resting(FORGET_SECONDS)
             after = self._settings.leave_after_seconds
             if after is not None and self._is_unused(after):
                 self._go("unused", False, self._settings.suspend_deadline_seconds)  # noqa: FBT003
+
+    def _replace_older_workers(self) -> None:
+        """Have workers of another version leave when they are at rest: the next one is of ours.
+
+        Not those whose secrets only they have: the next worker would rest for want of them.
+        """
+        host, mine = self._host, self._host.setting.paddock_version
+        for record in list(host.records.values()):
+            is_older = record.paddock_version not in {None, mine}
+            has_secrets = not record.needs_secrets or bool(record.credentials)
+            if is_older and has_secrets and record.life.is_at_rest:
+                seconds = self._settings.suspend_deadline_seconds
+                host.stimulate(record, LeaveAsked(host.now(), "upgrade", seconds, force=False))
+                if record.feed.subscribers:  # whoever is connected keeps it live (L12)
+                    host.stimulate(record, Wanted(host.now(), "upgrade"))
 
     def _is_unused(self, seconds: float) -> bool:
         now = self._host.now()

@@ -103,6 +103,14 @@ class FoundOpen:
 
 
 @dataclass(frozen=True, slots=True)
+class GreetedInAnotherVersion:
+    """The worker of a start greets by a protocol that this supervisor does not speak."""
+
+    at: float
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
 class Greeted:
     """The worker of the present start said Hello and was found to be who it says."""
 
@@ -282,6 +290,7 @@ type Stimulus = (
     | FoundAlive
     | FoundOpen
     | Greeted
+    | GreetedInAnotherVersion
     | Beaten
     | Weighed
     | Grew

@@ -24,6 +24,7 @@ from paddock.supervisor.doors import Door, Peer
 from paddock.supervisor.greeting import adopted_start, greeted, meaning_of, why_not
 from paddock.supervisor.processes import Process
 from paddock.supervisor.record import Record
+from paddock.supervisor.stimuli import GreetedInAnotherVersion
 
 if TYPE_CHECKING:
     from paddock.supervisor.loop import Host
@@ -83,13 +84,17 @@ class Workers:
             self._host.spawn_task(self._host.learn(record))
         if record.process is None and not self._adopt(record, word):
             return
-        record.start_id = word.start_id
+        record.start_id, record.paddock_version = word.start_id, word.paddock_version
         self.forget(record)
         record.route = peer.identity
         self._routes[peer.identity] = word.session_id
-        self.door.say(peer.identity, Welcome(epoch=self._host.setting.epoch))
+        self.door.say(peer.identity, self._welcome())
         self._host.stimulate(record, greeted(word, self._host.now()))
         self._host.grew(record, word.head)
+
+    def _welcome(self) -> Welcome:
+        setting = self._host.setting
+        return Welcome(epoch=setting.epoch, paddock_version=setting.paddock_version)
 
     def _why_not(self, peer: Peer, word: Hello) -> Refuse | None:
         """Return why a greeting is not answered with a welcome, or None."""
@@ -116,6 +121,12 @@ class Workers:
 
     def _misspoke(self, peer: Peer, error: BadMessage) -> None:
         log.warning("bad_message", door="workers", pid=peer.pid, error=error.message)
+        if "version" not in error.facts:
+            return
+        for record in self._host.records.values():
+            if record.process is not None and record.process.pid == peer.pid:
+                told = GreetedInAnotherVersion(self._host.now(), record.life.start)
+                self._host.stimulate(record, told)
 
     def _lost(self, identity: bytes) -> None:
         session_id = self._routes.pop(identity, None)

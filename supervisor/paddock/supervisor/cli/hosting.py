@@ -1,7 +1,6 @@
 """Verbs about the host itself: start it, end it, look at it."""
 
 import asyncio
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,7 +8,6 @@ import typer
 from paddock.supervisor.cli import exit_codes
 from paddock.supervisor.cli.common import run_async, with_host
 from paddock.supervisor.cli.printing import (
-    ago,
     cell,
     duration,
     hint,
@@ -210,16 +208,16 @@ def _print_workers(workers: list[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
         print_json(workers)
         return
-    columns = ["session", "name", "pid", "gen", "stage", "up", "memory", "operation"]
-    now = datetime.now(UTC)
+    columns = ["session", "name", "pid", "gen", "version", "stage", "idle", "memory", "operation"]
     rows = [
         [
             worker.get("session_id"),
             worker.get("name"),
             worker.get("pid"),
             worker.get("generation"),
+            worker.get("paddock_version"),
             worker.get("stage"),
-            ago(_moment(worker.get("started_at")), now),
+            duration(worker.get("idle_seconds") or 0.0),
             _memory_of(worker),
             worker.get("operation_id"),
         ]
@@ -233,10 +231,6 @@ def _memory_of(worker: dict[str, Any]) -> str:
     used = size(worker.get("memory_bytes") or worker.get("rss_bytes"))
     limit = worker.get("memory_limit_bytes")
     return f"{used} of {size(limit)}" if limit else used
-
-
-def _moment(at_us: Any) -> datetime | None:
-    return datetime.fromtimestamp(at_us / 1e6, UTC) if isinstance(at_us, int | float) else None
 
 
 def _shown(name: str, value: Any) -> str:

@@ -345,6 +345,9 @@ def _about(state: "State", data: Path) -> dict[str, Any]:
         "last_at": _time(state.last_at),
         "generation": life.generation,
         "pid": life.worker.pid if life.worker and life.status == "live" else None,
+        "worker_version": life.worker.paddock_version
+        if life.worker and life.status == "live"
+        else None,
         "last_sequence": state.sequence,
         "folder": str(folder_of(data, state.session_id)),
         "message_count": conversation.message_count,
