@@ -17,7 +17,8 @@ from pydantic import JsonValue
 
 from paddock.client.failures import error_of
 from paddock.session_worker.errors import BadMessage
-from paddock.store.errors import TimedOut
+from paddock.session_worker.wire import MESSAGE_LIMIT_BYTES
+from paddock.store.errors import TimedOut, TooLarge
 from paddock.store.ids import CommandId
 from paddock.supervisor import protocol
 from paddock.supervisor.errors import HostGone
@@ -206,9 +207,10 @@ class Connection:
             self._end("this client was silent for too long")
             raise HostGone(self._reason)
         self._spoke_at = now
+        frame = _packed(word)
         try:
             # With DONTWAIT the future is done when it is returned: sent, or failed.
-            sent = self._socket.send(FROM_CLIENT.pack(word), zmq.DONTWAIT)
+            sent = self._socket.send(frame, zmq.DONTWAIT)
             assert isinstance(sent, asyncio.Future)
             sent.result()
         except (zmq.ZMQError, asyncio.InvalidStateError) as error:
@@ -283,6 +285,18 @@ class Connection:
     def _check_open(self) -> None:
         if not self.is_open:
             raise HostGone(self._reason)
+
+
+def _packed(word: FromClient) -> bytes:
+    try:
+        return FROM_CLIENT.pack(word)
+    except BadMessage as error:
+        size = error.facts.get("size_bytes")
+        message = (
+            f"{size:,} bytes are more than one message may have ({MESSAGE_LIMIT_BYTES:,}): "
+            "put them into a file and name that"
+        )
+        raise TooLarge(message, size_bytes=size, limit_bytes=MESSAGE_LIMIT_BYTES) from error
 
 
 def _ask(number: int, verb: Verb) -> Ask:

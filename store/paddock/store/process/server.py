@@ -64,6 +64,8 @@ from paddock.store.query.sessions import counting, listing
 ASKING_THREADS = 6
 WAITING_REQUESTS = 64
 """At most so many requests wait or run; the next is refused as ``busy``."""
+WAITING_WRITES = 16
+"""At most so many wait for the thread that writes, erasures not counted: those are promised."""
 FRAMES_PER_PEER = 256
 """What ZeroMQ holds for a peer that does not read; then what it asked for is ended."""
 DRAIN = 200
@@ -109,6 +111,7 @@ class Server:
         self._descriptor = int(self._socket.getsockopt(zmq.FD))
         self._pool = ThreadPoolExecutor(ASKING_THREADS, thread_name_prefix="asking")
         self._running: dict[Key, Running] = {}
+        self._writes = 0
 
     def start(self) -> None:
         """Bind the socket, for this user alone.
@@ -211,6 +214,9 @@ class Server:
 
     def _write(self, key: Key, request: Request) -> None:
         """Hand a request to the thread that writes; it is answered when it is done."""
+        if self._writes >= WAITING_WRITES and not isinstance(request, Erase):
+            self._fail(key, StoreBusy(f"{WAITING_WRITES} requests wait already; ask again"))
+            return
         match request:
             case Verify():
                 future: Future[Any] = self.keeper.submit(_verify)
@@ -228,9 +234,11 @@ class Server:
             case _:
                 self._fail(key, Refused(f"{request.tag!r} is not asked of the store"))
                 return
+        self._writes += 1
         future.add_done_callback(lambda done: self._from_thread(self._written, key, done))
 
     def _written(self, key: Key, future: Future[Any]) -> None:
+        self._writes -= 1
         if future.cancelled():
             self._fail(key, StoreError("the store is going; ask again"))
         elif (error := future.exception()) is not None:

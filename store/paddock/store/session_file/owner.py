@@ -33,7 +33,8 @@ from paddock.store.session_file.lock import NOTHING, OwnerLock, Witness
 from paddock.store.session_file.place import Place, make_folder, place_of
 from paddock.store.session_file.snapshots import Snapshot
 
-EVENT_LIMIT_BYTES = 64 * 1024 * 1024
+EVENT_LIMIT_BYTES = 31 * 1024 * 1024
+"""What is stored can be told: a message between processes has 32 MiB."""
 """The largest payload; what is larger belongs into a blob. (A message may well be 10 MB.)"""
 
 type Values = tuple[int, int, int, str, str | None, str | None, str | None, str | None, str, bytes]
