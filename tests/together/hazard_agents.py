@@ -1,0 +1,87 @@
+"""A function agent that calls the tool it is told to; each tool does what no tool should."""
+
+import ctypes
+import os
+import sys
+import time
+from pathlib import Path
+
+from paddock.agent import Context, agent, progress, tool
+
+SECONDS = 4
+
+
+@tool(effects="none", approval="allow")
+def segfault() -> None:
+    """Read where nothing is."""
+    ctypes.string_at(0)
+
+
+@tool(effects="none", approval="allow")
+def leave() -> None:
+    """End the process."""
+    os._exit(7)
+
+
+@tool(effects="none", approval="allow", timeout_seconds=SECONDS)
+def hold_the_interpreter() -> None:
+    """Keep the interpreter in C."""
+    ctypes.PyDLL(None).sleep(1000)
+
+
+@tool(effects="none", approval="allow", timeout_seconds=600)
+def hold_for_long() -> None:
+    """Keep the interpreter in C until somebody ends it."""
+    Path("held").touch()
+    ctypes.PyDLL(None).sleep(1000)
+
+
+@tool(effects="none", approval="allow")
+def fork_bomb() -> None:
+    """Fork on and on."""
+    while True:
+        os.fork()
+
+
+@tool(effects="none", approval="allow")
+def eat_memory() -> None:
+    """Use more and more memory."""
+    eaten = []
+    while True:
+        eaten.append(b"x" * (8 << 20))
+
+
+@tool(effects="none", approval="allow")
+def ask() -> str:
+    """Read from stdin."""
+    return input()
+
+
+@tool(effects="none", approval="allow", timeout_seconds=SECONDS)
+def flood() -> None:
+    """Print without end."""
+    while True:
+        sys.stdout.write("flood " * 10_000)
+
+
+@tool(effects="none", approval="allow", timeout_seconds=600)
+def take_steps() -> str:
+    """Say a step, and go on when somebody has seen it."""
+    progress("half way, é")
+    while not Path("seen").exists():
+        time.sleep(0.01)
+    return "done"
+
+
+@tool(effects="none", approval="allow")
+def numbers() -> list[object]:
+    """Return what is larger than other languages' numbers."""
+    return [2**53 + 1, 2**63, -(2**63), 2**70, 1e308, "\ud800", "\0"]
+
+
+@agent("hazards", version="1")
+async def hazards(s: Context) -> None:
+    """Call what it is told to."""
+    async for turn in s.turns():
+        result = await s.call(turn.text)
+        await turn.reply(f"{result.status}: {result.error}")
