@@ -449,6 +449,30 @@ async def test_with_no_store_the_client_says_so(home: Path) -> None:
             await client.sql("SELECT 1", timeout_seconds=0.2)
 
 
+async def test_p11_endless_and_greedy_queries_are_bounded_and_hold_nobody_up(
+    store: Running, client: StoreClient
+) -> None:
+    endless = asyncio.create_task(client.sql(ENDLESS, timeout_seconds=600))
+    # Kept whole for its order, and far above what DuckDB may have of memory and disk.
+    greedy = "SELECT list(repeat('x', 1000) || i ORDER BY hash(i)) FROM range(100000000) t(i)"
+    hungry = asyncio.create_task(client.sql(greedy, timeout_seconds=600))
+    story = a_day(1)
+    story.write(store.data)
+    assert await count(client, story.session_id, len(story.happened)) == len(story.happened)
+    with pytest.raises(TimedOut):
+        await client.sql(ENDLESS, timeout_seconds=0.5)
+    with pytest.raises(SqlRefused, match=r"(?i)memory|temp"):
+        await hungry
+    assert psutil.Process(store.process.pid).memory_info().rss < 2_000 * 2**20
+    assert not endless.done()
+    later = a_day(2)
+    later.write(store.data)
+    assert await count(client, later.session_id, len(later.happened)) == len(later.happened)
+    endless.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await endless
+
+
 async def test_p11_its_memory_stays_bounded_when_nobody_reads(
     store: Running, client: StoreClient
 ) -> None:
