@@ -406,12 +406,13 @@ def _deaths(state: "State", data: Path) -> "list[Death]":
     from paddock.supervisor.cli.certificate import of_certificate
 
     calls = state.conversation.calls
-    arguments = {str(call_id): dict(call.arguments) for call_id, call in calls.items()}
     found = []
     for gone in [one for one in state.life.exits if one.ending == "crashed"][-SHOWN_DEATHS:]:
         with closing(read_events(data, state.session_id, gone.sequence - 1)) as events:
             stored = next(events)
         assert isinstance(stored.event, WorkerExited), "the fold names the certificate's event"
+        open_calls = stored.event.open_tool_call_ids
+        arguments = {str(one): dict(calls[one].arguments) for one in open_calls if one in calls}
         death = of_certificate(stored, stored.event, arguments)
         found.append(replace(death, name=state.life.config.name if state.life.config else None))
     return found
