@@ -8,7 +8,7 @@ from pathlib import Path
 from paddock.session_worker.journal import Journal
 from paddock.session_worker.stimuli import CallEnded, Stimulus
 from paddock.session_worker.tools import Plan, Progress, Room, ToolOutcome, ToolSpec
-from paddock.session_worker.world import World
+from paddock.session_worker.world import World, spool_folder
 from paddock.store.events import SessionConfig, SessionCreated
 from paddock.store.ids import CommandId, SessionId, ToolCallId
 from paddock.store.session_file import SessionFile, folder_of
@@ -97,3 +97,12 @@ def test_c1_a_call_stopped_while_its_output_is_kept_ends_and_commits_go_on(tmp_p
         await stage.close()
 
     asyncio.run(play())
+
+
+def test_what_a_dead_worker_left_in_its_spool_is_gone_at_the_next_start(ground: Path) -> None:
+    folder = spool_folder(ground, "session")
+    (folder / "0123.out").write_text("half of an output")
+    other = spool_folder(ground, "another")
+    (other / "4567.out").write_text("not ours")
+    assert list(spool_folder(ground, "session").iterdir()) == []
+    assert (other / "4567.out").exists()

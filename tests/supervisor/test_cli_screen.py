@@ -194,3 +194,22 @@ def test_values_of_every_kind_become_json() -> None:
         '{"at": "2026-05-01T12:00:00Z", "cost": 0.25, "bytes": "01", "many": [1, 2], '
         '"big": 9223372036854775808, "lone": "\ufffd"}'
     )
+
+
+def test_the_output_of_a_call_shows_line_by_line_as_it_comes() -> None:
+    shown = Shown()
+    shown.preview("one\ntw", 0, channel="output")
+    assert shown.notes.getvalue() == "│ one\n"
+    shown.preview("o\n", 6, channel="output")
+    assert shown.notes.getvalue() == "│ one\n│ two\n"
+    assert shown.words.getvalue() == ""
+
+
+def test_f4_a_flood_of_output_shows_its_last_lines_and_f15_nothing_unclean() -> None:
+    shown = Shown()
+    shown.preview("".join(f"line {n}\n" for n in range(1000)), 0, channel="output")
+    shown.preview("\x1b[2Jred\n", 9000, channel="output")
+    lines = shown.notes.getvalue().splitlines()
+    assert lines[0] == "│ … 980 lines …"
+    assert lines[-2:] == ["│ line 999", "│ red"]
+    assert "\x1b" not in shown.notes.getvalue()

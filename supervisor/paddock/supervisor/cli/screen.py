@@ -127,7 +127,7 @@ class Screen:
             lines = [f"… {hidden} lines …", *lines[-LINES_AT_ONCE:]]
         for one in lines:
             if one.strip():
-                self.note(f"  │ {one}")
+                self.note(f"│ {one}")
 
     def _void(self, message_id: str) -> None:
         line = self._lines.get(message_id)
