@@ -137,3 +137,24 @@ def test_a_process_without_a_mark_has_none() -> None:
 def test_a_group_that_cannot_be_had_says_why(tmp_path: Path) -> None:
     assert cgroups.probe(tmp_path / "no-group") is not None
     assert not (tmp_path / "no-group").exists()
+
+
+def test_the_empty_group_of_a_host_that_is_no_more_is_removed_by_the_next(
+    tmp_path: Path, host_group: Path
+) -> None:
+    names = [f"test{os.getpid():x}{os.urandom(4).hex()}" for _ in range(2)]
+    there, gone = tmp_path / "there", tmp_path / "gone"
+    there.mkdir()
+    gone.mkdir()
+    groups = [
+        cgroups.open_host(name, data) for name, data in zip(names, (there, gone), strict=True)
+    ]
+    gone.rmdir()
+    assert cgroups.open_host(names[0], there) == groups[0]
+    assert [group is not None and group.exists() for group in (*groups, host_group)] == [
+        True,
+        False,
+        True,
+    ]
+    assert groups[0] is not None
+    cgroups.end(groups[0])

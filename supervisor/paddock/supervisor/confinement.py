@@ -116,7 +116,7 @@ def confine(configuration: Configuration, secret: Secret) -> Confinement:
     settings, folders = configuration.settings, configuration.folders
     group = None
     if settings.cgroups == "auto":
-        group = cgroups.open_host(secret.host_id(folders.data))
+        group = cgroups.open_host(secret.host_id(folders.data), folders.data)
     closed = (folders.data, folders.runtime, folders.config)
     return Confinement(
         group,

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 PREFIX: Final = "paddock-"
+DATA_WORD: Final = "user.paddock.data"
 PROBE_SECONDS = 5.0
 """A kill takes a millisecond; a machine that is busy may take longer to reap."""
 END_SECONDS = 5.0
@@ -42,16 +43,30 @@ def name_of(host_id: str) -> str:
     return f"{PREFIX}{host_id}"
 
 
-def open_host(host_id: str) -> Path | None:
+def open_host(host_id: str, data: Path | None = None) -> Path | None:
     """Return the folder of a host, made and tried out; None where groups are not to be had.
 
-    One that is left from an earlier term is used again: its tools may still run.
+    One that is left from an earlier term is used again: its tools may still run. It says which
+    ``data`` folder it is for, so that it is removed by another host once there is none such.
     """
     for base in bases():
         folder = base / name_of(host_id)
         if probe(folder) is None:
+            with suppress(OSError):  # before Linux 5.7 a group bears no words
+                if data is not None:
+                    os.setxattr(folder, DATA_WORD, os.fsencode(data))
+            _remove_nobodys(base)
             return folder
     return None
+
+
+def _remove_nobodys(base: Path) -> None:
+    """Remove the empty groups of hosts that were killed and whose data folder is gone."""
+    for folder in base.glob(f"{PREFIX}*"):
+        with suppress(OSError):
+            data = os.fsdecode(os.getxattr(folder, DATA_WORD))
+            if not os.path.lexists(data):
+                remove(folder)
 
 
 def probe(folder: Path) -> str | None:
