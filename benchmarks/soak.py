@@ -2,8 +2,8 @@
 
 All the time sessions are created, put to work (a tool call each), suspended, woken, killed -9,
 asked for in SQL, followed and deleted with all they left. What the supervisor, the store and the
-zygote hold in memory, and the supervisor's and the store's descriptors, are looked at while nothing
-lives, at the end of each lap. The first quarter warms caches up; the slope is that of the rest.
+zygote hold in memory, and their descriptors, are looked at while nothing lives, at the end of each
+lap. The first quarter warms caches up; the slope is that of the rest.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from benchmarks import _common as common
 from benchmarks._common import Line, Result, progress
 from benchmarks._hosts import host_in, workspace_in
 from paddock.client import Host
-from paddock.testing import HostForTests, call, turn, wait_until
+from paddock.testing import HostForTests, call, turn, wait_until_async
 
 MINUTES = 10.0
 AT_ONCE = 4
@@ -66,7 +66,7 @@ async def measure(folder: Path, minutes: float) -> Result:
         while not looks or time.monotonic() - began < minutes * 60:
             await _lap(home, host, model, workspace_in(folder), chance)
             sessions += LAP
-            looks.append(await asyncio.to_thread(_look, home, time.monotonic() - began))
+            looks.append(await _look(host, time.monotonic() - began))
             progress(f"{sessions} sessions, {looks[-1].total_mb:.0f} MB")
     warm = [look for look in looks if look.at_seconds >= minutes * 60 * WARM_UP_SHARE] or looks
     slope = slope_of([(look.at_seconds / 3600, look.total_mb) for look in warm])
@@ -124,26 +124,24 @@ async def _live(
     await session.delete(erase=True)
 
 
-def _look(home: HostForTests, at_seconds: float) -> Look:
+async def _look(host: Host, at_seconds: float) -> Look:
     """Look at the host's own processes when no worker is left."""
-    host = psutil.Process(home.pid)
-    wait_until(lambda: len(_children(host)) <= 2, what="the end of all workers")
-    held = {"supervisor": host, **_children(host)}
+
+    async def is_at_rest() -> bool:
+        return not await host.lives()
+
+    await wait_until_async(is_at_rest, PATIENCE_SECONDS, what="the end of all workers")
+    status = await host.status()
+    held = {
+        "supervisor": psutil.Process(status["pid"]),
+        "store": psutil.Process(status["store_pid"]),
+        "zygote": psutil.Process(status["zygote_pid"]),
+    }
     return Look(
         at_seconds,
         {name: process.memory_info().rss / 1e6 for name, process in held.items()},
         sum(process.num_fds() for process in held.values()),
     )
-
-
-def _children(host: psutil.Process) -> dict[str, psutil.Process]:
-    """Return the store and the zygote, and any worker, each by what it is."""
-    named = {}
-    for child in host.children(recursive=True):
-        line = " ".join(child.cmdline())
-        is_store = "paddock.store" in line
-        named["store" if is_store else f"zygote {child.pid}"] = child
-    return named
 
 
 def slope_of(points: list[tuple[float, float]]) -> float:
