@@ -12,6 +12,7 @@ import resource
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,9 @@ RECORD: Final = "record"
 ANYONE: Final = "any"
 """Whose point it is where a process works for all sessions."""
 STRUCK_SUFFIX: Final = ".struck"
+ROOM_SUFFIX: Final = ".room"
 HOG_BYTES: Final = 512 * 1024 * 1024
+PIECE_BYTES: Final = 4 * 1024 * 1024
 REFUSED_BYTES: Final = 1 << 36
 
 type Role = Literal["worker", "store", "zygote", "supervisor", "tool"]
@@ -87,7 +90,10 @@ def reach(point: str, subject: str = ANYONE) -> None:
             continue
         fault = taken.read_text()
         taken.write_text(str(os.getpid()))
-        taken.rename(order.with_name(order.name + STRUCK_SUFFIX))
+        struck = order.with_name(order.name + STRUCK_SUFFIX)
+        taken.rename(struck)
+        if fault == "disk full":
+            threading.Thread(target=_wait_for_room, args=(struck,), daemon=True).start()
         _OBEYED[fault]()
 
 
@@ -107,6 +113,13 @@ def give_room() -> None:
     """Let this process write again."""
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+
+
+def _wait_for_room(struck: Path) -> None:
+    """Give room when the test says so, for a write that failed at no point of ours."""
+    while not struck.with_suffix(ROOM_SUFFIX).exists():
+        time.sleep(0.02)
+    give_room()
 
 
 def _take_room() -> None:
@@ -145,9 +158,11 @@ def _run_out_of_memory() -> None:
     befalls a process is the kernel's killer, which is a SIGKILL, or an allocation that fails.
     """
     if Here.role == "worker" and not _is_main_thread():
-        hog = b"x" * HOG_BYTES
-        while hog:  # the loop goes on in its own thread, and its beats tell
-            threading.Event().wait()
+        hog = []
+        while True:  # the loop goes on in its own thread, and its beats tell
+            if len(hog) * PIECE_BYTES < HOG_BYTES:
+                hog.append(b"x" * PIECE_BYTES)
+            time.sleep(0.001)
     with _no_more_memory():
         bytearray(REFUSED_BYTES)
 

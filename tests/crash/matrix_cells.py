@@ -13,7 +13,7 @@ from tests.crash.faults import FAULTS, ROLES, Role
 from tests.crash.matrix_life import Agent, Cell, Trigger
 
 AGENTS: Final[tuple[Agent, ...]] = get_args(Agent.__value__)
-SHORT_EVERY: Final = 4
+SHORT_EVERY: Final = 6
 """The short form strikes at every so many points of a process; at all where there are few."""
 SIDE_BY_SIDE: Final = 12
 """Cells of workers and tools that share a host, at once; of other processes, one after another."""
@@ -157,13 +157,15 @@ def short(agent: Agent, role: Role) -> list[Cell]:
     """Return the cells of the short form: few, and yet each fault strikes each process.
 
     The rule: of the points of a process, in order, every ``SHORT_EVERY``-th (every second, or all,
-    where there are few); for the function agent those half way between; faults are dealt in turn.
+    where there are few); for the function agent those half way between; the faults are dealt in
+    turn, beginning with another one for each process.
     """
     points = points_of(agent, role)
     every = min(SHORT_EVERY, max(1, len(points) // len(FAULTS)))
     begin = 0 if agent == "built-in" or is_alone(role) else every // 2
     chosen = points[begin::every]
-    dealt = {point: FAULTS[(place + begin) % len(FAULTS)] for place, point in enumerate(chosen)}
+    first = begin + ROLES.index(role)
+    dealt = {point: FAULTS[(place + first) % len(FAULTS)] for place, point in enumerate(chosen)}
     return [cell for cell in cells(agent, role) if dealt.get(cell.point) == cell.fault]
 
 

@@ -37,7 +37,7 @@ from paddock.store.session_file import folder_of
 from paddock.supervisor.errors import CreationFailed, NoHost
 from paddock.testing import call, turn, wait_until_async, write_script
 from tests.crash import judge
-from tests.crash.faults import ANYONE, Fault, Role
+from tests.crash.faults import ANYONE, ROOM_SUFFIX, Fault, Role
 from tests.crash.faulty_host import FaultyHost
 from tests.crash.matrix_effects import GATE, LEDGER, ORDERS, PARENT
 
@@ -60,6 +60,8 @@ SECONDS = 150.0
 AGAIN_SECONDS = 0.1
 WATCH_SECONDS = 0.05
 CHECKPOINT_SECONDS = 5.0
+FULL_SECONDS = 1.0
+"""How long a disk is full at the most; it has room again when a write at a point has failed."""
 HERE = Path(__file__).parent
 MEMORY_MB = 400
 SUSPEND_SECONDS = 5.0
@@ -79,7 +81,8 @@ REASONS: dict[Fault, frozenset[str]] = {
     "SIGKILL": frozenset({"signal"}),
     "SIGSTOP": frozenset({"stopped", "start_timeout", "suspend_timeout"}),
     "SIGSEGV": frozenset({"signal"}),
-    "out of memory": frozenset({"out_of_memory", "exit_code"}),
+    # Before a worker has greeted nobody looks at its memory, and it is ended for being late.
+    "out of memory": frozenset({"out_of_memory", "exit_code", "start_timeout"}),
     "hang": frozenset({"hang", "start_timeout", "suspend_timeout"}),
     "disk full": frozenset({"exit_code"}),
 }
@@ -201,6 +204,9 @@ class Life:
         await wait_until_async(is_struck, SECONDS, what=f"{self.cell} has struck")
         self._end_by_hand()
         self._open_gate()
+        if self.cell.fault == "disk full":
+            await asyncio.sleep(FULL_SECONDS)
+            struck.with_suffix(ROOM_SUFFIX).touch()
 
     async def _call_waits(self) -> bool:
         return bool(_started(self.shown, "one"))

@@ -33,6 +33,8 @@ RESULTS = os.environ.get("PADDOCK_MATRIX_RESULTS")
 ONLY = os.environ.get("PADDOCK_MATRIX_ONLY", "")
 """Cells with these words in their name are played alone."""
 GROUP_SECONDS = 900
+HANG_SECONDS = 8
+"""A worker that is only slow, on a machine that does much else, is not to be taken for one."""
 GROUPS = all_groups(is_short=RESULTS is None and not ONLY, words=ONLY)
 
 
@@ -44,7 +46,7 @@ def name_of(group: Sequence[Cell]) -> str:
 
 @pytest.fixture
 def made(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyHost]:
-    made = FaultyHost(home, hang_after_seconds=4, start_timeout_seconds=10)
+    made = FaultyHost(home, hang_after_seconds=HANG_SECONDS, start_timeout_seconds=10)
     for name, value in made.environment().items():
         monkeypatch.setenv(name, value)
     yield made
