@@ -158,7 +158,7 @@ def _run_out_of_memory() -> None:
     befalls a process is the kernel's killer, which is a SIGKILL, or an allocation that fails.
     """
     if Here.role == "worker" and not _is_main_thread():
-        hog = []
+        hog: list[bytes] = []
         while True:  # the loop goes on in its own thread, and its beats tell
             if len(hog) * PIECE_BYTES < HOG_BYTES:
                 hog.append(b"x" * PIECE_BYTES)

@@ -39,8 +39,8 @@ What a process suffers:
 * **out of memory**: where the loop of a worker runs on (in all its commits), it grows past the
   session's limit; else, and in all other processes, an allocation is refused; a tool grows past its
   limit.
-* **disk full**: the kernel refuses every write of the process to a file until one has failed
-  (EFBIG, where a full disk says ENOSPC; disks that are really full are the matter of
+* **disk full**: the kernel refuses every write of the process to a file, for a second or until one
+  has failed (EFBIG, where a full disk says ENOSPC; disks that are really full are the matter of
   `tests/store/test_damage_disk.py`).
 
 `KIND:before`, `:in` and `:after` are the points of the commit that holds an event of that kind:
@@ -95,7 +95,8 @@ def table(results: Results) -> str:
 def _counts(results: Results) -> Iterator[str]:
     applicable = [cell for cell in _every_cell() if why_not(cell) is None]
     held = [cell for cell in applicable if results.get(cell) == []]
-    yield f"{len(applicable)} cells, {len(held)} held."
+    played = [cell for cell in applicable if cell in results]
+    yield f"{len(applicable)} cells, {len(played)} played, {len(held)} held."
 
 
 def _every_cell() -> Iterator[Cell]:
