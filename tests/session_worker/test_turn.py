@@ -426,6 +426,20 @@ def test_p14_what_kills_its_worker_twice_is_quarantined() -> None:
     assert set(play.statuses()) == {"interrupted"}
 
 
+def test_p14_a_struck_operation_that_waits_for_an_approval_holds_nobody_back() -> None:
+    # Whoever commanded would have waited for a person's answer, without a bound.
+    play = Play()
+    play.send("go")
+    play.crash()
+    play.start()
+    held = play.deliver("annotate", key="k")
+    assert play.session.answer_to(held) is None
+    play.model_says(call("bash", command="make"))
+    play.prepare()
+    assert play.engine.stage() == "waiting"
+    assert play.session.answer_to(held) is not None
+
+
 def test_p14_one_kill_at_each_of_two_different_calls_is_no_poison() -> None:
     play = yolo()
     play.send("go")

@@ -186,6 +186,9 @@ WAYS: dict[Stage, list[Stimulus]] = {
 }
 
 
+LEAVE = LeaveAsked(2.5, "asked", 10.0)
+
+
 def in_stage(stage: Stage) -> Life:
     life = Life(SESSION, PATIENCE)
     play(life, *WAYS[stage])
@@ -601,6 +604,25 @@ def test_what_comes_late_about_an_earlier_start_changes_nothing() -> None:
     play(life, TimerFired(3.1), Spawned(3.2, 2, 78))
     assert step(life, Exited(3.3, 1)) == []
     assert life.stage is Stage.STARTING
+
+
+@pytest.mark.parametrize("stage", [Stage.BACKING_OFF, Stage.BURYING])
+def test_a_session_suspended_between_two_starts_is_written_down_as_suspended(stage: Stage) -> None:
+    # Its log went on saying that a start is owed, and a later host gave it one.
+    life = in_stage(stage)
+    step(life, LeaveAsked(2.5, "asked", 10.0, ticket=ticket(1)))
+    if stage is Stage.BURYING:
+        (bury,) = step(life, Buried(2.6, life.start, 3, "crashed", "signal", restart_seconds=1.0))
+    else:
+        bury = next(e for e in play(in_stage(stage), LEAVE) if isinstance(e, Bury))
+    assert isinstance(bury, Bury)
+    assert bury.is_asked
+    assert bury.pid is None
+    effects = step(life, Buried(2.7, life.start, 4, "crashed", "signal"))
+    assert life.stage is Stage.COLD
+    assert any(isinstance(e, Reply) and e.ticket == ticket(1) for e in effects)
+    notices = [e.what for e in effects if isinstance(e, Notify)]
+    assert notices == (["died", "suspended"] if stage is Stage.BURYING else ["suspended"])
 
 
 # --- deleting ---

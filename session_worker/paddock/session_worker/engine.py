@@ -359,6 +359,9 @@ class Engine:
         if is_struck(self.session) and command.verb not in PASSING_BY:
             self._held = (*self._held, delivered)
             return
+        self._take_in(command, now)
+
+    def _take_in(self, command: Command, now: Moment) -> None:
         digest = digest_of([command.verb, command.arguments])
         try:
             known = known_answer(self.session, command.command_id, digest)
@@ -408,11 +411,17 @@ class Engine:
         self.emit([rejected], now)
 
     def _take_held(self, now: Moment) -> None:
-        """Take what was held back once the struck operation has moved on (P14)."""
-        if self._held and not is_struck(self.session):
+        """Take what was held back once the struck operation has moved on (P14).
+
+        One that waits for an approval has: until somebody answers, nothing of it can kill again,
+        and whoever commands would wait for that answer.
+        """
+        if self._held and (not is_struck(self.session) or self.stage() == "waiting"):
             held, self._held = self._held, ()
+            if self.suspend is not None or self.session.life.status == "deleted":
+                return  # the next generation gets them
             for delivered in held:
-                self._take_command(delivered, now)
+                self._take_in(delivered.command, now)
 
     def _interpret(self, stimulus: Interpret, now: Moment) -> None:
         """Carry out a command; its answer is in the same commit as everything it starts."""

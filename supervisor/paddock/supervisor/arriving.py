@@ -131,7 +131,7 @@ def found_open(life: Life, stimulus: FoundOpen) -> None:
     """Its last worker died unseen, or left something undone."""
     life.start += 1
     life.pid = life.generation = None
-    life.is_found = True
+    life.is_found = life.owes_news = True
     life.bury(stimulus.at)
 
 

@@ -179,7 +179,7 @@ def look(data: Path, session_id: SessionId) -> Look:
     if not rows:
         message = f"session {session_id!r} was never created to the end; `paddock ls` shows others"
         raise SessionNotFound(message, session_id=session_id)
-    found, reason = _end_of(rows)
+    found, reason = found_in(rows)
     return Look(found, head, reason, config=config)
 
 
@@ -202,7 +202,8 @@ def _worker_of(folder: Path) -> Holder | None:
     return None
 
 
-def _end_of(rows: Sequence[Row]) -> tuple[Found, str]:
+def found_in(rows: Sequence[Row]) -> tuple[Found, str]:
+    """Return how a session stands by the last events in its file, and why."""
     for row in reversed(rows):
         match row.kind:
             case "session_deleted":

@@ -192,7 +192,9 @@ def _certificate(session: Session, known: Known, generation: int) -> WorkerExite
     is_start = worker is None
     host_was_lost = worker is not None and worker.boot_id != known.boot_id
     reason = _reason(known, host_was_lost=host_was_lost)
-    struck = Struck() if is_start or host_was_lost else struck_by_death(session, bury.in_delivery)
+    # Its answer may have been durable and on its way when the worker died.
+    in_delivery = tuple(each for each in bury.in_delivery if session.answer_to(each) is None)
+    struck = Struck() if is_start or host_was_lost else struck_by_death(session, in_delivery)
     words = known.words
     stacks_at = words.find(STACKS_MARK) if reason in KILLED_WITH_STACKS else -1
     operation = session.conversation.operation
@@ -209,7 +211,7 @@ def _certificate(session: Session, known: Known, generation: int) -> WorkerExite
         memory_limit_bytes=known.memory_limit_bytes,
         last_words=words or None,
         stacks=words if stacks_at >= 0 else None,
-        in_delivery_command_id=bury.in_delivery[0] if bury.in_delivery else None,
+        in_delivery_command_id=in_delivery[0] if in_delivery else None,
         tools_killed=known.tools_killed,
         struck_operation_id=struck.operation_id,
         struck_command_ids=struck.command_ids,
@@ -319,7 +321,11 @@ class Struck:
 
 
 def struck_by_death(session: Session, in_delivery: tuple[CommandId, ...]) -> Struck:
-    """Return what was open; an operation that only waits for an approval is not struck."""
+    """Return what was open; an operation that only waits for an approval is not struck.
+
+    It only waits, too, where calls that are allowed stand behind the one that is asked about: they
+    would start after it.
+    """
     conversation = session.conversation
     commands = tuple(dict.fromkeys([*session.unanswered(), *in_delivery]))
     operation = conversation.operation
@@ -328,7 +334,8 @@ def struck_by_death(session: Session, in_delivery: tuple[CommandId, ...]) -> Str
     calls = [conversation.calls[call_id] for call_id in operation.open_calls]
     running = [call for call in calls if call.stage == "started"]
     is_asking = operation.model_call is not None
-    waits = bool(calls) and not is_asking and all(call.stage == "waiting" for call in calls)
+    stages = {call.stage for call in calls}
+    waits = not is_asking and "waiting" in stages and stages <= {"waiting", "allowed"}
     return Struck(
         None if waits else operation.operation_id,
         commands,

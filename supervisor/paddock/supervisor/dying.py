@@ -18,6 +18,7 @@ from paddock.supervisor.stimuli import (
 
 def died(life: Life, stimulus: Exited) -> None:
     """Death is proven; what follows has its order."""
+    life.owes_news = True
     life.bury(stimulus.at)
 
 
@@ -31,7 +32,11 @@ def buried(life: Life, stimulus: Buried) -> None:
     if life.deletion is not None:
         life.bury(stimulus.at)  # asked for after the burial had begun
         return
-    if stimulus.ending == "crashed":
+    if stimulus.restart_seconds is not None and _rests_instead(life):
+        life.bury(stimulus.at)  # asked for after the burial had begun: it is written down, too
+        return
+    if stimulus.ending == "crashed" and life.owes_news:
+        life.owes_news = False
         detail: dict[str, object] = {"generation": life.generation, "reason": stimulus.reason}
         life.do(Notify("died", detail))
     life.tell_gone({"was_live": True})
@@ -50,6 +55,13 @@ def buried(life: Life, stimulus: Buried) -> None:
     if leaving is not None:
         life.do(Notify("suspended", {"reason": stimulus.reason}))
     life.rest()
+
+
+def _rests_instead(life: Life) -> bool:
+    """Whether it was asked to leave and nobody wants it: it is not started again."""
+    if life.leaving is None or life.leaving.is_own:
+        return False
+    return life.leaving.is_final or (not life.is_wanted and life.queue.is_empty)
 
 
 def not_buried(life: Life, stimulus: NotBuried) -> None:

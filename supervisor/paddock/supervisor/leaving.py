@@ -50,6 +50,9 @@ def leave_dead(life: Life, stimulus: LeaveAsked) -> None:
 
 def leave_unborn(life: Life, stimulus: LeaveAsked) -> None:
     """There is no process; whoever waits for one is told."""
+    if life.owes_start:
+        leave_backing_off(life, stimulus)
+        return
     message = f"session {life.session_id!r} was suspended meanwhile: ask again"
     life.refuse_all(SessionNotActive(message, session_id=life.session_id))
     life.rest_as_before()

@@ -133,6 +133,8 @@ class Life:
         """Whether it was cut off and is started again, whoever waits or not."""
         self.is_found = False
         """Whether this death was found, not seen."""
+        self.owes_news = False
+        """Whether subscribers were not told yet of the last death."""
 
     # --- what others ask ---
 

@@ -15,10 +15,12 @@
                                         Wanted(reset) failed  deleted
                                           └─► seeking
 
-Where no worker can be any more, nothing starts before ``burying`` is over: the dead one's tools
-killed, its lock taken, its certificate durable (DESIGN §2). A start is numbered; what speaks of an
-earlier one is late and changes nothing. ``TABLE`` says who handles what; what it does not name is
-late (``LATE``) and passed over, or a fault of the caller and raised with the story of the life.
+A session that owes a start and is asked to leave is buried once more, so that its log says that it
+rests. Where no worker can be any more, nothing starts before ``burying`` is over: the dead one's
+tools killed, its lock taken, its certificate durable (DESIGN §2). A start is numbered; what speaks
+of an earlier one is late and changes nothing. ``TABLE`` says who handles what; what it does not
+name is late (``LATE``) and passed over, or a fault of the caller and raised with the story of the
+life.
 """
 
 from collections.abc import Callable, Mapping

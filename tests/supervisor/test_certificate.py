@@ -1,0 +1,110 @@
+"""What a burial writes, from values: a log, and what is known beside it."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import pytest
+
+from paddock.store.events import (
+    ApprovalDecided,
+    ApprovalRequested,
+    CommandAccepted,
+    Event,
+    OperationStarted,
+    SessionAnnotated,
+    SessionConfig,
+    SessionCreated,
+    SessionDeleted,
+    Stored,
+    ToolCallRequested,
+    WorkerStarted,
+)
+from paddock.store.ids import ApprovalId, CommandId, OperationId, SessionId, ToolCallId
+from paddock.store.session import Session, evolve
+from paddock.supervisor.certificate import Known, ending_of, struck_by_death
+from paddock.supervisor.processes import Status
+from paddock.supervisor.restart import Budget
+from paddock.supervisor.stimuli import Bury
+
+SESSION = SessionId("01890000-0000-7000-8000-000000000001")
+COMMAND = CommandId("c1")
+OPERATION = OperationId("o1")
+STARTED = WorkerStarted(pid=77, start_ticks=1, boot_id="boot", agent="builtin", paddock_version="0")
+KNOWN = Known(
+    bury=Bury(1, 77, 1, None, False, "working", None, (), None),
+    status=Status(signal=9),
+    was_stopped=False,
+    boot_id="boot",
+    budget=Budget(),
+    memory_limit_bytes=None,
+    tools_killed=0,
+    last_generation=1,
+    words="",
+    deletion=None,
+    at_us=9,
+    chance=0.0,
+)
+
+
+def fold(*events: Event) -> Session:
+    session = Session(SESSION)
+    first: list[Event] = [SessionCreated(config=SessionConfig(workspace="/")), STARTED]
+    for sequence, event in enumerate([*first, *events], 1):
+        evolve(session, Stored(SESSION, sequence, 1, sequence, event))
+    return session
+
+
+def requested(*names: str) -> Iterable[Event]:
+    for name in names:
+        yield ToolCallRequested(
+            operation_id=OPERATION,
+            tool_call_id=ToolCallId(name),
+            tool="bash",
+            arguments={},
+            arguments_digest="d",
+            effects="write",
+        )
+
+
+def accepted() -> CommandAccepted:
+    return CommandAccepted(command_id=COMMAND, verb="annotate", digest="d")
+
+
+def test_p13_a_worker_killed_after_its_sessions_end_has_a_certificate() -> None:
+    # It is the worker that writes the end, and then its own; killed between, it had none.
+    session = fold(SessionDeleted(command_id=COMMAND, erase=True))
+    ending = ending_of(session, KNOWN)
+    assert [event.kind for event in ending.events] == ["worker_exited"]
+    assert ending.outcome.deleted_by == COMMAND
+    assert ending.outcome.erase
+    assert ending.outcome.head == session.sequence + 1
+
+
+def test_p14_an_answered_command_is_not_struck_though_its_answer_was_on_the_way() -> None:
+    session = fold(accepted(), SessionAnnotated(command_id=COMMAND, key="k"))
+    known = replace(KNOWN, bury=replace(KNOWN.bury, in_delivery=(COMMAND,)))
+    exited = ending_of(session, known).exit
+    assert exited is not None
+    assert exited.struck_command_ids == ()
+    assert exited.in_delivery_command_id is None
+
+
+@pytest.mark.parametrize("is_behind", [False, True])
+def test_p14_an_operation_that_waits_for_an_approval_is_not_struck(is_behind: bool) -> None:
+    # Nor where an allowed call stands behind the one that is asked about.
+    asked = ApprovalRequested(
+        operation_id=OPERATION, tool_call_id=ToolCallId("t1"), approval_id=ApprovalId("a1")
+    )
+    allowed = ApprovalDecided(
+        operation_id=OPERATION, tool_call_id=ToolCallId("t2"), decision="allowed", door="policy"
+    )
+    begun = OperationStarted(operation_id=OPERATION)
+    more = [allowed] if is_behind else []
+    names = ("t1", "t2") if is_behind else ("t1",)
+    session = fold(begun, *requested(*names), asked, *more)
+    assert struck_by_death(session, ()).operation_id is None
+
+
+def test_p14_an_operation_at_work_is_struck() -> None:
+    session = fold(OperationStarted(operation_id=OPERATION), *requested("t1"))
+    assert struck_by_death(session, ()).operation_id == OPERATION
