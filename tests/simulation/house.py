@@ -1,0 +1,275 @@
+"""One home of the simulated world: its files, one host after the other, and what goes wrong."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from paddock.store.events import Approvals, Row, SessionConfig, SessionCreated
+from paddock.store.ids import CommandId, SessionId, ToolCallId
+from paddock.supervisor.feed import Subscriber
+from paddock.supervisor.stimuli import Notify, Reply, ReplyError, TellSettled
+from tests.simulation.client import Client
+from tests.simulation.disk import File
+from tests.simulation.host import Host, Record
+from tests.simulation.judge import RESTING, Judge
+from tests.simulation.world import SIGKILL, Process, World
+
+if TYPE_CHECKING:
+    from tests.simulation.worker import Worker
+
+MISHAPS = (
+    ("kill_self", 30),
+    ("kill_host", 14),
+    ("kill_worker", 16),
+    ("kill_tool", 4),
+    ("power_cut", 10),
+    ("stop_worker", 8),
+    ("stop_host", 4),
+    ("hang_worker", 5),
+    ("cut_line", 8),
+    ("disk_fails", 8),
+    ("clock_jumps", 3),
+    ("sleep", 3),
+)
+_KINDS = [kind for kind, _ in MISHAPS]
+_WEIGHTS = [weight for _, weight in MISHAPS]
+
+
+class Registry:
+    """The host's own file: it survives any process, and a power cut takes what came last."""
+
+    def __init__(self) -> None:
+        self.boot = 1
+        self.is_same_boot = True
+        self.entries: dict[SessionId, str] = {}
+        self.tombstones: dict[SessionId, CommandId] = {}
+        self._old: tuple[dict[SessionId, str], dict[SessionId, CommandId]] = ({}, {})
+
+    def enter(self, session_id: SessionId, start_id: str) -> None:
+        """Remember that a start of the session is under way."""
+        self._keep()
+        self.entries[session_id] = start_id
+
+    def strike_out(self, session_id: SessionId) -> None:
+        """Forget it: the session is at rest and certified."""
+        self._keep()
+        self.entries.pop(session_id, None)
+
+    def bury(self, session_id: SessionId, command_id: CommandId) -> None:
+        """Set up a tombstone."""
+        self._keep()
+        self.tombstones.setdefault(session_id, command_id)
+        self.entries.pop(session_id, None)
+
+    def _keep(self) -> None:
+        self._old = (dict(self.entries), dict(self.tombstones))
+
+    def lose_power(self, world: World) -> None:
+        """It is not synced at each change: the last one may be gone."""
+        if world.chance() < 0.5:
+            self.entries, self.tombstones = dict(self._old[0]), dict(self._old[1])
+
+
+class House:
+    """A home, and all that lives in it."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.registry = Registry()
+        self.judge = Judge(self)
+        self.files: dict[SessionId, File] = {}
+        self.workers: dict[int, Worker] = {}
+        self.effects: dict[ToolCallId, int] = {}
+        self.host: Host | None = None
+        self.announced: Host | None = None
+        self.zygote = world.fork("zygote")
+        self.epoch = 0
+        chance = world.chance
+        self.rooms = 1 if chance() < 0.3 else 4
+        self.is_full = chance() < 0.2
+        self.tools_inherit = chance() < 0.15
+        self.has_poison = chance() < 0.2
+        for _ in range(1 if chance() < 0.7 else 2):
+            self._make_session()
+        self.client = Client(self)
+        world.mishap = self.mishap
+        self.start_host()
+
+    def _make_session(self) -> None:
+        world = self.world
+        session_id = SessionId(world.mint())
+        file = self.files[session_id] = File(world, session_id)
+        approvals = Approvals(default="allow" if world.chance() < 0.4 else "ask")
+        config = SessionConfig(workspace="/w", model="script:x", approvals=approvals)
+        maker = world.fork("maker")
+        file.own(maker)
+        file.append(maker, [SessionCreated(config=config)], 0, world.now_us)
+        file.close(maker, clean=True)
+        world.end(maker, code=0)
+
+    # --- supervisors, one after the other ---
+
+    def start_host(self) -> None:
+        """Start a supervisor, as the watcher does when one is gone."""
+        world = self.world
+        if self.host is not None and self.host.process.is_alive:
+            return
+        self.epoch += 1
+        process = world.fork("host")
+        self.host = Host(self, process, self.epoch)
+        self.registry.is_same_boot = self.registry.boot == world.boot
+        world.watch(process, world.nobody, self._host_gone)
+        world.soon(process, self.host.open)
+
+    def _host_gone(self) -> None:
+        self.world.after(0.2 + 3.0 * self.world.chance() ** 3, self.world.nobody, self.start_host)
+
+    def announce(self, host: Host) -> None:
+        """Say where the supervisor is: workers without one look for this."""
+        self.announced = host
+        for worker in list(self.workers.values()):
+            if worker.process.is_alive and worker.engine is not None and worker.line is None:
+                self.world.after(0.1 * self.world.chance(), worker.process, worker.find_host)
+        self.client.host_is_there()
+
+    def kill_tools(self, session_id: SessionId) -> int:
+        """End the tools of every generation of a session."""
+        found = [
+            process
+            for process in self.world.processes.values()
+            if process.is_alive and process.mark.startswith(f"{session_id}.")
+        ]
+        for process in found:
+            self.world.end(process, signal=SIGKILL)
+        return len(found)
+
+    def is_at_rest(self) -> bool:
+        """Whether nothing is on its way any more."""
+        host = self.host
+        if host is None or self.announced is not host or not host.process.is_alive:
+            return False
+        if any(not asked.is_over for asked in self.client.asked.values()) or self.client.approvals:
+            return False
+        for record in host.records.values():
+            life = record.life
+            if (
+                life.stage not in RESTING
+                or not life.queue.is_empty
+                or life.worker_stage == "working"
+            ):
+                return False
+        return all(file.owner is None or file.is_quiet() for file in self.files.values())
+
+    # --- what clients are told ---
+
+    def answered(
+        self,
+        host: Host,
+        record: Record,
+        effect: Reply | ReplyError | TellSettled | Notify,
+    ) -> None:
+        """A life answers a client."""
+        match effect:
+            case Reply():
+                self.judge.replied(record, effect)
+                self._tell(host, self.client.replied, effect)
+            case ReplyError():
+                self._tell(host, self.client.refused, effect)
+            case TellSettled():
+                self.judge.settled(record.file, effect.answer)
+                if effect.tickets:
+                    self._tell(host, self.client.settled, effect.answer)
+            case Notify():
+                pass
+
+    def shown(
+        self, host: Host, record: Record, subscriber: Subscriber, first: int, rows: tuple[Row, ...]
+    ) -> None:
+        """Events are shown to a client."""
+        self.judge.shown(record.file, first, rows)
+        number = subscriber.subscription_id
+        self._tell(host, self.client.takes_in, host, record, number, first, rows)
+
+    def _tell(self, host: Host, hear: Callable[..., None], *words: object) -> None:
+        """Say something to the client, in order; what a dead host said last may be lost."""
+        world = self.world
+        delay = 0.0001 + 0.01 * world.chance() ** 3
+        host.said_until = max(host.said_until, world.now + delay)
+
+        def arrive() -> None:
+            if not host.process.is_alive and world.chance() < 0.5:
+                host.is_silent = True
+            if not host.is_silent:
+                hear(*words)
+
+        world.after(host.said_until - world.now, world.nobody, arrive)
+
+    # --- mishaps ---
+
+    def mishap(self, process: Process) -> None:
+        """Let something go wrong, most of it to the process that runs just now."""
+        world = self.world
+        kind = world.random.choices(_KINDS, _WEIGHTS)[0]
+        world.tell(f"MISHAP {kind} (in {process.kind} {process.pid})")
+        match kind:
+            case "kill_self":
+                if process.kind in {"worker", "host", "tool"}:
+                    world.end(process, signal=SIGKILL)
+            case "kill_host":
+                self._each("host", lambda host: world.end(host, signal=SIGKILL))
+            case "kill_worker":
+                self._each("worker", lambda worker: world.end(worker, signal=SIGKILL))
+            case "kill_tool":
+                self._each("tool", lambda tool: world.end(tool, signal=SIGKILL))
+            case "power_cut":
+                self.lose_power()
+            case "stop_worker":
+                self._each("worker", lambda worker: world.stop(worker, _stop_seconds(world)))
+            case "hang_worker":
+                self._each("worker", _hang)
+            case "stop_host":
+                self._each("host", lambda host: world.stop(host, _stop_seconds(world)))
+                if world.is_mutated("host_lock_not_taken"):
+                    self.host = None
+                    self.start_host()
+            case "cut_line":
+                lines = [each.line for each in self.workers.values() if each.line is not None]
+                if lines:
+                    world.random.choice(lines).cut()
+            case "disk_fails":
+                file = world.random.choice(list(self.files.values()))
+                file.fails = "full" if world.chance() < 0.5 else "sync"
+            case "clock_jumps":
+                world.offset_us += int(world.between(-2e5, 2e5) * 1e6)
+            case _:
+                world.now += world.between(20.0, 4000.0)
+
+    def _each(self, kind: str, do: Callable[[Process], None]) -> None:
+        """Do something to one living process of a kind."""
+        world = self.world
+        found = [each for each in world.processes.values() if each.is_alive and each.kind == kind]
+        if found:
+            do(world.random.choice(found))
+
+    def lose_power(self) -> None:
+        """The whole host is lost: every process, and all that no disk has."""
+        world = self.world
+        for process in world.processes.values():
+            process.watchers.clear()
+            world.end(process, signal=SIGKILL)
+        world.processes.clear()
+        self.workers.clear()
+        for file in self.files.values():
+            file.lose_power()
+        self.registry.lose_power(world)
+        world.boot += 1
+        self.host = self.announced = None
+        self.zygote = world.fork("zygote")
+        world.after(world.between(0.5, 20.0), world.nobody, self.start_host)
+
+
+def _hang(process: Process) -> None:
+    process.is_hung = True
+
+
+def _stop_seconds(world: World) -> float:
+    return 0.1 + 90.0 * world.chance() ** 3

@@ -1,0 +1,428 @@
+"""Each rule taken out alone: by a name that the simulated world knows, or by a pure part replaced.
+
+``MUTATIONS`` is the table; ``patched`` takes one rule out for as long as a block lasts.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from paddock.session_worker import engine, ledger
+from paddock.store import session as fold
+from paddock.supervisor import certificate, commands, dying, feed, fleet, leaving, life, living
+from paddock.supervisor.machine import TABLE
+from tests.simulation import host as sim_host
+from tests.simulation import worker as sim_worker
+
+type Patch = tuple[Any, str, Callable[[Any], Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """A rule, and what is done to take it out: the world's own switch of that name, or patches."""
+
+    name: str
+    section: str
+    rule: str
+    patches: tuple[Patch, ...] = ()
+    why: str = ""
+    """Why no schedule misses it; then it is not asked for."""
+
+    is_rare: bool = False
+    """Whether it takes more schedules to miss it than a test should run."""
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether the short form of the simulation misses it."""
+        return self.is_needed and not self.is_rare
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether some schedule must break a promise without it."""
+        return not self.why
+
+
+def _always(value: object) -> Callable[[Any], Any]:
+    return lambda _real: lambda *_args, **_more: value
+
+
+def _without_calls(real: Any) -> Any:
+    """Recovery that leaves intents without a result."""
+
+    def recover(session: Any, happened: Any) -> Any:
+        return [e for e in real(session, happened) if e.kind != "tool_call_finished"]
+
+    return recover
+
+
+def _runs_again(_real: Any) -> Any:
+    """Recovery that gives back what was started as merely allowed."""
+
+    def recover(session: Any, happened: Any) -> Any:
+        for call in ledger.open_calls(session):
+            if call.stage == "started":
+                call.stage = "allowed"
+        return []
+
+    return recover
+
+
+def _answered_anew(_real: Any) -> Any:
+    """A ledger that knows no command again."""
+    return lambda _session, _command_id, _digest: None
+
+
+def _told_done(real: Any) -> Any:
+    """Not-struck in place of struck: every death strikes nothing."""
+    return lambda session, in_delivery: certificate.Struck()
+
+
+def _spawns_at_once(_real: Any) -> Any:
+    """A death that is not buried before the next start."""
+
+    def died(of: Any, stimulus: Any) -> None:
+        of.pid = None
+        of.is_wanted = True
+        of.seek_or_spawn(stimulus.at)
+
+    return died
+
+
+def _delivers_nothing_again(real: Any) -> Any:
+    def hand_over_again(self: Any, unanswered: Any) -> Any:
+        real(self, unanswered)
+        return []
+
+    return hand_over_again
+
+
+def _forgets_delivery(real: Any) -> Any:
+    """A queue that drops what was in delivery when its worker died."""
+
+    def hand_over_again(self: Any, unanswered: Any) -> Any:
+        self._delivered.clear()
+        return real(self, unanswered)
+
+    return hand_over_again
+
+
+def _sends_in_any_place(_real: Any) -> Any:
+    def grew(self: Any, first: int, count: int, *, is_carried: bool, size_bytes: int = 0) -> Any:
+        self.head = max(self.head, first + count - 1)
+        for each in self.subscribers.values():
+            each.position = first + count - 1
+        return list(self.subscribers.values()), []
+
+    return grew
+
+
+def _late_counts(real: Any) -> Any:
+    """A machine that does not ask of which start a stimulus speaks."""
+
+    def step(of: Any, stimulus: Any) -> Any:
+        number = getattr(stimulus, "start", None)
+        if number is not None and number != of.start:
+            stimulus = type(stimulus)(
+                **{
+                    name: of.start if name == "start" else getattr(stimulus, name)
+                    for name in stimulus.__dataclass_fields__
+                }
+            )
+        return real(of, stimulus)
+
+    return step
+
+
+def _waits_for_ever(_real: Any) -> Any:
+    def wait(of: Any, _stimulus: Any) -> None:
+        of.deadline = None
+
+    return wait
+
+
+def _hands_everything_over(_real: Any) -> Any:
+    def hand_over(self: Any) -> Any:
+        ready = list(self._waiting.values())
+        self._delivered.update(self._waiting)
+        self._waiting.clear()
+        return [pending.command for pending in ready]
+
+    return hand_over
+
+
+def _deletes_aside(real: Any) -> Any:
+    def note_deletion(self: Any, stimulus: Any) -> None:
+        refuse_all, self.refuse_all = self.refuse_all, lambda _error: None
+        real(self, stimulus)
+        self.refuse_all = refuse_all
+
+    return note_deletion
+
+
+def _told_early(real: Any) -> Any:
+    def leave(of: Any, stimulus: Any) -> None:
+        real(of, stimulus)
+        if of.waiting_gone:
+            of.tell_gone({"was_live": True})
+
+    return leave
+
+
+def _one_check(_real: Any) -> Any:
+    """A hang by wall time: one look without a beat is enough."""
+
+    def check_beat(of: Any, stimulus: Any) -> None:
+        if of.cause is not None:
+            of.be_stuck(stimulus.at)
+        elif not of.has_beaten:
+            of.kill(stimulus.at, "hang", wants_stacks=True)
+        else:
+            of.has_beaten = False
+            of.deadline = stimulus.at + of.patience.hang_after_seconds / life.BEAT_CHECKS
+
+    return check_beat
+
+
+MUTATIONS: tuple[Mutation, ...] = (
+    # --- §2: processes, locks, the order after a death ---
+    Mutation(
+        "lock_not_exclusive", "§2, §5", "one owner: an exclusive lock, held for life", is_rare=True
+    ),
+    Mutation("generation_not_raised", "§5", "each start takes generation = last + 1"),
+    Mutation("host_lock_not_taken", "§2", "one supervisor a home, by a lock"),
+    Mutation(
+        "tools_not_killed", "§2", "after a death its tools are killed before the lock", is_rare=True
+    ),
+    Mutation("no_certificate", "§2", "a death is certified before the next start"),
+    Mutation(
+        "next_start_before_burial",
+        "§2",
+        "nothing starts before the burial is over",
+        ((dying, "died", _spawns_at_once),),
+    ),
+    Mutation("no_entry_before_start", "§2", "an entry is written before a start", is_rare=True),
+    Mutation(
+        "entries_believed_after_boot",
+        "§2",
+        "after the loss of the host every session is seen",
+        is_rare=True,
+    ),
+    Mutation(
+        "finds_nothing_undone",
+        "§2",
+        "a new supervisor finishes what it finds",
+        ((certificate, "has_work", _always(value=False)),),
+        is_rare=True,
+    ),
+    Mutation(
+        "everybody_is_welcome", "§2, §6", "who greets and is not expected is refused", is_rare=True
+    ),
+    Mutation(
+        "late_stimuli_count",
+        "§7",
+        "what speaks of an earlier start changes nothing",
+        ((sim_host, "step", _late_counts),),
+        is_rare=True,
+    ),
+    # --- §5: the file ---
+    Mutation(
+        "commit_not_synced", "§5", "synchronous=FULL: a commit is on the disk when it returns"
+    ),
+    Mutation("acts_before_commit", "§5", "outward things wait for their commit"),
+    Mutation(
+        "wal_not_folded_by_next_owner", "§2, §5", "an owner folds what it finds first", is_rare=True
+    ),
+    Mutation(
+        "failed_commit_believed",
+        "§5",
+        "after a failed write only the file is believed",
+        is_rare=True,
+    ),
+    Mutation(
+        "engine_not_rolled_back", "§5", "after a failed write the engine goes back", is_rare=True
+    ),
+    Mutation(
+        "reader_believes_unfolded_wal",
+        "§2",
+        "a reader without an owner waits for the fold",
+        is_rare=True,
+    ),
+    Mutation(
+        "begins_without_certificate",
+        "§5",
+        "a worker leaves where a certificate is missing",
+        ((sim_worker, "may_begin", _always(True)), (dying, "died", _spawns_at_once)),
+    ),
+    # --- §6: lines and commands ---
+    Mutation("answer_apart", "§6", "an answer is in one commit with all that it starts"),
+    Mutation("interpreted_before_durable", "§6", "accepted is durable before it is carried out"),
+    Mutation(
+        "all_delivered_at_once",
+        "§6",
+        "one command is in delivery at a time",
+        ((commands.Queue, "hand_over", _hands_everything_over),),
+        is_rare=True,
+    ),
+    Mutation(
+        "no_tombstone", "§6", "a tombstone gives the same deletion the same answer", is_rare=True
+    ),
+    Mutation(
+        "deletion_is_no_end",
+        "§6",
+        "a deletion refuses all other commands",
+        ((life.Life, "note_deletion", _deletes_aside),),
+        is_rare=True,
+    ),
+    Mutation(
+        "line_reconnects_silently",
+        "§2, §6",
+        "a broken line is replaced, and greeted anew",
+        is_rare=True,
+    ),
+    Mutation(
+        "hello_hides_unanswered",
+        "§6",
+        "a greeting names what is accepted and unanswered",
+        is_rare=True,
+    ),
+    Mutation(
+        "known_command_taken_anew",
+        "§6",
+        "a known id gets the same answer again",
+        ((engine, "known_answer", _answered_anew),),
+    ),
+    Mutation(
+        "delivered_commands_forgotten",
+        "§6",
+        "what was in delivery at a death is handed to the next",
+        ((commands.Queue, "hand_over_again", _forgets_delivery),),
+        is_rare=True,
+    ),
+    Mutation(
+        "nothing_delivered_again",
+        "§6",
+        "a new line gets again what was handed over",
+        ((commands.Queue, "hand_over_again", _delivers_nothing_again),),
+    ),
+    Mutation(
+        "unanswered_not_carried_out",
+        "§6",
+        "what a dead worker accepted, the next carries out",
+        ((fold.Session, "unanswered", _always([])),),
+    ),
+    Mutation(
+        "forwarded_anywhere",
+        "§6",
+        "forwarded bytes only where they are contiguous",
+        ((feed.Feed, "grew", _sends_in_any_place),),
+    ),
+    Mutation(
+        "judged_before_heard",
+        "§7",
+        "what is in the socket is heard before anybody is judged",
+        is_rare=True,
+    ),
+    Mutation(
+        "hang_by_one_look",
+        "§7",
+        "a hang is missed checks in a row, not wall time",
+        ((living, "check_beat", _one_check),),
+    ),
+    # --- §6: poison ---
+    Mutation(
+        "nothing_is_struck",
+        "§6",
+        "a death strikes what was open",
+        ((certificate, "struck_by_death", _told_done),),
+    ),
+    Mutation(
+        "operations_not_quarantined",
+        "§6",
+        "an operation that kills twice is quarantined",
+        ((ledger, "is_quarantined", _always(False)),),
+    ),
+    Mutation(
+        "commands_not_quarantined",
+        "§6",
+        "a command that kills twice is quarantined",
+        ((ledger, "quarantined_commands", _always([])),),
+        is_rare=True,
+    ),
+    Mutation("lost_host_strikes", "§6", "the loss of the whole host strikes nothing"),
+    Mutation(
+        "intents_left_open",
+        "P6",
+        "an intent without a result becomes `interrupted`",
+        ((sim_worker, "recover", _without_calls),),
+    ),
+    Mutation(
+        "intents_run_again",
+        "P6",
+        "the ledger never restarts a call",
+        ((sim_worker, "recover", _runs_again),),
+    ),
+    # --- capacity, leaving ---
+    Mutation(
+        "room_not_given_back",
+        "P10",
+        "a room is given back on every way out",
+        ((fleet.Fleet, "give_back", _always([])),),
+    ),
+    Mutation(
+        "told_gone_at_once",
+        "P3",
+        "suspend returns when the owner is gone",
+        ((leaving, "leave", _told_early),),
+    ),
+    Mutation(
+        "nobody_hangs",
+        "§7",
+        "who does not beat is killed",
+        ((living, "check_beat", _waits_for_ever),),
+    ),
+    Mutation(
+        "deadlines_of_leaving_pass",
+        "§6, §7",
+        "who does not leave by its deadline is killed",
+        ((leaving, "not_gone", _waits_for_ever),),
+    ),
+    Mutation(
+        "adoption_kills_nobody",
+        "§2",
+        "who does not greet a new supervisor is killed",
+        ((dying, "start_late", _waits_for_ever),),
+        is_rare=True,
+    ),
+)
+"""The rules, in the order of the design."""
+
+
+@contextmanager
+def patched(name: str) -> Iterator[None]:
+    """Take the rule of that name out as long as the block lasts; none for an empty name."""
+    if not name:
+        yield
+        return
+    mutation = next(each for each in MUTATIONS if each.name == name)
+    before = [(place, word, getattr(place, word)) for place, word, _ in mutation.patches]
+    rows = {stage: dict(row) for stage, row in TABLE.items()}
+    try:
+        for place, word, change in mutation.patches:
+            _put(place, word, change(getattr(place, word)))
+        yield
+    finally:
+        for place, word, real in before:
+            setattr(place, word, real)
+        for stage, row in rows.items():
+            TABLE[stage].update(row)
+
+
+def _put(place: Any, word: str, changed: Any) -> None:
+    """Put a changed part where everybody finds it: in its module, and in the machine's table."""
+    real = getattr(place, word)
+    setattr(place, word, changed)
+    for row in TABLE.values():
+        for kind, handler in row.items():
+            if handler is real:
+                row[kind] = changed
