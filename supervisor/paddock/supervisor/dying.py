@@ -59,8 +59,8 @@ def buried(life: Life, stimulus: Buried) -> None:
 
 def _rests_instead(life: Life) -> bool:
     """Whether it was asked to leave and nobody wants it: it is not started again."""
-    if life.leaving is None or life.leaving.is_own:
-        return False
+    if life.leaving is None or life.leaving.is_own or life.is_buried_as_asked:
+        return False  # or the burial knew it already
     return life.leaving.is_final or (not life.is_wanted and life.queue.is_empty)
 
 
