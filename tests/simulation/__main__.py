@@ -90,13 +90,15 @@ def _one(job: tuple[int, str]) -> Run:
     return run(*job)
 
 
-def _found(mutation: Mutation) -> tuple[Mutation, Run | None]:
-    return mutation, first_broken(mutation.name, MUTATED_SCHEDULES)
+def _found(name: str) -> Run | None:
+    return first_broken(name, MUTATED_SCHEDULES)
 
 
 def _mutations(*, as_json: bool) -> int:
     with get_context("fork").Pool(len(os.sched_getaffinity(0))) as pool:
-        found = list(_told(pool.imap(_found, MUTATIONS, chunksize=1)))
+        names = [each.name for each in MUTATIONS]
+        runs = pool.imap(_found, names, chunksize=1)
+        found = list(_told(zip(MUTATIONS, runs, strict=True)))
     if TABLE_AT.exists():
         text = TABLE_AT.read_text(encoding="utf-8").partition(MARK)[0]
         TABLE_AT.write_text(text + MARK + "\n\n" + _table(found), encoding="utf-8")
