@@ -30,7 +30,7 @@ from paddock.store.session_file.chain import GENESIS, hash_of, stamp_of
 from paddock.store.session_file.database import INSERT_EVENT
 from paddock.store.session_file.faults import meaning_of, translated
 from paddock.store.session_file.lock import NOTHING, OwnerLock, Witness
-from paddock.store.session_file.place import Place, make_folder, place_of
+from paddock.store.session_file.place import Place, make_folder, place_of, sync_folder
 from paddock.store.session_file.snapshots import Snapshot
 
 EVENT_LIMIT_BYTES = 31 * 1024 * 1024
@@ -79,7 +79,8 @@ class SessionFile:
         """
         place = place_of(folder)
         with translated(place.database):
-            make_folder(place.folder)
+            for parent in make_folder(place.folder):
+                sync_folder(parent)
         made = cls(place, session_id, OwnerLock.take(place))
         with made._closed_on_error():
             if not _has_history(place, made._lock):
@@ -100,21 +101,29 @@ class SessionFile:
         """Make a session's file with its first events in it, durable and at rest.
 
         As :meth:`create`, :meth:`append` and a clean :meth:`close`, and raises as they do; but with
-        3 syncs in place of 10 and without a write-ahead log, since nobody can have seen the file.
+        2 commits of the file system in place of 10 and without a write-ahead log, since nobody can
+        have seen the file.
         """
         place = place_of(folder)
         with translated(place.database):
-            make_folder(place.folder)
+            parents = make_folder(place.folder)
         made = cls(place, session_id, OwnerLock.take(place))
         with made._closed_on_error():
             if _has_history(place, made._lock):  # of a creation that died, unless it is refused
                 made._open_empty()
                 made.append(first, generation=generation, at_us=at_us)
                 made.close(clean=True)
+                with translated(place.database):  # it may have died before it came to that
+                    sync_folder(place.folder.parent)
+                    sync_folder(place.folder.parent.parent)
                 return
             made.head_hash = GENESIS
             rows = made._rows_for(first, generation, at_us)
             image = database.build(place, session_id, at_us=at_us, rows=rows)
+            with translated(place.database):
+                # Last, when a journalling file system has the new names on disk with the file.
+                for parent in parents:
+                    sync_folder(parent)
             made._lock.testify(Witness(rows[-1][0], rows[-1][9]) if rows else NOTHING)
             made._lock.seal(opening.seal_of_image(image))
             made._lock.close()

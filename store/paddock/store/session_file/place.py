@@ -72,13 +72,16 @@ def sessions_in(data: Path) -> list[SessionId]:
     return sorted(SessionId(name) for name in names if is_uuid7(name))
 
 
-def make_folder(folder: Path) -> None:
-    """Make ``folder`` and what is missing above it, mode 0700, durably."""
+def make_folder(folder: Path) -> list[Path]:
+    """Make ``folder`` and what is missing above it, mode 0700.
+
+    Returns the folders that hold the new names, lowest last: :func:`sync_folder` makes them last.
+    """
     missing = [folder, *folder.parents]
     missing = missing[: next(n for n, path in enumerate(missing) if path.is_dir())]
     for path in reversed(missing):
         path.mkdir(mode=FOLDER_MODE, exist_ok=True)
-        sync_folder(path.parent)
+    return [path.parent for path in reversed(missing)]
 
 
 def sync_folder(folder: Path) -> None:
