@@ -134,6 +134,9 @@ class SessionLoop:
         self._link: Link | None = None
         self._lag_ms = 0.0
         self._is_welcome = False
+        self._is_ahead = False
+        """Whether the state has what is not durable yet: nobody is told of that (P2)."""
+        self._beat_told: Beat | None = None
 
     # --- the loop ---
 
@@ -149,6 +152,7 @@ class SessionLoop:
         engine.emit(recover(engine.session, happened), now)
         events, _ = engine.taken_out()
         await self._journal.append(events, engine.generation, now.at_us)
+        self._beat_told = self._beat_now()
         await self._resume_unanswered()
 
     async def run(self, link: Link) -> str:
@@ -209,11 +213,14 @@ class SessionLoop:
         self.engine.take(batch, now)
         events, acts = self.engine.taken_out()
         if events:
+            self._is_ahead = True
             try:
                 first = await self._journal.append(events, self.engine.generation, now.at_us)
             except StoreError as error:
                 await self._take_back(batch, checkpoint, error)
                 return
+            finally:
+                self._is_ahead = False
             self._say(durable(first, self.engine.generation, now.at_us, events))
         for act in acts:
             self._carry_out(act)
@@ -380,20 +387,27 @@ class SessionLoop:
     # --- beats ---
 
     def _say_beat(self) -> None:
+        if not self._is_ahead or self._beat_told is None:
+            self._beat_told = self._beat_now()
+        self._stage_told = self._beat_told.stage
+        self._say(
+            self._beat_told.model_copy(
+                update={"lag_ms": self._lag_ms, "rss_bytes": resident_bytes()}
+            )
+        )
+
+    def _beat_now(self) -> Beat:
         conversation = self.engine.session.conversation
         operation = conversation.operation
-        self._stage_told = self.engine.stage()
-        self._say(
-            Beat(
-                stage=self._stage_told,
-                head=self._journal.file.head,
-                operation_id=self.engine.operation_id(),
-                open_tool_call_ids=tuple(operation.open_calls if operation else ()),
-                approval_ids=tuple(conversation.approvals),
-                queued=len(conversation.queue),
-                lag_ms=self._lag_ms,
-                rss_bytes=resident_bytes(),
-            )
+        return Beat(
+            stage=self.engine.stage(),
+            head=self._journal.file.head,
+            operation_id=self.engine.operation_id(),
+            open_tool_call_ids=tuple(operation.open_calls if operation else ()),
+            approval_ids=tuple(conversation.approvals),
+            queued=len(conversation.queue),
+            lag_ms=self._lag_ms,
+            rss_bytes=resident_bytes(),
         )
 
     async def _beat(self) -> None:
