@@ -103,6 +103,8 @@ class Life:
         self.worker_stage: WorkerStage | None = None
         self.operation_id: OperationId | None = None
         self.peak_rss_bytes: int | None = None
+        self.is_over = False
+        """Whether it was above its limit, tools included, at the last look."""
         self.memory_limit_bytes: int | None = None
         """Above it the worker is killed."""
         self.memory_bytes: int | None = None
@@ -202,7 +204,7 @@ class Life:
         self.deadline = at + patience_seconds
         self.generation = self.pid = self.worker_stage = self.operation_id = None
         self.peak_rss_bytes = self.memory_bytes = self.error = self.cause = None
-        self.is_warned = False
+        self.is_warned = self.is_over = False
         self.was_live = False
 
     def note_greeting(self, stimulus: Greeted) -> None:

@@ -38,7 +38,9 @@ def beat(life: Life, stimulus: Beaten) -> None:
     life.worker_stage, life.operation_id = stimulus.stage, stimulus.operation_id
     life.head = max(life.head, stimulus.head)
     life.peak_rss_bytes = max(life.peak_rss_bytes or 0, stimulus.rss_bytes) or None
-    judge_memory(life, stimulus.at, max(stimulus.rss_bytes, life.memory_bytes or 0))
+    limit = life.memory_limit_bytes
+    summed = 0 if limit is None else min(life.memory_bytes or 0, limit)  # see ``weighed``
+    judge_memory(life, stimulus.at, max(stimulus.rss_bytes, summed))
     if stimulus.stage == "working":
         life.last_active_at = stimulus.at
     if life.is_live:
@@ -50,7 +52,13 @@ def weighed(life: Life, stimulus: Weighed) -> None:
     """Take note of what it uses with its tools, and hold that against its limit."""
     life.memory_bytes = stimulus.total_bytes
     life.peak_rss_bytes = max(life.peak_rss_bytes or 0, stimulus.total_bytes) or None
-    judge_memory(life, stimulus.at, stimulus.total_bytes)
+    limit, used = life.memory_limit_bytes, stimulus.total_bytes
+    if limit is None:
+        return
+    was_over, life.is_over = life.is_over, used > limit
+    # Above it once is only warned of: a call that outgrows its own limit is ended by its keeper
+    # before the next look, and the session goes on.
+    judge_memory(life, stimulus.at, used if was_over else min(used, limit))
 
 
 def judge_memory(life: Life, at: float, used: int) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from paddock.store.session_file import start_ticks_of
 
 PR_SET_CHILD_SUBREAPER = 36
+PR_GET_CHILD_SUBREAPER = 37
 PIDFD_GET_INFO = 0xC040FF0B
 """``_IOWR(0xFF, 11, struct pidfd_info)`` of linux/pidfd.h, the form of 64 bytes (Linux 6.13)."""
 PIDFD_INFO_EXIT = 1 << 3
@@ -237,6 +238,16 @@ def oom_kills() -> int:
     except OSError:
         return 0
     return next((int(line[9:]) for line in text.splitlines() if line.startswith("oom_kill ")), 0)
+
+
+def has_subreapers() -> bool:
+    """Whether this kernel has them; asking makes none."""
+    try:
+        is_one = ctypes.c_int()
+        libc = ctypes.CDLL(None, use_errno=True)
+        return bool(libc.prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(is_one), 0, 0, 0) == 0)
+    except (OSError, AttributeError):
+        return False
 
 
 def become_subreaper() -> bool:

@@ -26,7 +26,7 @@ from paddock.supervisor.cli.printing import print_json, say, size
 from paddock.supervisor.cli.sessions import AsJson
 from paddock.supervisor.confinement import Trial
 from paddock.supervisor.home import read_configuration
-from paddock.supervisor.processes import become_subreaper, tells_exit_codes
+from paddock.supervisor.processes import has_subreapers, tells_exit_codes
 
 if TYPE_CHECKING:
     from paddock.store.protocol import StoreStatus
@@ -257,7 +257,7 @@ def _kernel(mode: Sandbox) -> Iterator[Finding]:
 
 
 def _subreaper() -> Finding:
-    if become_subreaper():
+    if has_subreapers():
         return Finding("subreaper", "ok", "yes: orphans of tools and workers are inherited")
     return Finding(
         "subreaper", "note", "no", "what a dead zygote forked is seen by its pidfd alone"
