@@ -14,10 +14,10 @@ HEAD = """\
 
 Written by `tests/crash/matrix_table.py` from what came of the cells that were played (`./dev chaos
 --matrix` plays all of them, for an hour and more); do not edit. Each cell is a session's whole
-life (born, sent words that ask for an approval and have an effect, annotated, suspended, woken by more words,
-deleted) in which one process suffers one fault at one exact point: not by luck, but because the
-process itself does it there (`tests/crash/faults.py`), with everything else as users have it. The
-client does what clients do: what it got no answer to it asks again, with the same id.
+life (born, sent words that ask for an approval and have an effect, annotated, suspended, woken by
+more words, deleted) in which one process suffers one fault at one exact point: not by luck, but
+because the process itself does it there (`tests/crash/faults.py`), with everything else as users
+have it. The client does what clients do: what it got no answer to it asks again, with the same id.
 
 **held**: afterwards both operations had completed, and, read off the session's file and off SQL:
 

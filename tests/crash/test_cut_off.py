@@ -71,6 +71,11 @@ async def test_f8_what_the_end_of_a_host_cut_off_goes_on_and_what_was_suspended_
             await host.session("put")
         assert (await host.session("renamed")).session_id == put.session_id
         assert (await host.new("put", model=made.script(turn("a")), cwd=ground)).name == "put"
+
+        async def put_is_through() -> bool:  # its rename woke it, and it goes on
+            return (await put.state()).conversation.operation is None
+
+        await wait_until_async(put_is_through, SECONDS, what="the woken one goes on, too")
     for name in names:
         log = judge.read_log(made.data, ids[name])
         assert judge.faults_of(log, is_live=True) == []

@@ -2,11 +2,15 @@
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+GOING_SECONDS = 30.0
+"""For a process that was told to go to have let go of its files."""
 
 
 @contextmanager
@@ -48,8 +52,11 @@ def full(disk: Path) -> Iterator[None]:
 
 @contextmanager
 def read_only(disk: Path) -> Iterator[None]:
-    """Take the right to write away; nobody may have a file open for writing."""
-    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    """Take the right to write away, once nobody has a file open for writing any more."""
+    deadline = time.monotonic() + GOING_SECONDS
+    while subprocess.run(["mount", "-o", "remount,ro", disk], check=False).returncode != 0:
+        assert time.monotonic() < deadline, "somebody has a file open for writing still"
+        time.sleep(0.05)
     try:
         yield
     finally:
