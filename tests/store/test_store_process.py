@@ -27,6 +27,7 @@ from paddock.store.errors import (
 )
 from paddock.store.ids import SessionId
 from paddock.store.process import LOCK_NAME, open_local
+from paddock.store.process.server import ASKING_THREADS
 from paddock.store.protocol import (
     Header,
     ProjectionDamaged,
@@ -208,6 +209,17 @@ async def test_questions_are_answered_beside_each_other(client: StoreClient) -> 
     slow.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await slow
+
+
+async def test_a_question_that_is_given_up_stops_working(client: StoreClient) -> None:
+    for _ in range(2 * ASKING_THREADS):
+        given_up = asyncio.create_task(client.sql(ENDLESS, timeout_seconds=600))
+        for _ in range(3):  # it is asked, and runs
+            await client.status()
+        given_up.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await given_up
+    assert (await client.sql("SELECT 42", timeout_seconds=30)).rows == [(42,)]
 
 
 async def test_lists_of_sessions_are_given(store: Running, client: StoreClient) -> None:

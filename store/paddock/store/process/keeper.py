@@ -119,8 +119,12 @@ class Keeper:
         *,
         timeout_seconds: float = 30.0,
         row_limit: int | None = None,
+        on_begin: Callable[[Asking], None] | None = None,
     ) -> Iterator[Asking]:
-        """Give a query that runs. Raises as :class:`Asking` does, and TimedOut while it opens."""
+        """Give a query that runs. Raises as :class:`Asking` does, and TimedOut while it opens.
+
+        ``on_begin`` is told of it first: to begin may take as long as the whole query does.
+        """
         deadline = time.monotonic() + timeout_seconds
         self._enter(deadline)
         projector = self._projector
@@ -136,6 +140,8 @@ class Keeper:
             )
             self._askings.add(asking)
         try:
+            if on_begin is not None:
+                on_begin(asking)
             with asking:
                 yield asking
         except ProjectionDamaged as error:

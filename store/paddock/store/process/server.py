@@ -86,6 +86,12 @@ class Running:
     cancelled: threading.Event = field(default_factory=threading.Event)
     asking: Asking | None = None
 
+    def begin(self, asking: Asking) -> None:
+        """Know the query that is about to run, so that it can be cancelled while it does."""
+        self.asking = asking
+        if self.cancelled.is_set():
+            asking.cancel()
+
     def cancel(self) -> None:
         """End it, wherever it is."""
         self.cancelled.set()
@@ -300,11 +306,12 @@ class Server:
             self.keeper.wait_for(request.wait_for, seconds)
         left = max(deadline - time.monotonic(), 0.001)
         with self.keeper.asking(
-            request.query, request.params, timeout_seconds=left, row_limit=request.row_limit
+            request.query,
+            request.params,
+            timeout_seconds=left,
+            row_limit=request.row_limit,
+            on_begin=running.begin,
         ) as asking:
-            running.asking = asking
-            if running.cancelled.is_set():
-                asking.cancel()
             header = Header(names=asking.names, types=asking.types, notice=self.keeper.caveat())
             self._from_thread(self._say, key, header)
             for chunk in asking.chunks():
@@ -345,8 +352,7 @@ class Server:
             self.keeper.wait_for(heads, 30.0)
 
     def _rows(self, running: Running, query: str, params: list[Any]) -> list[dict[str, Any]]:
-        with self.keeper.asking(query, params) as asking:
-            running.asking = asking
+        with self.keeper.asking(query, params, on_begin=running.begin) as asking:
             rows = [row for chunk in asking.chunks() for row in chunk]
             return json_rows(asking.names, asking.types, rows)
 

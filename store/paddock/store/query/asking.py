@@ -67,7 +67,9 @@ class Asking:
         self._lock = threading.Lock()
         self._cursor: duckdb.DuckDBPyConnection | None = None
         self._is_cancelled = False
-        self._over = threading.Event()
+        self._stirred = threading.Event()
+        """Set when it is cancelled or over: the timer looks."""
+        self._is_over = False
         self._timer = threading.Thread(target=self._watch, name="query timer", daemon=True)
 
     def __enter__(self) -> Self:
@@ -116,8 +118,7 @@ class Asking:
         """End it from another thread; it raises ``Cancelled`` in its own."""
         with self._lock:
             self._is_cancelled = True
-            if self._cursor is not None:
-                self._cursor.interrupt()
+        self._stirred.set()
 
     # --- inside ---
 
@@ -151,15 +152,19 @@ class Asking:
         self._describe(cursor)
 
     def _watch(self) -> None:
-        left = self._deadline - time.monotonic()
-        while not self._over.wait(max(left, INTERRUPT_AGAIN_SECONDS)):
+        """Interrupt it when it is cancelled or late, again and again until it is over."""
+        self._stirred.wait(max(self._deadline - time.monotonic(), 0))
+        while not self._is_over:
             with self._lock:
                 if self._cursor is not None:
                     self._cursor.interrupt()
-            left = 0.0
+            self._stirred.clear()
+            if not self._is_over:
+                self._stirred.wait(INTERRUPT_AGAIN_SECONDS)
 
     def _end(self) -> None:
-        self._over.set()
+        self._is_over = True
+        self._stirred.set()
         if self._timer.is_alive():
             self._timer.join()
         with self._lock:
