@@ -35,7 +35,7 @@ READY_SECONDS = 30.0
 FORK_SECONDS = 10.0
 """A fork takes 1-3 ms; a zygote that is silent for so long is stopped or hangs."""
 FORKS_AT_ONCE = 4
-REFILL_SECONDS = 0.05
+REFILL_SECONDS = 0.02
 """The spare fork is made when the worker that took the last one is up."""
 DROP_SECONDS = 0.2
 """A fork that was killed is gone within a millisecond, unless it waits for the disk."""
