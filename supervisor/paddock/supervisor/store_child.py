@@ -1,6 +1,8 @@
 """The store process as the supervisor keeps it: started, told of new heads, started again.
 
-No session ever waits for it. What cannot be told to it is dropped: it reads the files.
+One that answers nothing for half a minute is killed: what it keeps can be made anew from the
+sessions' files, and until then nobody gets an answer. No session ever waits for it. What cannot be
+told to it is dropped: it reads the files.
 """
 
 import asyncio
@@ -15,7 +17,7 @@ from pathlib import Path
 import zmq
 
 from paddock.store.ids import SessionId
-from paddock.store.protocol import Erase, Heads, pack
+from paddock.store.protocol import Erase, GetStatus, Heads, pack
 from paddock.supervisor.processes import Process, Status
 
 GATHER_SECONDS = 0.02
@@ -25,6 +27,12 @@ LONGEST_PAUSE_SECONDS = 30.0
 STEADY_SECONDS = 60.0
 LEAVE_SECONDS = 5.0
 HEADS_AT_ONCE = 1000
+SILENT_SECONDS = 30.0
+LOOKS = 3
+"""How often it is asked without an answer: time in which this process stood still is no silence."""
+BEGIN_SECONDS = 60.0
+"""Until its first answer it may wait for the store before it, and read what is damaged."""
+ERASE_REQUEST, STATUS_REQUEST = 1, 2
 
 type Note = Callable[[str, str, dict[str, object]], None]
 
@@ -40,6 +48,7 @@ class StoreChild:
         runtime: Path,
         command: Sequence[str] | None,
         note: Note,
+        silent_seconds: float = SILENT_SECONDS,
     ) -> None:
         self.address = f"ipc://{runtime / 'store.sock'}"
         self.process: Process | None = None
@@ -51,6 +60,11 @@ class StoreChild:
         self._pause = FIRST_PAUSE_SECONDS
         self._started_at = 0.0
         self._is_leaving = False
+        self._silent_seconds = silent_seconds
+        self._looking: asyncio.TimerHandle | None = None
+        self._unanswered = 0
+        self._has_answered = False
+        self._why_killed: str | None = None
         self._gone = asyncio.Event()
         self._log: int | None = None
         self._socket = context.socket(zmq.DEALER)
@@ -76,6 +90,8 @@ class StoreChild:
             return
         self.process = Process(child.pid, os.pidfd_open(child.pid))
         child.returncode = 0  # it is reaped through its pidfd
+        self._unanswered, self._has_answered, self._why_killed = 0, False, None
+        self._looking = loop.call_later(self._silent_seconds / LOOKS, self._look)
         self.process.watch(self._ended)
         self._note("started", "store", {"pid": child.pid})
 
@@ -87,11 +103,12 @@ class StoreChild:
 
     def erase(self, session_id: SessionId) -> None:
         """Have it remove every row of a session; on its next look at the files at the latest."""
-        self._send(pack(1, Erase(session_id=session_id)))
+        self._send(pack(ERASE_REQUEST, Erase(session_id=session_id)))
 
     async def leave(self) -> None:
         """End it: asked first, killed at the deadline."""
         self._is_leaving = True
+        self._look_no_more()
         if self._timer is not None:
             self._timer.cancel()
             self._gone.set()
@@ -109,7 +126,10 @@ class StoreChild:
     def _ended(self, status: Status) -> None:
         detail: dict[str, object] = {"exit_code": status.exit_code, "signal": status.signal}
         detail["pid"] = self.process.pid if self.process else None
+        if self._why_killed is not None:
+            detail["reason"] = self._why_killed
         self.process = None
+        self._look_no_more()
         self._note("stopped" if self._is_leaving else "died", "store", detail)
         if self._is_leaving:
             self._gone.set()
@@ -117,6 +137,24 @@ class StoreChild:
         if asyncio.get_running_loop().time() - self._started_at > STEADY_SECONDS:
             self._pause = FIRST_PAUSE_SECONDS
         self._start_later()
+
+    def _look(self) -> None:
+        """Ask whether it answers; kill it when it did not for too long."""
+        self._take_answers()
+        loop = asyncio.get_running_loop()
+        is_begun = self._has_answered or loop.time() - self._started_at > BEGIN_SECONDS
+        if self.process is not None and is_begun and self._unanswered >= LOOKS:
+            self._why_killed = f"answered nothing for {self._silent_seconds:g} s, and was killed"
+            self.process.send(signal.SIGKILL)  # its end is noticed, and the next one is started
+            return
+        self._unanswered += 1
+        self._send(pack(STATUS_REQUEST, GetStatus()))
+        self._looking = loop.call_later(self._silent_seconds / LOOKS, self._look)
+
+    def _look_no_more(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
 
     def _start_later(self) -> None:
         self.restarts += 1
@@ -134,9 +172,14 @@ class StoreChild:
             return
         with suppress(zmq.Again):
             self._socket.send(frame, zmq.DONTWAIT)
-        with suppress(zmq.Again):  # its answers are of no interest
+        self._take_answers()
+
+    def _take_answers(self) -> None:
+        """Take what it answered: of interest is only that it did."""
+        with suppress(zmq.Again):
             while True:
                 self._socket.recv(zmq.DONTWAIT)
+                self._unanswered, self._has_answered = 0, True
 
 
 def _command(data: Path, runtime: Path) -> list[str]:

@@ -1,0 +1,83 @@
+"""The store process as the supervisor keeps it."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+from paddock.store.door import StoreClient
+from paddock.supervisor.store_child import StoreChild
+
+SILENT_SECONDS = 1.5
+PATIENCE_SECONDS = 60.0
+
+
+class Kept:
+    """A store process, its keeper, and what the keeper noted of it."""
+
+    def __init__(self, home: Path) -> None:
+        self.data, self.runtime = home / "data", home / "run"
+        self.data.mkdir(mode=0o700)
+        self.runtime.mkdir(mode=0o700)
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.deaths: list[dict[str, object]] = []
+        self.died = asyncio.Event()
+        self.child = StoreChild(
+            self.context,
+            data=self.data,
+            runtime=self.runtime,
+            command=None,
+            note=self._note,
+            silent_seconds=SILENT_SECONDS,
+        )
+
+    def _note(self, kind: str, _subject: str, detail: dict[str, object]) -> None:
+        if kind == "died":
+            self.deaths.append(detail)
+            self.died.set()
+
+    async def answers(self) -> None:
+        """Wait until it answers in SQL."""
+        async with StoreClient(self.child.address, connect_seconds=PATIENCE_SECONDS) as client:
+            assert (await client.sql("SELECT 42", timeout_seconds=PATIENCE_SECONDS)).rows == [(42,)]
+
+
+@pytest.fixture
+async def kept(home: Path) -> AsyncIterator[Kept]:
+    made = Kept(home)
+    made.child.start()
+    yield made
+    await made.child.leave()
+    made.context.term()
+
+
+async def test_a_store_that_is_silent_is_killed_and_started_again(kept: Kept) -> None:
+    await kept.answers()
+    stopped = kept.child.process
+    assert stopped is not None
+    os.kill(stopped.pid, signal.SIGSTOP)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while stopped.pid not in {death["pid"] for death in kept.deaths}:
+            await kept.died.wait()
+            kept.died.clear()
+    (death,) = [death for death in kept.deaths if death["pid"] == stopped.pid]
+    assert (death["signal"], death["reason"]) == (
+        signal.SIGKILL,
+        "answered nothing for 1.5 s, and was killed",
+    )
+    await kept.answers()
+
+
+async def test_a_store_that_was_killed_died_of_no_silence(kept: Kept) -> None:
+    await kept.answers()
+    killed = kept.child.process
+    assert killed is not None
+    os.kill(killed.pid, signal.SIGKILL)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await kept.died.wait()
+    assert "reason" not in kept.deaths[0]
+    await kept.answers()
