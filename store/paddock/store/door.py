@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import zmq
 import zmq.asyncio
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 from zmq.utils.monitor import parse_monitor_message
 
 from paddock.store import errors
@@ -241,7 +241,12 @@ class StoreClient:
 
     async def status(self) -> StoreStatus:
         """Return how the store fares."""
-        return StoreStatus.model_validate(await self._ask(GetStatus()))
+        told = await self._ask(GetStatus())
+        try:
+            return StoreStatus.model_validate(told)
+        except ValidationError as error:
+            message = "the store is of another version, and its status is not understood here"
+            raise PeerBroke(f"{message}; `paddock restart` brings one of this version") from error
 
     async def verify(self, *, timeout_seconds: float = 3_600.0) -> list[str]:
         """Return what differs between DuckDB and the logs, in words."""

@@ -426,6 +426,22 @@ def _time(at_us: int) -> datetime | None:
     return datetime.fromtimestamp(at_us / 1e6, UTC) if at_us else None
 
 
+def _fact(name: str, value: Any) -> str:
+    """Return one of the facts about a session as a person reads it."""
+    match name:
+        case "environment":
+            return cell(list(value))
+        case "operation":
+            calls = ", ".join(value["open_calls"])
+            begun = f"{value['kind']} {value['operation_id']}, since {cell(value['started_at'])}"
+            return begun + (f", at work on {one_line(calls, 120)}" if calls else "")
+        case "last_operation":
+            ended = f"{value['status']} ({value['operation_id']})"
+            return ended + (f": {one_line(value['error'], 120)}" if value["error"] else "")
+        case _:
+            return cell(value)
+
+
 def _print_about(told: dict[str, Any], deaths: "list[Death]") -> None:
     from paddock.supervisor.cli.certificate import lines as lines_of
 
@@ -433,8 +449,7 @@ def _print_about(told: dict[str, Any], deaths: "list[Death]") -> None:
     for name, value in told.items():
         if name in lists or name == "deaths" or value in (None, {}, []):
             continue
-        shown = cell(list(value)) if name == "environment" else cell(value)
-        say(f"{name.replace('_', ' '):<16}{shown}")
+        say(f"{name.replace('_', ' '):<16}{_fact(name, value)}")
     if deaths:
         say()
         say("deaths:")
