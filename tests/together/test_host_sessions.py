@@ -2,8 +2,10 @@
 
 import os
 import signal
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +99,23 @@ def test_a_workspace_that_is_not_there_is_refused_and_its_name_is_free_again(
     assert refusal.code == "workspace_missing"
     assert sessions_in(host.data) == []
     client.create(workspace, name="first")
+
+
+def test_names_that_a_killed_host_had_reserved_for_nothing_are_free_again(
+    host: HostProcess, client: PlainClient, workspace: Path
+) -> None:
+    session = client.create(workspace, name="first")
+    client.ask("suspend_session", session_id=session)
+    host.kill()
+    with closing(sqlite3.connect(host.data / "host.sqlite")) as registry, registry:
+        # As it dies between the name and the session's file, and between the name and the renaming.
+        registry.execute("INSERT INTO names VALUES ('unborn', ?)", (new_id(),))
+        registry.execute("INSERT INTO names VALUES ('second', ?)", (session,))
+    host.start()
+    again = host.client()
+    again.create(workspace, name="unborn")
+    again.create(workspace, name="second")
+    assert again.ask("resolve", text="first") == {"session_id": session}
 
 
 def test_a_session_that_cannot_run_as_configured_is_not_retried_and_says_why(

@@ -245,6 +245,11 @@ class Registry:
         found = self._one("SELECT session_id FROM names WHERE name = ?", (name,))
         return None if found is None else SessionId(found[0])
 
+    def reserved(self) -> list[tuple[str, SessionId]]:
+        """Return every name with its session, which for a moment may have two."""
+        rows = self._all("SELECT name, session_id FROM names")
+        return [(row[0], SessionId(row[1])) for row in rows]
+
     def names(self) -> dict[SessionId, str]:
         """Return the names of all sessions that have one."""
         return {

@@ -24,8 +24,9 @@ from paddock.session_worker.toolbox import cgroups
 from paddock.store.errors import NeedsFold, PaddockError, SessionNotFound, StoreError
 from paddock.store.ids import SessionId
 from paddock.store.saying import Words
-from paddock.store.session_file import sessions_in, start_ticks_of
+from paddock.store.session_file import folder_of, is_owned, sessions_in, start_ticks_of
 from paddock.store.session_file.lock import boot_id
+from paddock.store.session_file.place import place_of
 from paddock.supervisor import births
 from paddock.supervisor.clients import Clients
 from paddock.supervisor.config import Configuration, Settings
@@ -100,6 +101,7 @@ class Service:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._go, "signal", False, 20.0)  # noqa: FBT003
+        self._free_names()
         self._host.open()
         self._clients.open()
         self._announce()
@@ -149,6 +151,30 @@ class Service:
         )
 
     # --- finishing what is found ---
+
+    def _free_names(self) -> None:
+        """Take names back that a host which died had reserved for what then never came to be.
+
+        Before anybody can ask: a name is reserved first, then its session made or renamed.
+        """
+        data = self._host.setting.data
+        names: dict[SessionId, list[str]] = {}
+        for name, session_id in self._registry.reserved():
+            names.setdefault(session_id, []).append(name)
+        for session_id, reserved in names.items():
+            kept: str | None = None
+            folder = folder_of(data, session_id)
+            if place_of(folder).database.exists():
+                if len(reserved) == 1 or is_owned(folder):  # a worker may be renaming it yet
+                    continue
+                try:
+                    kept = births.name_of(data, session_id)
+                except PaddockError as error:  # its worker died: what it did is not read yet
+                    log.info("names_kept", session_id=session_id, error=error.message)
+                    continue
+            for name in reserved:
+                if name != kept:
+                    self._registry.release(name, session_id)
 
     async def _finish_what_is_found(self) -> None:
         """Take in the sessions that may have something open, and erase what is to be erased."""
