@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.session_worker.protocol import FromWorker, ToWorker
-from paddock.supervisor import burial, loop, serve, store_child
+from paddock.supervisor import attending, burial, serve, store_child
 from paddock.supervisor.clients import Clients
 from paddock.supervisor.loop import Host
 from paddock.supervisor.nursery import Nursery
@@ -54,7 +54,7 @@ def wrap() -> None:
     for name in REGISTRY_WRITES:
         _wrap_write(Registry, name, f"host file, {name}")
     _wrap_write(serve, "write_host_file", "announcement")
-    _wrap_write(loop, "erase", "erasure")
+    _wrap_write(attending, "erase", "erasure")
     _wrap_after(serve, "take_lock", "host locked")
     _wrap_after(Host, "open", "sockets open")
     _wrap_after(burial, "_kill_tools", "tools killed")

@@ -274,7 +274,7 @@ class Asks:
             lambda: host.registry.reserve(name, session_id)
         )
         try:
-            await host.wait_room(session_id)
+            await host.rooms.wait(session_id)
             try:
                 await host.on_disk(
                     lambda: births.create(
@@ -286,7 +286,7 @@ class Asks:
                     )
                 )
             except BaseException:
-                host.give_back_room(session_id)
+                host.rooms.give_back(session_id)
                 raise
         except BaseException:
             if is_new_name and name is not None:

@@ -2,7 +2,8 @@
 
 from paddock.store.ids import SessionId
 from paddock.supervisor import memory
-from paddock.supervisor.loop import CAPACITY_DEADLINE_SECONDS, Host
+from paddock.supervisor.loop import Host
+from paddock.supervisor.rooms import CAPACITY_DEADLINE_SECONDS
 from paddock.supervisor.stimuli import LeaveAsked, Weighed
 
 
@@ -52,7 +53,7 @@ class Easing:
             }
             host.note("memory_short", "supervisor", facts)
         self._was_short = is_short
-        candidates = host.candidates(None) if is_short else []
+        candidates = host.rooms.candidates(None) if is_short else []
         if candidates:
             first = min(candidates, key=lambda each: (each.last_active_at, each.session_id))
             leave = LeaveAsked(host.now(), "memory", CAPACITY_DEADLINE_SECONDS, force=False)

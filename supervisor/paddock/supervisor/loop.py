@@ -13,10 +13,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from random import random
 from typing import Any, assert_never
 
-import msgpack
 import structlog
 import zmq
 
@@ -25,52 +23,41 @@ from paddock.session_worker.protocol import (
     Command,
     Credentials,
     FromWorker,
-    StartOrders,
     Suspend,
 )
 from paddock.session_worker.protocol import Deliver as DeliverWord
-from paddock.store.errors import Bug, PaddockError, SessionNotFound, StoreError
+from paddock.store.errors import Bug, PaddockError, StoreError
 from paddock.store.events import SessionConfig
 from paddock.store.ids import SessionId, uuid7
-from paddock.store.session_file import erase, folder_of
-from paddock.store.session_file.lock import boot_id, pid_namespace
-from paddock.supervisor import births, burial
-from paddock.supervisor.children import ZygoteBroke
+from paddock.supervisor import births
+from paddock.supervisor.attending import Attendant
 from paddock.supervisor.clock import TICK_SECONDS, Clock
 from paddock.supervisor.errors import SessionFailed
-from paddock.supervisor.fleet import Candidate, Fleet, Given, NoRoom, Wait
+from paddock.supervisor.fleet import Fleet
 from paddock.supervisor.home import Secret
 from paddock.supervisor.life import Life, Patience
 from paddock.supervisor.machine import step
 from paddock.supervisor.nursery import Nursery
-from paddock.supervisor.processes import Process, Status, reap_orphans
+from paddock.supervisor.processes import Process, reap_orphans
 from paddock.supervisor.record import Record, Setting, now_us
-from paddock.supervisor.registry import Entry, Registry
-from paddock.supervisor.restart import Budget
+from paddock.supervisor.registry import Registry
+from paddock.supervisor.rooms import Rooms
 from paddock.supervisor.stimuli import (
     AskToLeave,
-    Buried,
     Bury,
     Commanded,
     Deliver,
     Effect,
-    Exited,
     FoundAlive,
     FoundOpen,
     GiveBackRoom,
     Kill,
-    LeaveAsked,
-    NotBuried,
     Notify,
-    NotSpawned,
     Reply,
     ReplyError,
-    RoomGiven,
-    RoomRefused,
     SeekRoom,
     SendCredentials,
     Spawn,
-    Spawned,
     Stage,
     Stayed,
     Stimulus,
@@ -84,12 +71,6 @@ from paddock.supervisor.workers import Workers
 log = structlog.get_logger("paddock.supervisor")
 
 DISK_THREADS = 8
-BEAT_SECONDS = 5.0
-BEATS_A_HANG = 6
-"""As many beats must be missed before a worker at rest counts as hanging."""
-STACKS_SECONDS = 0.25
-"""For a hanging worker to write its stacks into its stderr (DESIGN §7)."""
-DUMP_SIGNAL = signal.SIGUSR2
 LATE_SECONDS = 0.5
 """A timer that is later than this tells of our own lag, and judges nobody."""
 BOOTTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -98,7 +79,6 @@ ROUNDING_SECONDS = 0.001
 """Of a loop's clock, whose timers may fire a little early."""
 WORTH_TELLING_SECONDS = 5.0
 """A host that did not run for so long says so in its log."""
-CAPACITY_DEADLINE_SECONDS = 10.0
 MEMORY_WARNING = "memory_warning"
 """The remark in a session's log that it comes near its limit."""
 SHUTDOWN = "shutdown"
@@ -142,15 +122,13 @@ class Host:
         self._disk = ThreadPoolExecutor(DISK_THREADS, "disk")
         self._registrar = ThreadPoolExecutor(1, "registry")  # one: its writes keep their order
         self._waiting: deque[tuple[Record, Stimulus]] = deque()
-        self._erasures: dict[SessionId, asyncio.Task[None]] = {}
         self._is_stepping = False
         self._clock: Clock | None = None
         self._ticker: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self.nursery = Nursery(setting.runtime, setting.worker, self.note)
-        self._room_waits: dict[SessionId, asyncio.Future[None]] = {}
-        self._boot_id = boot_id()
-        self._pid_namespace = pid_namespace()
+        self.rooms = Rooms(self, self._patience.room_seconds)
+        self.attendant = Attendant(self)
 
     # --- its own life ---
 
@@ -283,13 +261,13 @@ class Host:
     def _carry_out(self, record: Record, effect: Effect) -> None:
         match effect:
             case SeekRoom():
-                self._seek_room(record)
+                self.rooms.seek(record.session_id)
             case TakeRoom():
                 self.fleet.take(record.session_id)
             case GiveBackRoom():
                 self._came_to_rest(record)
             case Spawn():
-                self.spawn_task(self._spawn(record, effect))
+                self.spawn_task(self.attendant.spawn(record, effect))
             case Deliver():
                 self.workers.say(record, DeliverWord(command=effect.command))
             case AskToLeave():
@@ -302,14 +280,14 @@ class Host:
                     ),
                 )
             case Kill():
-                self._kill(record, effect)
+                self.attendant.kill(record, effect)
             case Bury():
-                self.spawn_task(self._bury(record, effect))
+                self.spawn_task(self.attendant.bury(record, effect))
             case SendCredentials():
                 self.workers.say(record, Credentials(values=record.credentials))
             case Stayed():
                 for loser in self.fleet.victim_stayed(record.session_id):
-                    self._ask_fleet(loser)
+                    self.rooms.seek(loser)
             case TellSettled():
                 self._settle_name(record, effect)
                 self.answered(effect, record)
@@ -389,75 +367,11 @@ class Host:
         else:
             self._set_timer(record)
 
-    # --- room ---
-
-    async def wait_room(self, session_id: SessionId) -> None:
-        """Reserve a room for a session that is not there yet.
-
-        Raises:
-            CapacityExceeded, TimedOut: There is none.
-        """
-        future = asyncio.get_running_loop().create_future()
-        self._room_waits[session_id] = future
-        try:
-            self._ask_fleet(session_id)
-            async with asyncio.timeout(self._patience.room_seconds):
-                await future
-        except BaseException:
-            self._room_waits.pop(session_id, None)
-            self.give_back_room(session_id)
-            raise
-
-    def give_back_room(self, session_id: SessionId) -> None:
-        """Free a session's room and serve who waits."""
-        for served in self.fleet.give_back(session_id):
-            self._room_given(served)
-
-    def _seek_room(self, record: Record) -> None:
-        self._ask_fleet(record.session_id)
-
-    def _ask_fleet(self, session_id: SessionId) -> None:
-        answer = self.fleet.ask(session_id, self.candidates(session_id))
-        match answer:
-            case Given():
-                self._room_given(session_id)
-            case Wait(victim=victim):
-                leave = LeaveAsked(self.now(), "capacity", CAPACITY_DEADLINE_SECONDS, force=False)
-                self.stimulate(self.records[victim], leave)
-            case NoRoom():
-                self._room_refused(session_id, answer.error())
-            case _:
-                assert_never(answer)
-
-    def candidates(self, seeker: SessionId | None) -> list[Candidate]:
-        """Return who could be suspended to make room for another one."""
-        return [
-            Candidate(record.session_id, record.life.last_active_at)
-            for record in self.records.values()
-            if record.life.is_at_rest
-            and not record.feed.subscribers
-            and record.session_id != seeker
-        ]
-
-    def _room_given(self, session_id: SessionId) -> None:
-        future = self._room_waits.pop(session_id, None)
-        if future is not None:
-            if not future.done():
-                future.set_result(None)
-            return
-        self.stimulate(self.records[session_id], RoomGiven(self.now()))
-
-    def _room_refused(self, session_id: SessionId, error: PaddockError) -> None:
-        future = self._room_waits.pop(session_id, None)
-        if future is not None:
-            if not future.done():
-                future.set_exception(error)
-            return
-        self.stimulate(self.records[session_id], RoomRefused(self.now(), error))
+    # --- at rest ---
 
     def _came_to_rest(self, record: Record) -> None:
         session_id = record.session_id
-        self.give_back_room(session_id)
+        self.rooms.give_back(session_id)
         if record.is_cut_off:  # its entry stays, so that the next host finds it
             record.start_id = None
         elif record.start_id is not None:
@@ -467,159 +381,6 @@ class Host:
     def _strike_out(self, session_id: SessionId) -> None:
         with suppress(StoreError):  # a stale entry only makes the next supervisor look once more
             self.registry.strike_out(session_id)
-
-    # --- births and deaths of processes ---
-
-    async def _spawn(self, record: Record, spawn: Spawn) -> None:
-        start_id = os.urandom(12).hex()
-        record.start_id, record.status, record.was_stopped = start_id, Status(), False
-        entry = Entry(record.session_id, start_id, self._boot_id, self._pid_namespace)
-        orders = self._orders(record, spawn, start_id)
-        try:
-            await self.in_registry(lambda: self.registry.enter(entry, now_us()))
-            process = await self.nursery.fork(orders, lambda: record.life.awaits(spawn.start))
-        except Exception as raised:  # noqa: BLE001 - the machine waits for one answer
-            error = raised if isinstance(raised, PaddockError) else Bug(f"no fork: {raised!r}")
-            log.warning("not_spawned", session_id=record.session_id, error=error.message)
-            self.stimulate(record, NotSpawned(self.now(), spawn.start, error))
-            return
-        if process is None:
-            given_up = ZygoteBroke("the start was given up before there was a process")
-            self.stimulate(record, NotSpawned(self.now(), spawn.start, given_up))
-            return
-        self.hold(record, process, spawn.start)
-        self.stimulate(record, Spawned(self.now(), spawn.start, process.pid))
-
-    def _orders(self, record: Record, spawn: Spawn, start_id: str) -> bytes:
-        orders = StartOrders(
-            session_id=record.session_id,
-            data=str(self.setting.data),
-            runtime=str(self.setting.runtime),
-            address=self.workers.door.address,
-            epoch=self.setting.epoch,
-            start_id=start_id,
-            token=self.secret.token(record.session_id, start_id),
-            asked_at_us=now_us(),
-            resume_reason=spawn.reason,
-            reset=spawn.reset,
-            supervisor_pid=os.getpid(),
-            credentials=record.credentials,
-            default_model=self.settings.default_model,
-            orphan_grace_seconds=self.settings.orphan_grace_seconds,
-            beat_seconds=min(BEAT_SECONDS, self.settings.hang_after_seconds / BEATS_A_HANG),
-            memory_limit_bytes=record.life.memory_limit_bytes,
-            confines=self.setting.confinement.confines(),
-        )
-        packed: bytes = msgpack.packb(orders.model_dump(), unicode_errors="surrogatepass")
-        return packed
-
-    def hold(self, record: Record, process: Process, start: int) -> None:
-        """Hold the process of a start until it is dead."""
-        record.process = process
-
-        def ended(status: Status) -> None:
-            if record.process is process:
-                record.process, record.status = None, status
-            self.workers.forget(record)
-            self.stimulate(record, Exited(self.now(), start))
-            self.reap()
-
-        process.watch(ended)
-
-    def _kill(self, record: Record, kill: Kill) -> None:
-        process = record.process
-        if process is None:
-            return
-        log.warning("killing", session_id=record.session_id, pid=process.pid, cause=kill.reason)
-        if not kill.wants_stacks:
-            process.send(signal.SIGKILL)
-            return
-        if kill.reason == "hang" and process.state() == "T":
-            record.was_stopped = True
-        process.send(DUMP_SIGNAL)
-        process.send(signal.SIGCONT)
-        loop = asyncio.get_running_loop()
-        loop.call_later(STACKS_SECONDS, process.send, signal.SIGKILL)
-
-    async def _bury(self, record: Record, bury: Bury) -> None:
-        rites = burial.Rites(
-            data=self.setting.data,
-            session_id=record.session_id,
-            bury=bury,
-            status=record.status,
-            was_stopped=record.was_stopped,
-            start_id=record.start_id,
-            budget=Budget(self.settings.max_restarts, self.settings.max_restarts_an_hour),
-            secrets=tuple(record.credentials.values()),
-            memory_limit_bytes=record.life.memory_limit_bytes,
-            now_us=now_us,
-            chance=random(),  # noqa: S311 - jitter
-            group=self.setting.confinement.group,
-        )
-        try:
-            outcome = await self.on_disk(lambda: burial.bury(rites))
-            if outcome.deleted_by is not None:
-                await self._entomb(record, outcome)
-        except Exception as raised:  # else it would be buried for ever
-            error = raised if isinstance(raised, PaddockError) else Bug(f"not buried: {raised!r}")
-            trace = raised if isinstance(error, Bug) else None
-            log.warning(
-                "not_buried", session_id=record.session_id, error=error.message, exc_info=trace
-            )
-            pid = error.facts.get("pid")
-            self.stimulate(
-                record,
-                NotBuried(
-                    self.now(),
-                    bury.start,
-                    error,
-                    pid if isinstance(pid, int) else None,
-                    burial.is_final(error),
-                ),
-            )
-            return
-        self.stimulate(
-            record,
-            Buried(
-                self.now(),
-                bury.start,
-                outcome.head,
-                outcome.ending,
-                outcome.reason,
-                outcome.restart_seconds,
-                outcome.failed,
-                outcome.error_kind,
-                deleted=outcome.deleted_by is not None,
-            ),
-        )
-        self.grew(record, outcome.head)
-        if not record.is_known:
-            await self.learn(record)
-
-    async def _entomb(self, record: Record, outcome: burial.Outcome) -> None:
-        """Set up the tombstone, and erase what is to be erased."""
-        session_id, by = record.session_id, outcome.deleted_by
-        assert by is not None, "the caller saw that it was deleted"
-        await self.in_registry(
-            lambda: self.registry.bury(session_id, by, erase=outcome.erase, at_us=now_us())
-        )
-        if outcome.erase:
-            await self.erase(session_id)
-
-    async def erase(self, session_id: SessionId) -> None:
-        """Leave no byte of a deleted session; two who ask at once wait for the same erasure."""
-        # Its burial and what finishes what an earlier host began would exclude each other.
-        under_way = self._erasures.get(session_id)
-        if under_way is None:
-            under_way = self._erasures[session_id] = self.spawn_task(self._erase(session_id))
-            under_way.add_done_callback(lambda _: self._erasures.pop(session_id, None))
-        await asyncio.shield(under_way)
-
-    async def _erase(self, session_id: SessionId) -> None:
-        self.store.erase(session_id)
-        with suppress(SessionNotFound):  # a host that died here had done it
-            await self.on_disk(lambda: erase(folder_of(self.setting.data, session_id)))
-        await self.in_registry(lambda: self.registry.erased(session_id))
 
     # --- records ---
 
@@ -704,7 +465,7 @@ class Host:
             self.stimulate(record, FoundOpen(self.now()))
             return
         record.start_id = start_id
-        self.hold(record, process, record.life.start + 1)
+        self.attendant.hold(record, process, record.life.start + 1)
         patience = self.settings.adopt_within_seconds
         self.stimulate(record, FoundAlive(self.now(), look.pid, patience))
 

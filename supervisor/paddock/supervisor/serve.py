@@ -196,7 +196,7 @@ class Service:
             await self._restore_names(candidates)
         for session_id in await host.in_registry(self._registry.to_erase):
             try:
-                await host.erase(session_id)
+                await host.attendant.erase(session_id)
             except PaddockError as error:  # the others are erased all the same
                 log.warning("not_erased", session_id=session_id, error=error.message)
         await self._end_tools_left()

@@ -116,7 +116,7 @@ class Workers:
         process = None if ticks is None else Process.find(word.pid, ticks)
         if process is None:
             return False
-        self._host.hold(record, process, adopted_start(record.life))
+        self._host.attendant.hold(record, process, adopted_start(record.life))
         return True
 
     def _misspoke(self, peer: Peer, error: BadMessage) -> None:
