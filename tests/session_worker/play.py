@@ -9,18 +9,11 @@ from dataclasses import dataclass, field
 
 from pydantic import JsonValue
 
+from paddock.session_worker.acts import Act, Alarm, Continue, RunCall, Say, Stop
+from paddock.session_worker.answers import read_command
 from paddock.session_worker.approvals import ToolFacts
 from paddock.session_worker.drivers.driver import BuiltinDriver, Driver
-from paddock.session_worker.engine import (
-    Act,
-    Alarm,
-    Continue,
-    Engine,
-    RunCall,
-    Say,
-    Stop,
-    read_command,
-)
+from paddock.session_worker.engine import Engine
 from paddock.session_worker.ledger import Moment, recover
 from paddock.session_worker.model import Called, Item, ModelAnswer, ModelFailed, Observed
 from paddock.session_worker.protocol import Command, FromWorker, Settled

@@ -1,6 +1,6 @@
 """What an engine does with commands that come at a bad time, played with values."""
 
-from paddock.session_worker.engine import RunCall
+from paddock.session_worker.acts import RunCall
 from paddock.session_worker.model import ModelFailed
 from paddock.session_worker.stimuli import LacksCredentials
 from paddock.session_worker.turn import AskModel

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddock.session_worker.engine import RunCall
+from paddock.session_worker.acts import RunCall
 from paddock.session_worker.model import AssistantWords, Item, ModelFailed, ToolResult
 from paddock.session_worker.turn import AskModel, PrepareCall, RetryLater
 from paddock.store.events import LIFECYCLE, Row, stored_of

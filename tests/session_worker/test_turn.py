@@ -2,7 +2,7 @@
 
 import pytest
 
-from paddock.session_worker.engine import RunCall
+from paddock.session_worker.acts import RunCall
 from paddock.session_worker.model import AssistantWords, ModelFailed, ToolResult, UserWords
 from paddock.session_worker.protocol import Command, NotAccepted, Suspend
 from paddock.session_worker.stimuli import (

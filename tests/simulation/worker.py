@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from paddock.session_worker.acts import Act, Alarm, Continue, RunCall, Say, Stop
 from paddock.session_worker.approvals import ToolFacts
 from paddock.session_worker.drivers.driver import BuiltinDriver
 from paddock.session_worker.ends import (
@@ -18,16 +19,7 @@ from paddock.session_worker.ends import (
     interpretation,
     may_begin,
 )
-from paddock.session_worker.engine import (
-    Act,
-    Alarm,
-    Checkpoint,
-    Continue,
-    Engine,
-    RunCall,
-    Say,
-    Stop,
-)
+from paddock.session_worker.engine import Checkpoint, Engine
 from paddock.session_worker.ledger import Moment, open_calls, recover
 from paddock.session_worker.model import ModelFailed
 from paddock.session_worker.protocol import (

@@ -3,7 +3,7 @@
 The worker's start (``main``) and its loop read and write what is said here.
 """
 
-from paddock.session_worker.engine import read_command
+from paddock.session_worker.answers import read_command
 from paddock.session_worker.protocol import Command
 from paddock.session_worker.stimuli import Interpret
 from paddock.store.events import (

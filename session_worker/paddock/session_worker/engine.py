@@ -8,10 +8,22 @@ done twice by being taken twice.
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 
+from paddock.session_worker.acts import (
+    Act,
+    Alarm,
+    Continue,
+    Renew,
+    Reply,
+    RunCall,
+    Say,
+    Stop,
+    StopAgent,
+)
+from paddock.session_worker.answers import answer_in, read_command, result_of, settled, stopped
 from paddock.session_worker.approvals import Toolkit
 from paddock.session_worker.drivers.driver import Driver
 from paddock.session_worker.drivers.steps import (
@@ -33,26 +45,21 @@ from paddock.session_worker.ledger import (
     obey,
     operation_to_end,
     quarantine_of,
-    result,
     start_call,
     title_of,
 )
 from paddock.session_worker.model import retry_delay_ms
 from paddock.session_worker.protocol import (
-    COMMANDS,
     PASSING_BY,
     Accepted,
-    Arguments,
     BusyNow,
     Command,
     Decide,
     Delete,
-    FromWorker,
     Interrupt,
     NotAccepted,
     SetMode,
     SetModel,
-    Settled,
     Stage,
     Suspend,
 )
@@ -99,7 +106,6 @@ from paddock.store.errors import Refused
 from paddock.store.events import (
     ApprovalDecided,
     CommandAccepted,
-    CommandQuarantined,
     CommandRejected,
     Event,
     FileChanged,
@@ -111,73 +117,12 @@ from paddock.store.events import (
     ToolCallRequested,
 )
 from paddock.store.ids import CommandId, ModelCallId, OperationId, ToolCallId
-from paddock.store.session import Call, CommandAnswer, Session, evolve
+from paddock.store.session import Call, Session, evolve
 
 STOP_SECONDS = 8.0
 """How long what is cancelled may take to end before its worker goes on without it."""
 
-
-# --- acts: what is outward, carried out after the commit ---
-
-
-@dataclass(frozen=True, slots=True)
-class RunCall:
-    """Run a call whose intent is durable."""
-
-    tool_call_id: ToolCallId
-    plan: Plan
-
-
-@dataclass(frozen=True, slots=True)
-class Say:
-    """Tell the supervisor."""
-
-    word: FromWorker
-
-
-@dataclass(frozen=True, slots=True)
-class Continue:
-    """Take this stimulus next: what it needs is durable now."""
-
-    stimulus: Stimulus
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Cancel the effects whose name begins so (all of them for an empty prefix)."""
-
-    prefix: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class StopAgent:
-    """Cancel the function agent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Alarm:
-    """Say ``DeadlinePassed`` with this number after that time."""
-
-    seconds: float
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class Renew:
-    """Use these secrets from now on."""
-
-    values: dict[str, str] = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """Answer a waiting function agent."""
-
-    caller: Future[object]
-    value: object
-
-
-type Act = Effect | RunCall | Say | Continue | Stop | StopAgent | Alarm | Renew | Reply
+_NOT_BEGUN = frozenset({"requested", "allowed"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -564,7 +509,7 @@ class Engine:
         outcome = stimulus.outcome
         if outcome is None:
             if not self._stopping_for:  # else the cancellation closes it
-                self.emit([_stopped(call, stimulus, now)], now)
+                self.emit([stopped(call, stimulus, now)], now)
             return
         changes = [
             FileChanged(
@@ -724,82 +669,3 @@ class Engine:
         """Return the open operation."""
         operation = self.session.conversation.operation
         return operation.operation_id if operation else None
-
-
-DIGITS_SHOWN = 12
-"""Of a blob's digest in a result: enough to name it in its session."""
-
-_NOT_BEGUN = frozenset({"requested", "allowed"})
-
-
-def read_command(command: Command) -> Arguments:
-    """Return a command's words.
-
-    Raises:
-        BadArgument: The verb is unknown, or an argument is missing, unknown or of the wrong form.
-    """
-    kind = COMMANDS.get(command.verb)
-    if kind is None:
-        message = f"there is no command {command.verb!r}; known are {', '.join(sorted(COMMANDS))}"
-        raise BadArgument(message, verb=command.verb)
-    try:
-        return kind.model_validate(command.arguments)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = f"{command.verb}: {where}: {first['msg']}"
-        raise BadArgument(message, verb=command.verb, argument=where) from error
-
-
-def answer_in(event: Event, sequence: int) -> CommandAnswer:
-    """Return the answer to a command that an event is."""
-    code = reason = None
-    if isinstance(event, CommandRejected):
-        code, reason = event.code, event.reason
-    elif isinstance(event, CommandQuarantined):
-        code, reason = "quarantined", event.reason
-    return CommandAnswer(sequence, event.kind, event.operation_id, code, reason)
-
-
-def settled(command_id: CommandId, answer: CommandAnswer) -> Settled:
-    """Return the word that tells a command's answer."""
-    return Settled(
-        command_id=command_id,
-        sequence=answer.sequence,
-        kind=answer.kind,
-        operation_id=answer.operation_id,
-        code=answer.code,
-        reason=answer.reason,
-    )
-
-
-def result_of(call: Call, ended: CallEnded, now: Moment) -> ToolCallFinished:
-    """Return the result of a call that came to an outcome."""
-    outcome = ended.outcome
-    assert outcome is not None, "a call without an outcome has no result of its own"
-    text = outcome.text
-    if ended.blob is not None:
-        text += f"\n[all of it is kept: read_output with output={ended.blob[:DIGITS_SHOWN]}]"
-    return result(
-        call,
-        outcome.status,
-        text,
-        now_us=now.at_us,
-        exit_code=outcome.exit_code,
-        error_kind=outcome.error_kind,
-        error=outcome.error,
-        output_bytes=outcome.output_bytes,
-        output_blob=ended.blob,
-        value=outcome.value,  # type: ignore[arg-type]  # JSON-able by contract
-    )
-
-
-def _stopped(call: Call, ended: CallEnded, now: Moment) -> ToolCallFinished:
-    return result(
-        call,
-        "interrupted",
-        f"The call of {call.tool} was interrupted: its session was suspended while it ran.",
-        now_us=now.at_us,
-        happened=ended.happened,
-        error_kind="suspended",
-    )

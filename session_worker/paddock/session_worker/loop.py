@@ -16,14 +16,10 @@ import msgpack
 from pydantic import JsonValue
 
 from paddock.session_worker import __version__
-from paddock.session_worker.drivers.function import FunctionDriver
-from paddock.session_worker.ends import ending_word, ends_with, interpretation
-from paddock.session_worker.engine import (
+from paddock.session_worker.acts import (
     Act,
     Alarm,
-    Checkpoint,
     Continue,
-    Engine,
     Renew,
     Reply,
     RunCall,
@@ -31,6 +27,9 @@ from paddock.session_worker.engine import (
     Stop,
     StopAgent,
 )
+from paddock.session_worker.drivers.function import FunctionDriver
+from paddock.session_worker.ends import ending_word, ends_with, interpretation
+from paddock.session_worker.engine import Checkpoint, Engine
 from paddock.session_worker.journal import Journal
 from paddock.session_worker.ledger import Moment, open_calls, recover
 from paddock.session_worker.link import Link
