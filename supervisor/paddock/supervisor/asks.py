@@ -61,6 +61,9 @@ SHORTEST_PART = 4
 """Of an id that is unique enough to be meant."""
 NOT_OUTSIDE = frozenset({"decide", "configure", "delete", "set_mode", "set_model"})
 """Verbs that a session's own tools may not use, on itself either."""
+WORD_SECONDS = 1.0
+"""For a worker's word that its operation has ended, which its file may tell before."""
+LOOK_SECONDS = 0.02
 BEFORE_LEAVING = frozenset({Lives, Status, Sync, Resolve, Unsubscribe, Consumed, Down})
 
 
@@ -511,19 +514,29 @@ class Asks:
     # --- the end ---
 
     async def _go_down(self, ticket: Ticket, words: Down) -> None:
-        at_work = [
+        if not words.force and not words.keep_workers:
+            await self._refuse_at_work()
+        self.down_tickets.append(ticket)
+        self._down("asked", words.keep_workers, words.deadline_seconds)
+
+    async def _refuse_at_work(self) -> None:
+        """Raise Busy while sessions work.
+
+        Whoever reads of an operation's end may be some milliseconds ahead of the worker's own word.
+        """
+        until = self._host.now() + WORD_SECONDS
+        while at_work := [
             record.session_id
             for record in self._host.records.values()
             if record.life.has_process and not record.life.is_at_rest
-        ]
-        if at_work and not words.force and not words.keep_workers:
-            message = (
-                f"{len(at_work)} sessions are at work: wait, or use force "
-                "(their operations stay open and go on when the host is up again)"
-            )
-            raise Busy(message, sessions=at_work)
-        self.down_tickets.append(ticket)
-        self._down("asked", words.keep_workers, words.deadline_seconds)
+        ]:
+            if self._host.now() > until:
+                message = (
+                    f"{len(at_work)} sessions are at work: wait, or use force "
+                    "(their operations stay open and go on when the host is up again)"
+                )
+                raise Busy(message, sessions=at_work)
+            await asyncio.sleep(LOOK_SECONDS)
 
 
 async def _now(result: Result) -> tuple[Result, Afterwards]:
