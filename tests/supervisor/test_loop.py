@@ -1,6 +1,9 @@
 """The host's loop on real files: one session's trouble stays its own, and nothing ends undone."""
 
 import asyncio
+import os
+import signal
+import subprocess
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -23,6 +26,7 @@ from paddock.supervisor.commands import Ticket
 from paddock.supervisor.config import Settings
 from paddock.supervisor.home import Secret
 from paddock.supervisor.loop import Host
+from paddock.supervisor.processes import Process
 from paddock.supervisor.protocol import Subscribe
 from paddock.supervisor.record import Record, Setting
 from paddock.supervisor.registry import Registry
@@ -56,6 +60,13 @@ def on_host(home: Path, play: Callable[[Host], Awaitable[None]]) -> None:
 def write(home: Path, *events: EventBase) -> None:
     with SessionFile.create(folder_of(home, SESSION), SESSION, at_us=1) as file:
         file.append([CREATED, *events], generation=0, at_us=1)
+
+
+def sleeper() -> Process:
+    """Start a process that does nothing, as a worker's stand-in."""
+    child = subprocess.Popen(["sleep", "600"])
+    child.returncode = 0  # it is reaped through its pidfd; subprocess has no part in that
+    return Process(child.pid, os.pidfd_open(child.pid))
 
 
 async def eventually(look: Callable[[], bool]) -> None:
@@ -95,6 +106,30 @@ def test_a_burial_that_breaks_leaves_the_session_stuck_and_not_silent(tmp_path: 
         await eventually(lambda: record.life.stage is Stage.STUCK)
         assert record.life.error is not None
         assert record.life.deadline is not None
+
+    on_host(tmp_path, play)
+
+
+def test_f6_the_late_death_of_a_former_worker_leaves_the_present_one_its_line(
+    tmp_path: Path,
+) -> None:
+    """One that sits in the kernel is killed and dies late: its successor is there by then."""
+
+    async def play(host: Host) -> None:
+        record = host.add_record(SESSION)
+        former, present = sleeper(), sleeper()
+        try:
+            host.attendant.hold(record, former, 1)
+            host.attendant.hold(record, present, 2)
+            record.life.stage, record.life.start, record.route = Stage.LIVE, 2, b"present"
+            former.send(signal.SIGKILL)
+            await eventually(lambda: former.state() == "X")  # reaped, and told in the same moment
+            assert (record.process, record.route) == (present, b"present")
+            assert record.life.stage is Stage.LIVE
+        finally:
+            record.life.stage = Stage.COLD  # where a death means nothing
+            present.send(signal.SIGKILL)
+            await eventually(lambda: present.state() == "X")
 
     on_host(tmp_path, play)
 

@@ -106,9 +106,9 @@ class Attendant:
         record.process = process
 
         def ended(status: Status) -> None:
-            if record.process is process:
+            if record.process is process:  # else it sat in the kernel, and has a successor
                 record.process, record.status = None, status
-            self._host.workers.forget(record)
+                self._host.workers.forget(record)
             self._host.stimulate(record, Exited(self._host.now(), start))
             self._host.reap()
 
