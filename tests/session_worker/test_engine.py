@@ -2,8 +2,10 @@
 
 from paddock.session_worker.acts import RunCall
 from paddock.session_worker.model import ModelFailed
-from paddock.session_worker.stimuli import LacksCredentials
+from paddock.session_worker.protocol import Command, NotAccepted
+from paddock.session_worker.stimuli import Delivered, LacksCredentials
 from paddock.session_worker.turn import AskModel
+from paddock.store.ids import CommandId
 from tests.session_worker.play import Play, call
 
 
@@ -66,3 +68,23 @@ def test_another_model_is_asked_without_the_secrets_that_the_first_one_lacked() 
     play.command("set_model", model="script:other")
     play.model_says("done")
     assert play.count("operation_completed") == 1
+
+
+def test_l17_an_accepted_deletion_refuses_all_that_comes_while_its_work_is_stopped() -> None:
+    """Another supervisor hands over what its clients want; it does not know of the deletion."""
+    play = running_call()
+
+    def delivered(verb: str) -> Delivered:
+        return Delivered(Command(command_id=CommandId(play.mint()), verb=verb, arguments={}))
+
+    first, other, late = delivered("delete"), delivered("delete"), delivered("interrupt")
+    play.take(first, other, late)
+    assert play.kinds.count("session_deleted") == 1
+    assert play.kinds[-1] == "session_deleted"
+    assert play.session.answer_to(other.command.command_id) is None
+    refused = [word for word in play.said if isinstance(word, NotAccepted)]
+    assert {word.command_id for word in refused} == {
+        other.command.command_id,
+        late.command.command_id,
+    }
+    assert {word.code for word in refused} == {"session_not_found"}

@@ -181,7 +181,7 @@ WAYS: dict[Stage, list[Stimulus]] = {
     ],
     Stage.DELETED: [
         DeleteAsked(1.0, command(8, "delete"), 10.0),
-        Buried(2.1, 1, 3, "finished", "deleted", deleted=True),
+        Buried(2.1, 1, 3, "finished", "deleted", deleted_by=command(8, "delete").command_id),
     ],
 }
 
@@ -635,7 +635,9 @@ def test_l16_a_deletion_of_a_live_session_is_the_workers_own_last_word() -> None
     delete = DeleteAsked(2.0, command(9, "delete"), 10.0, ticket(1))
     assert step(life, delete) == [Deliver(command(9, "delete"))]
     play(life, SaidBye(2.1, "deleted", 5), Exited(2.2, 1))
-    effects = step(life, Buried(2.3, 1, 5, "finished", "deleted", deleted=True))
+    effects = step(
+        life, Buried(2.3, 1, 5, "finished", "deleted", deleted_by=delete.command.command_id)
+    )
     assert Reply(ticket(1), {"deleted": True}) in effects
     (effect,) = step(life, Wanted(3.0, "resume", ticket(2)))
     assert isinstance(effect, ReplyError)
@@ -650,6 +652,20 @@ def test_l17_deleting_again_is_not_found_and_the_same_deletion_gets_the_same_ans
     (effect,) = step(life, other)
     assert isinstance(effect, ReplyError)
     assert effect.error.code == "session_not_found"
+
+
+def test_l17_a_deletion_that_comes_while_another_is_found_is_told_that_it_was_too_late() -> None:
+    """A host that finds a deletion without its tombstone buries; another one asks meanwhile."""
+    life = in_stage(Stage.COLD)
+    step(life, FoundOpen(2.0))
+    step(life, DeleteAsked(2.1, command(7, "delete"), 10.0, ticket(1)))
+    by = command(8, "delete").command_id
+    effects = step(life, Buried(2.2, life.start, 3, "finished", "deleted", deleted_by=by))
+    (told,) = [effect for effect in effects if isinstance(effect, Reply | ReplyError)]
+    assert isinstance(told, ReplyError)
+    assert told.error.code == "session_not_found"
+    same = DeleteAsked(3.0, command(8, "delete"), 10.0, ticket(2))
+    assert step(life, same) == [Reply(ticket(2), {"deleted": True})]
 
 
 def test_a_deletion_asked_for_during_a_burial_follows_it() -> None:
@@ -698,7 +714,7 @@ def stimuli(draw: st.DrawFn, at: float = 1.0) -> Stimulus:
                 "signal",
                 restart_seconds=draw(st.sampled_from([None, 0.0, 1.0])),
                 failed=draw(st.sampled_from([None, "often"])),
-                deleted=draw(st.booleans()),
+                deleted_by=draw(st.sampled_from([None, command(9, "delete").command_id])),
             )
         case LeaveAsked():
             return LeaveAsked(at, "x", 1.0, force=draw(st.booleans()), ticket=ticket(number))
@@ -821,11 +837,13 @@ class World:
                 if self.alive:
                     self.take(NotBuried(at, bury.start, OwnerStuck("held", pid=1), 1))
                     return
-                deleted = bury.delete is not None
+                deleted = None if bury.delete is None else bury.delete.command_id
                 again = None if bury.is_asked or number == 0 else float(number - 1)
                 failed = "often" if number == 4 and not deleted else None
                 self.take(
-                    Buried(at, bury.start, 3, "crashed", "signal", again, failed, deleted=deleted)
+                    Buried(
+                        at, bury.start, 3, "crashed", "signal", again, failed, deleted_by=deleted
+                    )
                 )
             case _:
                 pass

@@ -36,6 +36,7 @@ from paddock.session_worker.drivers.steps import (
 from paddock.session_worker.errors import BadArgument
 from paddock.session_worker.ledger import (
     Moment,
+    accepted_deletion,
     cancel,
     cascade,
     digest_of,
@@ -102,7 +103,7 @@ from paddock.session_worker.turn import (
     on_model_failure,
     on_prepared,
 )
-from paddock.store.errors import Refused
+from paddock.store.errors import Refused, SessionNotFound
 from paddock.store.events import (
     ApprovalDecided,
     CommandAccepted,
@@ -310,6 +311,8 @@ class Engine:
         digest = digest_of([command.verb, command.arguments])
         try:
             known = known_answer(self.session, command.command_id, digest)
+            if known is None and accepted_deletion(self.session) is not None:
+                raise _is_going(self.session)
         except Refused as refused:
             told = NotAccepted(
                 command_id=command.command_id, code=refused.code, reason=refused.message
@@ -669,3 +672,9 @@ class Engine:
         """Return the open operation."""
         operation = self.session.conversation.operation
         return operation.operation_id if operation else None
+
+
+def _is_going(session: Session) -> SessionNotFound:
+    """Return why a session takes no command any more: a deletion of it was accepted."""
+    message = f"session {session.session_id!r} is being deleted; `paddock ls` shows others"
+    return SessionNotFound(message, session_id=session.session_id)

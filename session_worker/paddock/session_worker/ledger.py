@@ -125,6 +125,14 @@ def known_answer(
     return session.answer_to(command_id) or "accepted"
 
 
+def accepted_deletion(session: Session) -> int | None:
+    """Return where in the log a deletion was accepted that nobody carried out, or None."""
+    for command_id, accepted in session.life.accepted.items():
+        if accepted.verb == "delete" and session.answer_to(command_id) is None:
+            return accepted.sequence
+    return None
+
+
 def obey(session: Session, command_id: CommandId, words: Arguments, now: Moment) -> list[Event]:
     """Return the events that answer a command, the answer among them (it carries the id).
 

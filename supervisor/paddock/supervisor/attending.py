@@ -180,7 +180,7 @@ class Attendant:
                 outcome.restart_seconds,
                 outcome.failed,
                 outcome.error_kind,
-                deleted=outcome.deleted_by is not None,
+                outcome.deleted_by,
             ),
         )
         self._host.grew(record, outcome.head)

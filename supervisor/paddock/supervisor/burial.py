@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from paddock.session_worker.ledger import accepted_deletion
 from paddock.session_worker.redaction import without_secrets
 from paddock.session_worker.toolbox import cgroups
 from paddock.session_worker.toolbox.processes import kill_owned
@@ -26,7 +27,6 @@ from paddock.supervisor.births import last_words
 from paddock.supervisor.certificate import (
     Known,
     Outcome,
-    accepted_deletion,
     certified_generation,
     ending_of,
 )

@@ -106,14 +106,6 @@ def certified_generation(session: Session, bury: Bury, last_generation: int) -> 
     return last_generation + 1 if died_starting else None
 
 
-def accepted_deletion(session: Session) -> int | None:
-    """Return where in the log a deletion was accepted that nobody carried out, or None."""
-    for command_id, accepted in session.life.accepted.items():
-        if accepted.verb == "delete" and session.answer_to(command_id) is None:
-            return accepted.sequence
-    return None
-
-
 def ending_of(session: Session, known: Known) -> Ending:
     """Return what is to be written into the file of a dead worker, and how its session stands."""
     life = session.life

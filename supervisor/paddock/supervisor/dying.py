@@ -26,8 +26,8 @@ def buried(life: Life, stimulus: Buried) -> None:
     """The certificate is durable: rest, start again, or be left down."""
     life.head = max(life.head, stimulus.head)
     life.pid = life.error = None
-    if stimulus.deleted:
-        life.end()
+    if stimulus.deleted_by is not None:
+        life.end(stimulus.deleted_by)
         return
     if life.deletion is not None:
         life.bury(stimulus.at)  # asked for after the burial had begun

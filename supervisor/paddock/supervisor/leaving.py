@@ -153,10 +153,8 @@ def delete_cold(life: Life, stimulus: DeleteAsked) -> None:
 
 def delete_again(life: Life, stimulus: DeleteAsked) -> None:
     """The same deletion again gets the same answer."""
-    known = life.deletion is not None and (
-        life.deletion.command.command_id == stimulus.command.command_id
-    )
-    if known and stimulus.ticket is not None:
+    is_same = life.deleted_by == stimulus.command.command_id
+    if is_same and stimulus.ticket is not None:
         life.reply(stimulus.ticket, {"deleted": True})
     else:
         life.refuse(stimulus.ticket, was_deleted(life.session_id))

@@ -12,7 +12,7 @@ from paddock.session_worker.errors import Busy
 from paddock.session_worker.protocol import Command
 from paddock.session_worker.protocol import Stage as WorkerStage
 from paddock.store.errors import PaddockError, Refused, SessionNotFound
-from paddock.store.ids import OperationId, SessionId
+from paddock.store.ids import CommandId, OperationId, SessionId
 from paddock.supervisor.commands import Queue, Ticket
 from paddock.supervisor.errors import OwnerStuck, SessionFailed
 from paddock.supervisor.stimuli import (
@@ -126,6 +126,7 @@ class Life:
         self.has_beaten = False
         self.leaving: LeaveAsked | None = None
         self.deletion: DeleteAsked | None = None
+        self.deleted_by: CommandId | None = None  # as its log says
         self.waiting_up: list[Ticket] = []
         """Who waits for it to be live."""
         self.waiting_gone: list[Ticket] = []
@@ -325,12 +326,15 @@ class Life:
         self.do(Notify("failed", {"reason": error.message, "code": error.code}))
         self.refuse_all(error)
 
-    def end(self) -> None:
-        """Be deleted."""
+    def end(self, deleted_by: CommandId) -> None:
+        """Be deleted by the command of that id; another that asked for it was too late."""
         self.rest()
-        self.stage = Stage.DELETED
+        self.stage, self.deleted_by = Stage.DELETED, deleted_by
         self.refuse_all(was_deleted(self.session_id))
-        self.tell_gone({"deleted": True})
+        if self.deletion is None or self.deletion.command.command_id == deleted_by:
+            self.tell_gone({"deleted": True})
+        else:
+            self.tell_gone_error(was_deleted(self.session_id))
         self.do(Notify("deleted", {}))
 
     def be_stuck(self, at: float, error: PaddockError | None = None) -> None:

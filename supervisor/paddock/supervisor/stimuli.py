@@ -251,7 +251,8 @@ class Buried:
     restart_seconds: float | None = None
     failed: str | None = None
     error_kind: str | None = None
-    deleted: bool = False
+    deleted_by: CommandId | None = None
+    """By which command it was deleted, if it was."""
 
 
 @dataclass(frozen=True, slots=True)
