@@ -2,7 +2,8 @@
 
 Epochs, reserved names, tombstones, the sessions that may have something open, and the faults of the
 host's own processes. All but the last can be told from the sessions' files again, so a commit here
-need not survive a power cut (``synchronous=NORMAL``); it survives any death of a process.
+need not survive a power cut (``synchronous=NORMAL``); it survives any death of a process. The one
+exception is the tombstone of a session whose file is about to be erased.
 """
 
 import itertools
@@ -261,7 +262,10 @@ class Registry:
     def bury(
         self, session_id: SessionId, command_id: CommandId, *, erase: bool, at_us: int
     ) -> None:
-        """Remember that the session was deleted, and give its names back."""
+        """Remember that the session was deleted, and give its names back.
+
+        With ``erase`` it is on the disk when this returns: soon nothing else tells of it.
+        """
         with self._turn:
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
@@ -275,10 +279,19 @@ class Registry:
                         (session_id,),
                     )
                 self._connection.execute("COMMIT")
+                if erase:
+                    self._sync()
             except sqlite3.Error as error:
                 if self._connection.in_transaction:  # else all that follows would be a part of it
                     self._connection.execute("ROLLBACK")
                 raise self._failed(error) from error
+
+    def _sync(self) -> None:
+        """Have all that was committed survive a power cut, too: a checkpoint syncs log and file."""
+        is_busy, _, _ = self._connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+        if is_busy:
+            message = f"{str(self.path)!r} is being read, so that its log is not synced: ask again"
+            raise StoreError(message, path=str(self.path))
 
     def tombstone(self, session_id: SessionId) -> Tombstone | None:
         """Return the tombstone of a session, None if it was not deleted."""
