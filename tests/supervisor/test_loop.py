@@ -156,6 +156,20 @@ def test_p14_a_deletion_whose_tombstone_was_not_set_is_finished_when_it_is_found
     on_host(tmp_path, play)
 
 
+def test_l17_a_burial_that_finds_its_session_erased_takes_the_tombstones_word(
+    tmp_path: Path,
+) -> None:
+    """A host that finishes an erasure while a client asks for the session: it was stuck then."""
+
+    async def play(host: Host) -> None:
+        host.registry.bury(SESSION, DELETE, erase=True, at_us=1)
+        record = host.take_in(SESSION, births.Look("deleted", 3), None)
+        await eventually(lambda: record.life.stage is Stage.DELETED)
+        assert record.life.deleted_by == DELETE
+
+    on_host(tmp_path, play)
+
+
 def test_l11_who_vanishes_while_it_subscribes_leaves_no_subscription(tmp_path: Path) -> None:
     write(tmp_path)
 

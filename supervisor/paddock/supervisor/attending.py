@@ -148,9 +148,7 @@ class Attendant:
             group=self._host.setting.confinement.group,
         )
         try:
-            outcome = await self._host.on_disk(lambda: burial.bury(rites))
-            if outcome.deleted_by is not None:
-                await self._entomb(record, outcome)
+            outcome = await self._carried_out(record, rites)
         except Exception as raised:  # else it would be buried for ever
             error = raised if isinstance(raised, PaddockError) else Bug(f"not buried: {raised!r}")
             trace = raised if isinstance(error, Bug) else None
@@ -186,6 +184,22 @@ class Attendant:
         self._host.grew(record, outcome.head)
         if not record.is_known:
             await self._host.learn(record)
+
+    async def _carried_out(self, record: Record, rites: burial.Rites) -> burial.Outcome:
+        """Bury, and set up the tombstone of what was deleted."""
+        registry = self._host.registry
+        try:
+            outcome = await self._host.on_disk(lambda: burial.bury(rites))
+        except SessionNotFound:
+            # What finishes the erasures of an earlier host was here between its look and this.
+            stone = await self._host.in_registry(lambda: registry.tombstone(record.session_id))
+            if stone is None:
+                raise
+            head, by = record.life.head, stone.command_id
+            return burial.Outcome(head, "finished", "deleted", deleted_by=by)
+        if outcome.deleted_by is not None:
+            await self._entomb(record, outcome)
+        return outcome
 
     async def _entomb(self, record: Record, outcome: burial.Outcome) -> None:
         """Set up the tombstone, and erase what is to be erased."""
