@@ -108,3 +108,30 @@ def test_p14_an_operation_that_waits_for_an_approval_is_not_struck(is_behind: bo
 def test_p14_an_operation_at_work_is_struck() -> None:
     session = fold(OperationStarted(operation_id=OPERATION), *requested("t1"))
     assert struck_by_death(session, ()).operation_id == OPERATION
+
+
+def test_p14_a_command_that_a_struck_worker_held_back_is_not_struck() -> None:
+    """After a strike its worker takes nothing new: what was handed over has not been tried."""
+    begun = OperationStarted(operation_id=OPERATION)
+    session = fold(begun, *requested("t1"))
+    known = replace(KNOWN, bury=replace(KNOWN.bury, in_delivery=(COMMAND,)))
+    first = ending_of(session, known).exit
+    assert first is not None
+    assert first.struck_command_ids == (COMMAND,)
+    second = ending_of(fold(begun, *requested("t1"), first, STARTED), known).exit
+    assert second is not None
+    assert second.struck_operation_id == OPERATION
+    assert second.struck_command_ids == ()
+    assert second.in_delivery_command_id == COMMAND
+
+
+def test_p4_a_burial_whose_sync_failed_starts_the_next_worker_when_it_is_tried_again() -> None:
+    """Its certificate was written, though the disk told a failure: the log holds it by then."""
+    begun = OperationStarted(operation_id=OPERATION)
+    first = ending_of(fold(begun), KNOWN)
+    assert first.starts_again
+    again = ending_of(fold(begun, *first.events), KNOWN)
+    assert again.events == []
+    assert again.starts_again
+    asked = replace(KNOWN, bury=replace(KNOWN.bury, is_asked=True, leave_reason="asked"))
+    assert not ending_of(fold(begun, *first.events), asked).starts_again

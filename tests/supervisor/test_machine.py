@@ -668,6 +668,20 @@ def test_l17_a_deletion_that_comes_while_another_is_found_is_told_that_it_was_to
     assert step(life, same) == [Reply(ticket(2), {"deleted": True})]
 
 
+def test_a_burial_that_failed_is_tried_again_as_what_it_was() -> None:
+    """A death that was found is finished in another way than one that was seen."""
+    life = in_stage(Stage.COLD)
+    step(life, FoundOpen(2.0))
+    step(life, NotBuried(2.1, life.start, OwnerStuck("disk full")))
+    (bury,) = step(life, TimerFired(9.0))
+    assert isinstance(bury, Bury)
+    assert bury.is_found
+    step(life, Buried(9.1, life.start, 3, "crashed", "signal"))
+    (later,) = step(life, DeleteAsked(9.2, command(9, "delete"), 10.0, ticket(1)))[-1:]
+    assert isinstance(later, Bury)
+    assert not later.is_found
+
+
 def test_a_deletion_asked_for_during_a_burial_follows_it() -> None:
     life = in_stage(Stage.BURYING)
     step(life, DeleteAsked(2.5, command(9, "delete"), 10.0, ticket(1)))

@@ -8,7 +8,7 @@ worker is started.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from paddock.session_worker.ledger import digest_of
+from paddock.session_worker.ledger import digest_of, is_struck
 from paddock.session_worker.protocol import Command
 from paddock.store.events import (
     CommandAccepted,
@@ -186,7 +186,9 @@ def _certificate(session: Session, known: Known, generation: int) -> WorkerExite
     reason = _reason(known, host_was_lost=host_was_lost)
     # Its answer may have been durable and on its way when the worker died.
     in_delivery = tuple(each for each in bury.in_delivery if session.answer_to(each) is None)
-    struck = Struck() if is_start or host_was_lost else struck_by_death(session, in_delivery)
+    # After a strike its worker held back what was handed to it: that has not been tried.
+    tried = () if is_struck(session) else in_delivery
+    struck = Struck() if is_start or host_was_lost else struck_by_death(session, tried)
     words = known.words
     stacks_at = words.find(STACKS_MARK) if reason in KILLED_WITH_STACKS else -1
     operation = session.conversation.operation
@@ -238,8 +240,10 @@ def _verdict(session: Session, known: Known, exit_: WorkerExited | None) -> Verd
     if bury.is_found and not has_work(session):
         return None
     if exit_ is None:
-        # It wrote its own end, or there is nothing to certify.
-        goes_on = bury.is_found or left_its_work(session)
+        # It wrote its own end, or there is nothing to certify, or a burial that failed (its sync
+        # did) has certified it and was to have it started again.
+        was_to_go_on = session.life.status == "down" and not bury.is_asked
+        goes_on = bury.is_found or was_to_go_on or left_its_work(session)
         return Again(0.0) if goes_on and session.life.status != "failed" else None
     if bury.is_asked:
         return None

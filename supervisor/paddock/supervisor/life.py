@@ -272,7 +272,6 @@ class Life:
                 leave_reason=self._leave_reason(),
             )
         )
-        self.is_found = False
 
     def _leave_reason(self) -> str | None:
         asked = self.leaving
@@ -301,7 +300,7 @@ class Life:
         """Be at rest, without a process and without a room."""
         self.stage = Stage.COLD
         self.deadline = None
-        self.is_wanted = self.reset = self.owes_start = False
+        self.is_wanted = self.reset = self.owes_start = self.is_found = False
         self.leaving = None
         self.worker_stage = self.operation_id = None
         self.return_room()
