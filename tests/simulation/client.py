@@ -1,4 +1,8 @@
-"""A client that outlives everything: it says again, by the same id, what has no answer yet."""
+"""A client that outlives everything: it says again, by the same id, what has no answer yet.
+
+A patient one does so only where it was refused, or where its supervisor died; the others all the
+time. A deletion that was done is asked for once more at times: it gets the same answer.
+"""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -50,6 +54,8 @@ class Client:
         self.approvals: dict[str, SessionId] = {}
         self.deleted: set[SessionId] = set()
         self.follows = house.world.chance() < 0.7
+        self.is_patient = house.world.chance() < 0.5
+        """It says nothing again while the supervisor that it told lives, and refused nothing."""
         self._requests: dict[int, Asked | None] = {}
         self._number = 0
         world = house.world
@@ -78,8 +84,10 @@ class Client:
             self.command(session_id, "set_mode", mode="yolo")
         elif chance < 0.82:
             self.command(session_id, "no_such", x=1)
-        elif chance < 0.86:
-            self.command(session_id, "delete")
+        elif chance < 0.87:
+            self.command(session_id, "delete", erase=world.chance() < 0.5)
+            if world.chance() < 0.5:  # somebody who does not know of it yet
+                world.after(3.0 * world.chance() ** 3, world.nobody, self.act)
         elif chance < 0.95:
             self.leave(session_id, force=world.chance() < 0.6)
         else:
@@ -105,10 +113,11 @@ class Client:
     def _hand(self, host: "Host", asked: Asked, ticket: Ticket) -> None:
         command = asked.command
         stone = self.house.registry.tombstones.get(asked.session_id)
-        if stone is not None:
-            if command.verb == "delete" and stone == command.command_id:
-                self.house.judge.deleted(asked.session_id)
-            asked.is_over = True
+        if stone is not None and command.verb == "delete":
+            if stone == command.command_id:
+                self._is_done(asked)
+            else:
+                self._not_found(asked)
             return
 
         def give(record: "Record") -> None:
@@ -118,7 +127,7 @@ class Client:
             else:
                 host.stimulate(record, Commanded(now, command, ticket))
 
-        host.with_record(asked.session_id, give)
+        host.with_record(asked.session_id, give, lambda: self._not_found(asked))
 
     def leave(self, session_id: SessionId, *, force: bool) -> None:
         """Ask that a session be suspended."""
@@ -180,8 +189,9 @@ class Client:
     def say_again(self) -> None:
         """Say again what has no answer; bring back what failed."""
         for asked in self.asked.values():
-            if not asked.is_over:
+            if not asked.is_over and (asked.refused is not None or not self.is_patient):
                 if asked.refused == "session_failed":
+                    self._make_room(asked.session_id)
                     self.resume(asked.session_id, reset=True)
                 elif asked.refused == "capacity_exceeded":
                     self._make_room(asked.session_id)
@@ -195,6 +205,8 @@ class Client:
 
     def _make_room(self, session_id: SessionId) -> None:
         """Nobody is suspended while somebody follows it: let the others rest."""
+        if self.house.rooms >= len(self.house.files):
+            return
         for other in self.house.files:
             if other != session_id:
                 self.leave(other, force=True)
@@ -204,10 +216,11 @@ class Client:
         found = False
         for session_id, file in self.house.files.items():
             is_open = file.live.conversation.operation is not None
-            if is_open and file.owner is None and file.live.life.status in {"suspended", "down"}:
+            status = file.live.life.status
+            if is_open and file.owner is None and status in {"suspended", "down", "live"}:
                 self._make_room(session_id)
                 found = True
-                if file.live.life.status == "suspended":
+                if status == "suspended":
                     self.resume(session_id)
         return found
 
@@ -229,7 +242,7 @@ class Client:
         if asked is None:
             return
         if asked.command.verb == "delete" and "deleted" in reply.result:
-            asked.is_over = True
+            self._is_done(asked)
         elif "sequence" in reply.result:
             asked.accepted = True
 
@@ -240,11 +253,28 @@ class Client:
             return
         asked.refused = error.error.code
         if error.error.code == "session_not_found":
-            asked.is_over = True
-            if self._is_of(asked):
-                raise Broken("P14", "a deletion that was done is told not to have been")
+            self._not_found(asked)
         elif error.error.code in {"already_exists", "forgotten"}:
             raise Broken("P14", f"{asked.command.verb} was refused as {error.error.code}")
+
+    def _is_done(self, asked: Asked) -> None:
+        """A deletion is told to be done."""
+        self.house.judge.deleted(asked.session_id)
+        if not self._is_of(asked):
+            raise Broken("P14", "a deletion is told to be done, and another one did it")
+        asked.is_over = True
+        if self.world.chance() < 0.5:
+            self.world.after(60.0 * self.world.chance(), self.world.nobody, self._once_more, asked)
+
+    def _once_more(self, asked: Asked) -> None:
+        asked.is_over, asked.refused = False, None
+        self.say(asked)
+
+    def _not_found(self, asked: Asked) -> None:
+        """A command is told that there is no such session."""
+        asked.is_over = True
+        if self._is_of(asked):
+            raise Broken("P14", "a deletion that was done is told not to have been")
 
     def _is_of(self, asked: Asked) -> bool:
         """Whether the session was deleted by that command."""

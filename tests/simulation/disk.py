@@ -8,11 +8,20 @@ clean: no later sync writes them, only a fold (``wal_checkpoint(TRUNCATE)``) doe
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from paddock.store.errors import AlreadyOwned, DiskFull, NeedsFold, StoreError
+from paddock.store.errors import (
+    AlreadyOwned,
+    DiskFull,
+    NeedsFold,
+    SessionNotFound,
+    StoreError,
+)
 from paddock.store.events import Event, Row, Stored, payload_of, stored_of
 from paddock.store.ids import SessionId
 from paddock.store.session import Session, evolve
-from tests.simulation.world import Broken, Process, World
+from tests.simulation.world import SIGKILL, Broken, Process, World
+
+DISK_KILLS = 0.3
+"""Of all failed syncs so many end whoever wrote, before it has opened the file anew."""
 
 
 @dataclass(eq=False, slots=True)
@@ -47,6 +56,8 @@ class File:
         self.started: dict[str, int] = {}
         self.finished: dict[str, int] = {}
         self.fails = ""
+        self.is_erased = False
+        """No byte of it is left; what it held is kept here for the judge alone."""
 
     # --- the lock ---
 
@@ -60,6 +71,7 @@ class File:
 
     def own(self, process: Process) -> None:
         """Take the lock and fold what an owner left behind."""
+        self._find()
         owner = self.owner
         if owner is not None and not self.world.is_mutated("lock_not_exclusive"):
             raise AlreadyOwned(f"{self.session_id} is held by {owner.pid}", pid=owner.pid)
@@ -76,7 +88,8 @@ class File:
     def close(self, process: Process, *, clean: bool) -> None:
         """Give the file up; a clean close leaves no write-ahead log."""
         if clean:
-            self.fold()
+            if not self.world.is_mutated("close_folds_nothing"):
+                self.fold()
             self.has_wal = False
         if process in self.holders:
             self.holders.remove(process)
@@ -84,6 +97,15 @@ class File:
     def fold(self) -> None:
         """Copy the write-ahead log into the database, synced."""
         self.synced, self.lost_from = len(self.rows), None
+
+    def erase(self) -> None:
+        """Leave no byte of it, durably."""
+        self.is_erased = True
+        self.holders, self.holder = [], None
+
+    def _find(self) -> None:
+        if self.is_erased:
+            raise SessionNotFound("it was erased", session_id=self.session_id)
 
     def is_quiet(self) -> bool:
         """Whether its last events leave nothing to do."""
@@ -124,12 +146,17 @@ class File:
         world.point(process)  # written, not synced
         if fails == "sync":
             self.lost_from = first - 1 if self.lost_from is None else self.lost_from
+            if world.chance() < DISK_KILLS:
+                world.after(0.5 * world.chance(), world.nobody, self._kill, process)
             raise StoreError("input/output error", path=self.session_id)
         if not world.is_mutated("commit_not_synced"):
             self.synced = len(self.rows)
         self.believed = len(self.rows)
         world.point(process)  # synced, and nobody told
         return first
+
+    def _kill(self, process: Process) -> None:
+        self.world.end(process, signal=SIGKILL)
 
     def reopen(self) -> Session:
         """Open the file anew after a failed write; return the fold of what it holds."""
@@ -147,6 +174,7 @@ class File:
 
     def read(self, after: int, limit: int) -> list[Row]:
         """Return events above ``after`` as a reader sees them."""
+        self._find()
         if self.owner is None and self.has_wal:
             if not self.world.is_mutated("reader_believes_unfolded_wal"):
                 raise NeedsFold("its owner died", path=self.session_id)
@@ -155,6 +183,8 @@ class File:
 
     def lose_power(self) -> None:
         """Lose what was not synced: whole commits of it, from one on."""
+        if self.is_erased:
+            return
         end = self.durable
         later = sorted(set(self.commits[end:]))
         if self.lost_from is None and later and self.world.chance() < 0.5:

@@ -1,11 +1,11 @@
 """A supervisor of the simulated world: the real machine, fleet, feed and certificate.
 
-What stands here follows ``supervisor/loop.py``, ``burial.py``, ``births.look``, ``serve.py`` and
-``workers.py``; it waits, reads and writes for them, and decides nothing.
+What stands here follows ``supervisor/loop.py``, ``births.look``, ``serve.py`` and ``workers.py``
+(``burial`` stands beside it); it waits, reads and writes for them, and decides nothing.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, assert_never
 
@@ -20,28 +20,19 @@ from paddock.session_worker.protocol import (
     Welcome,
 )
 from paddock.session_worker.protocol import Deliver as DeliverWord
-from paddock.store.errors import AlreadyOwned, NeedsFold, PaddockError, StoreError
-from paddock.store.events import CommandAccepted, Row
+from paddock.store.errors import NeedsFold, PaddockError, SessionNotFound, StoreError
+from paddock.store.events import Row
 from paddock.store.ids import SessionId
-from paddock.store.session import Session
 from paddock.supervisor.births import Found, found_in
-from paddock.supervisor.certificate import (
-    Known,
-    Outcome,
-    accepted_deletion,
-    ending_of,
-)
-from paddock.supervisor.errors import OwnerStuck, SessionFailed
+from paddock.supervisor.errors import SessionFailed
 from paddock.supervisor.feed import Feed, Read, Subscriber
 from paddock.supervisor.fleet import Candidate, Fleet, Given, NoRoom, Wait
 from paddock.supervisor.greeting import adopted_start, greeted, meaning_of, why_not
 from paddock.supervisor.life import Life, Patience
 from paddock.supervisor.machine import step
 from paddock.supervisor.processes import Status
-from paddock.supervisor.restart import Budget
 from paddock.supervisor.stimuli import (
     AskToLeave,
-    Buried,
     Bury,
     Deliver,
     Effect,
@@ -51,7 +42,6 @@ from paddock.supervisor.stimuli import (
     GiveBackRoom,
     Kill,
     LeaveAsked,
-    NotBuried,
     Notify,
     NotSpawned,
     Reply,
@@ -69,6 +59,7 @@ from paddock.supervisor.stimuli import (
     TellSettled,
     TimerFired,
 )
+from tests.simulation.burial import Burial
 from tests.simulation.disk import File
 from tests.simulation.lines import Line
 from tests.simulation.worker import Orders, Worker
@@ -80,12 +71,11 @@ if TYPE_CHECKING:
 TAIL_EVENTS = 6
 LATE_SECONDS = 0.5
 STACKS_SECONDS = 0.25
-LOCK_SECONDS = 2.0
 BEGINNING_SECONDS = 5.0
 ADOPT_SECONDS = 10.0
 IDLE_SECONDS = 60.0
 SWEEP_SECONDS = 10.0
-FORGET_SECONDS = 90.0
+FORGET_SECONDS = 20.0
 CAPACITY_DEADLINE_SECONDS = 10.0
 
 
@@ -121,7 +111,7 @@ class Host:
         self._is_stepping = False
         self._inbox: deque[tuple[Line, FromWorker]] = deque()
         self._is_drain_due = False
-        self._looks: dict[SessionId, list[Callable[[Record], None]]] = {}
+        self._looks: dict[SessionId, list[tuple[Callable[[Record], None], Callable[[], None]]]] = {}
         self._numbers = 0
         self.said_until = 0.0
         self.is_silent = False
@@ -134,13 +124,23 @@ class Host:
         house.announce(self)
         candidates = list(house.registry.entries)
         if not house.registry.is_same_boot and not world.is_mutated("entries_believed_after_boot"):
-            candidates = list(house.files)
+            candidates = [each for each, file in house.files.items() if not file.is_erased]
         house.registry.boot = world.boot
         for session_id in candidates:
             world.soon(self.process, self._take_in_found, session_id)
+        for session_id in list(house.registry.to_erase):
+            world.soon(self.process, self._finish_erasure, session_id)
         world.after(SWEEP_SECONDS, self.process, self._sweep)
 
+    def _finish_erasure(self, session_id: SessionId) -> None:
+        if self.house.files[session_id].owner is None:  # else whoever buries it erases it
+            self.house.erase(session_id)
+
     def _take_in_found(self, session_id: SessionId) -> None:
+        if self.house.files[session_id].is_erased:
+            self.house.registry.strike_out(session_id)
+            return
+
         def strike(record: Record) -> None:
             if record.life.stage is Stage.COLD:
                 self.house.registry.strike_out(session_id)
@@ -204,8 +204,7 @@ class Host:
             case Kill():
                 self._kill(record, effect)
             case Bury():
-                bury = self._bury(record, effect)
-                world.soon(self.process, self._go_on, bury, record, effect.start)
+                world.soon(self.process, Burial(self, record, effect).go_on)
             case SendCredentials():
                 pass
             case Stayed():
@@ -310,7 +309,7 @@ class Host:
             if record.process is process:
                 record.process = None
                 record.status = Status(process.exit_code, process.signal)
-            self._forget(record)
+                self._forget(record)
             self.stimulate(record, Exited(self.world.now, start))
 
         self.world.watch(process, self.process, ended)
@@ -319,139 +318,39 @@ class Host:
         process, world = record.process, self.world
         if process is None:
             return
+        self.house.judge.kills(kill, [line.worker.process for line, _ in self._inbox], process)
         if not kill.wants_stacks:
             world.end(process, signal=SIGKILL)
             return
         if kill.reason == "hang":
             self.house.judge.hangs(process)
-            record.was_stopped = process.is_stopped
+            record.was_stopped = process.is_stopped and not process.is_in_kernel
         world.go_on(process)
         world.after(STACKS_SECONDS, self.process, self._finish, process)
 
     def _finish(self, process: Process) -> None:
         self.world.end(process, signal=SIGKILL)
 
-    # --- burials: steps with anything between them ---
-
-    def _go_on(self, steps: Iterator[float], record: Record, start: int) -> None:
-        """Let a burial take its next step; each step says how long it waits before the next."""
-        now = self.world.now
-        try:
-            seconds = next(steps)
-        except StopIteration:
-            return
-        except PaddockError as error:
-            pid = error.facts.get("pid")
-            told = NotBuried(now, start, error, pid if isinstance(pid, int) else None)
-            self.stimulate(record, told)
-            return
-        self.world.after(seconds, self.process, self._go_on, steps, record, start)
-
-    def _bury(self, record: Record, bury: Bury) -> Iterator[float]:
-        world, file, process = self.world, record.file, self.process
-        killed = 0
-        if not world.is_mutated("tools_not_killed"):
-            killed = self.house.kill_tools(file.session_id)
-            yield 0.005
-        waited = 0.0
-        while True:
-            try:
-                file.own(process)
-                break
-            except AlreadyOwned as held:
-                owner = file.owner
-                if waited > LOCK_SECONDS:
-                    worker = file.holder.process if file.holder is not None else None
-                    if (
-                        bury.pid is None
-                        and worker is not None
-                        and worker.is_alive
-                        and worker is not process
-                        and waited < 2 * LOCK_SECONDS
-                    ):
-                        world.end(worker, signal=SIGKILL)
-                        self.house.kill_tools(file.session_id)
-                        waited = 2 * LOCK_SECONDS
-                        yield 0.005
-                        continue
-                    pid = owner.pid if owner is not None else None
-                    raise OwnerStuck("held still", pid=pid) from held
-            waited += 0.25
-            yield 0.25
-        world.point(process)
-        try:
-            outcome = self._write_ending(record, bury, killed)
-        finally:
-            if process.is_alive:
-                file.close(process, clean=True)
-        yield 0.001
-        if outcome.deleted_by is not None and not world.is_mutated("no_tombstone"):
-            self.house.registry.bury(file.session_id, outcome.deleted_by)
-            yield 0.001
-        self.stimulate(
-            record,
-            Buried(
-                world.now,
-                bury.start,
-                outcome.head,
-                outcome.ending,
-                outcome.reason,
-                outcome.restart_seconds,
-                outcome.failed,
-                outcome.error_kind,
-                deleted=outcome.deleted_by is not None,
-            ),
-        )
-        self._grew(record, outcome.head)
-
-    def _write_ending(self, record: Record, bury: Bury, killed: int) -> Outcome:
-        world, file = self.world, record.file
-        session = file.refold()
-        last = file.last_generation
-        deletion = None
-        sequence = accepted_deletion(session)
-        if sequence is not None:
-            accepted = file.stored[sequence - 1].event
-            assert isinstance(accepted, CommandAccepted)
-            deletion = accepted
-        known = Known(
-            bury=bury,
-            status=record.status,
-            was_stopped=record.was_stopped,
-            boot_id=self._boot_of(session),
-            budget=Budget(),
-            memory_limit_bytes=None,
-            tools_killed=killed,
-            last_generation=last,
-            words="",
-            deletion=deletion,
-            at_us=world.now_us,
-            chance=world.chance(),
-        )
-        ending = ending_of(session, known)
-        if world.is_mutated("no_certificate"):
-            ending.events[:] = [each for each in ending.events if each.kind != "worker_exited"]
-        if ending.events:
-            file.append(self.process, ending.events, ending.generation, known.at_us)
-            self.house.judge.certified(file, bury, record, ending.exit)
-        return ending.outcome
-
-    def _boot_of(self, session: Session) -> str:
-        if self.world.is_mutated("lost_host_strikes") and session.life.worker is not None:
-            return session.life.worker.boot_id
-        return f"boot-{self.world.boot}"
-
     # --- looking ---
 
-    def look(self, session_id: SessionId, then: Callable[[Record], None]) -> None:
-        """Make a record from what the file says; one look at a time."""
+    def look(
+        self,
+        session_id: SessionId,
+        then: Callable[[Record], None],
+        otherwise: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Make a record from what the file says, if it is there; one look at a time."""
         waiting = self._looks.setdefault(session_id, [])
-        waiting.append(then)
+        waiting.append((then, otherwise))
         if len(waiting) == 1:
             self.world.soon(self.process, self._look, session_id, self.world.now)
 
     def _look(self, session_id: SessionId, since: float) -> None:
         world, file = self.world, self.house.files[session_id]
+        if file.is_erased and session_id not in self.records:
+            for _, otherwise in self._looks.pop(session_id):
+                otherwise()
+            return
         if session_id not in self.records:
             owner, holder = file.owner, file.holder
             worker = None
@@ -468,7 +367,7 @@ class Host:
                 elif holder is not None and is_another:
                     worker = holder.process
             self._take_in(session_id, file, worker)
-        for then in self._looks.pop(session_id):
+        for then, _ in self._looks.pop(session_id):
             then(self.records[session_id])
 
     def _take_in(self, session_id: SessionId, file: File, worker: Process | None) -> None:
@@ -492,6 +391,7 @@ class Host:
                 record.life.stage = Stage.FAILED
                 record.life.error = SessionFailed("left down", session_id=session_id)
             case "open" | "deleted":
+                record.start_id = self.house.registry.entries.get(session_id)
                 self.stimulate(record, FoundOpen(now))
             case "alive":
                 assert worker is not None
@@ -564,7 +464,7 @@ class Host:
         record.line = line
         line.down(Welcome(epoch=self.epoch))
         self.stimulate(record, greeted(word, self.world.now))
-        self._grew(record, word.head)
+        self.grew(record, word.head)
 
     def line_lost(self, line: Line) -> None:
         """A connection ended."""
@@ -592,7 +492,7 @@ class Host:
         """A subscriber took in what he was sent."""
         self._read(record, record.feed.consumed(number, sequence))
 
-    def _grew(self, record: Record, head: int) -> None:
+    def grew(self, record: Record, head: int) -> None:
         if head > 0:
             record.life.head = max(record.life.head, head)
             self._follow(record, Bye(reason="", head=head))
@@ -623,6 +523,9 @@ class Host:
         rows: list[Row] = []
         try:
             rows = record.file.read(read.after, min(read.limit, 40))
+        except SessionNotFound:
+            record.feed.leave(read.subscription_id)
+            return
         except NeedsFold:
             if record.life.stage is Stage.COLD:
                 self.stimulate(record, FoundOpen(self.world.now))
@@ -634,10 +537,15 @@ class Host:
 
     # --- the clients' door ---
 
-    def with_record(self, session_id: SessionId, then: Callable[[Record], None]) -> None:
+    def with_record(
+        self,
+        session_id: SessionId,
+        then: Callable[[Record], None],
+        otherwise: Callable[[], None] = lambda: None,
+    ) -> None:
         """Do something with a session's record, made from its file if there is none."""
         record = self.records.get(session_id)
         if record is not None:
             then(record)
         else:
-            self.look(session_id, then)
+            self.look(session_id, then, otherwise)

@@ -11,37 +11,25 @@ from tests.simulation.client import Client
 from tests.simulation.disk import File
 from tests.simulation.host import Host, Record
 from tests.simulation.judge import RESTING, Judge
+from tests.simulation.mishaps import CHANCES
 from tests.simulation.world import SIGKILL, Process, World
 
 if TYPE_CHECKING:
     from tests.simulation.worker import Worker
 
-MISHAPS = (
-    ("kill_self", 30),
-    ("kill_host", 14),
-    ("kill_worker", 16),
-    ("kill_tool", 4),
-    ("power_cut", 10),
-    ("stop_worker", 8),
-    ("stop_host", 4),
-    ("hang_worker", 5),
-    ("cut_line", 8),
-    ("disk_fails", 8),
-    ("clock_jumps", 3),
-    ("sleep", 3),
-)
-_KINDS = [kind for kind, _ in MISHAPS]
-_WEIGHTS = [weight for _, weight in MISHAPS]
-
 
 class Registry:
     """The host's own file: it survives any process, and a power cut takes what came last."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, forgets: bool) -> None:
+        self.forgets = forgets
+        """Whether a tombstone is not synced before an erasure (a mutation)."""
         self.boot = 1
         self.is_same_boot = True
         self.entries: dict[SessionId, str] = {}
         self.tombstones: dict[SessionId, CommandId] = {}
+        self.to_erase: set[SessionId] = set()
+        """Deleted, and their files are still to be erased."""
         self._old: tuple[dict[SessionId, str], dict[SessionId, CommandId]] = ({}, {})
 
     def enter(self, session_id: SessionId, start_id: str) -> None:
@@ -54,11 +42,15 @@ class Registry:
         self._keep()
         self.entries.pop(session_id, None)
 
-    def bury(self, session_id: SessionId, command_id: CommandId) -> None:
-        """Set up a tombstone."""
+    def bury(self, session_id: SessionId, command_id: CommandId, *, erase: bool) -> None:
+        """Set up a tombstone; before an erasure it is on the disk, and all before it."""
         self._keep()
         self.tombstones.setdefault(session_id, command_id)
         self.entries.pop(session_id, None)
+        if erase:
+            self.to_erase.add(session_id)
+            if not self.forgets:
+                self._keep()
 
     def _keep(self) -> None:
         self._old = (dict(self.entries), dict(self.tombstones))
@@ -74,7 +66,7 @@ class House:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.registry = Registry()
+        self.registry = Registry(forgets=world.is_mutated("tombstone_not_synced"))
         self.judge = Judge(self)
         self.files: dict[SessionId, File] = {}
         self.workers: dict[int, Worker] = {}
@@ -130,6 +122,11 @@ class House:
             if worker.process.is_alive and worker.engine is not None and worker.line is None:
                 self.world.after(0.1 * self.world.chance(), worker.process, worker.find_host)
         self.client.host_is_there()
+
+    def erase(self, session_id: SessionId) -> None:
+        """Leave no byte of a deleted session."""
+        self.files[session_id].erase()
+        self.registry.to_erase.discard(session_id)
 
     def kill_tools(self, session_id: SessionId) -> int:
         """End the tools of every generation of a session."""
@@ -208,53 +205,16 @@ class House:
     def mishap(self, process: Process) -> None:
         """Let something go wrong, most of it to the process that runs just now."""
         world = self.world
-        kind = world.random.choices(_KINDS, _WEIGHTS)[0]
-        world.tell(f"MISHAP {kind} (in {process.kind} {process.pid})")
-        match kind:
-            case "kill_self":
-                if process.kind in {"worker", "host", "tool"}:
-                    world.end(process, signal=SIGKILL)
-            case "kill_host":
-                self._each("host", lambda host: world.end(host, signal=SIGKILL))
-            case "kill_worker":
-                self._each("worker", lambda worker: world.end(worker, signal=SIGKILL))
-            case "kill_tool":
-                self._each("tool", lambda tool: world.end(tool, signal=SIGKILL))
-            case "power_cut":
-                self.lose_power()
-            case "stop_worker":
-                self._each("worker", lambda worker: world.stop(worker, _stop_seconds(world)))
-            case "hang_worker":
-                self._each("worker", _hang)
-            case "stop_host":
-                self._each("host", lambda host: world.stop(host, _stop_seconds(world)))
-                if world.is_mutated("host_lock_not_taken"):
-                    self.host = None
-                    self.start_host()
-            case "cut_line":
-                lines = [each.line for each in self.workers.values() if each.line is not None]
-                if lines:
-                    world.random.choice(lines).cut()
-            case "disk_fails":
-                file = world.random.choice(list(self.files.values()))
-                file.fails = "full" if world.chance() < 0.5 else "sync"
-            case "clock_jumps":
-                world.offset_us += int(world.between(-2e5, 2e5) * 1e6)
-            case _:
-                world.now += world.between(20.0, 4000.0)
-
-    def _each(self, kind: str, do: Callable[[Process], None]) -> None:
-        """Do something to one living process of a kind."""
-        world = self.world
-        found = [each for each in world.processes.values() if each.is_alive and each.kind == kind]
-        if found:
-            do(world.random.choice(found))
+        befall = world.random.choices(*CHANCES)[0]
+        world.tell(f"MISHAP {befall.__name__} (in {process.kind} {process.pid})")
+        befall(self, process)
 
     def lose_power(self) -> None:
         """The whole host is lost: every process, and all that no disk has."""
         world = self.world
         for process in world.processes.values():
             process.watchers.clear()
+            process.is_in_kernel = False
             world.end(process, signal=SIGKILL)
         world.processes.clear()
         self.workers.clear()
@@ -265,11 +225,3 @@ class House:
         self.host = self.announced = None
         self.zygote = world.fork("zygote")
         world.after(world.between(0.5, 20.0), world.nobody, self.start_host)
-
-
-def _hang(process: Process) -> None:
-    process.is_hung = True
-
-
-def _stop_seconds(world: World) -> float:
-    return 0.1 + 90.0 * world.chance() ** 3

@@ -4,12 +4,12 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from paddock.session_worker.model import AssistantWords, Item, ToolResult
-from paddock.session_worker.protocol import Settled
+from paddock.session_worker.protocol import PASSING_BY, Settled
 from paddock.session_worker.turn import AskModel
-from paddock.store.events import Row, WorkerExited, stored_of
+from paddock.store.events import Event, Row, WorkerExited, stored_of
 from paddock.store.ids import CommandId, SessionId, ToolCallId
 from paddock.store.session import Session, evolve
-from paddock.supervisor.stimuli import Bury, Reply, Stage
+from paddock.supervisor.stimuli import Bury, Kill, Reply, Stage
 from tests.simulation.disk import File
 from tests.simulation.world import Broken, Process
 
@@ -26,6 +26,8 @@ TERMINAL = {
 }
 RESTING = {Stage.COLD, Stage.LIVE, Stage.FAILED, Stage.DELETED}
 STRIKES = 2
+AT_ONCE = {"command_quarantined", "command_rejected"}
+"""What is refused as it is taken in need not wait for what was accepted before."""
 
 
 class Judge:
@@ -146,10 +148,28 @@ class Judge:
         if is_well and self.world.now - process.was_stopped_at > 30.0:
             raise Broken("P9", f"{process.pid} is killed for hanging, and it beats")
 
+    def kills(self, kill: Kill, heard_of: list[Process], process: Process) -> None:
+        """P9: nobody is killed for his silence whose word is in the socket."""
+        is_silent = kill.reason in {"hang", "start_timeout", "suspend_timeout"}
+        if is_silent and process.is_alive and process in heard_of:
+            raise Broken("P9", f"{process.pid} is killed by {kill.reason}, and has said something")
+
+    def rests(self, session: Session, bury: Bury, events: list[Event]) -> None:
+        """P4 and P14: what nobody suspended is finished, not left lying."""
+        if bury.leave_reason is not None or events[-1].kind != "session_suspended":
+            return
+        conversation = session.conversation
+        operation = conversation.operation
+        if session.unanswered() or (operation is not None and not conversation.approvals):
+            raise Broken("P4", "it is suspended with work that waits for nobody, and none asked")
+
     def certified(
         self, file: File, bury: Bury, record: "Record", exited: WorkerExited | None
     ) -> None:
         """P13: a certificate says what the log before it says, and what the world knows."""
+        asked = self.house.client.asked
+        if sum(asked[each].command.verb not in PASSING_BY for each in bury.in_delivery) > 1:
+            raise Broken("P14", "a death befalls several commands on their way in")
         if exited is None:
             return
         boots = [s.event.boot_id for s in file.stored if s.event.kind == "worker_started"]
@@ -180,6 +200,8 @@ class Judge:
             self._calls(file)
             self._deaths(file)
             self._commands(file)
+            self._deletion(file)
+            self._order(file)
         for (session_id, sequence), row in self._shown.items():
             rows = self.house.files[session_id].rows
             if sequence > len(rows) or rows[sequence - 1] != row:
@@ -269,7 +291,11 @@ class Judge:
                 raise Broken("P14", "what killed its worker twice was tried a third time")
         if is_open is not None:
             worker = next(
-                (w for w in self.house.workers.values() if w.file is file and w.process.is_alive),
+                (
+                    worker
+                    for worker in self.house.workers.values()
+                    if worker.file is file and worker.process is file.owner
+                ),
                 None,
             )
             if worker is None or worker.generation != is_open:
@@ -297,6 +323,38 @@ class Judge:
                 following = file.rows[row.sequence] if row.sequence < file.head else None
                 if following is None or file.commits[row.sequence] != commit:
                     raise Broken("P14", "an answer is without what it starts")
+
+    def _deletion(self, file: File) -> None:
+        """P14: an accepted deletion refuses all other commands; an erased file is no more."""
+        rows = iter(file.stored)
+        for stored in rows:
+            event = stored.event
+            if event.kind == "command_accepted" and event.verb == "delete":
+                break
+        after = [stored.event.kind for stored in rows]
+        if "command_accepted" in after:
+            raise Broken("P14", "a command is accepted after a deletion")
+        if "session_deleted" in after:
+            rest = after[after.index("session_deleted") + 1 :]
+            if set(rest) - {"worker_exited"}:
+                raise Broken("P14", f"a session goes on after its deletion: {rest}")
+        life = file.live.life
+        if life.status == "deleted" and life.erase and not file.is_erased:
+            raise Broken("P14", "a session that is to be erased is still there")
+
+    def _order(self, file: File) -> None:
+        """P14: commands are answered in the order in which they were accepted."""
+        waiting: list[CommandId] = []
+        for stored in file.stored:
+            event = stored.event
+            if event.kind == "command_accepted":
+                if event.verb not in PASSING_BY:
+                    waiting.append(event.command_id)
+            elif event.command_id in waiting:
+                is_first = event.command_id == waiting[0]
+                waiting.remove(event.command_id)
+                if not is_first and event.kind not in AT_ONCE:
+                    raise Broken("P14", "a command is answered before an earlier one")
 
     def _lives(self) -> None:
         """P10 and P14: nothing is on its way for ever, and rooms are given back."""

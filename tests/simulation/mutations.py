@@ -12,6 +12,7 @@ from paddock.session_worker import engine, ledger
 from paddock.store import session as fold
 from paddock.supervisor import certificate, commands, dying, feed, fleet, leaving, life, living
 from paddock.supervisor.machine import TABLE
+from paddock.supervisor.stimuli import Deliver
 from tests.simulation import host as sim_host
 from tests.simulation import worker as sim_worker
 
@@ -151,13 +152,14 @@ def _hands_everything_over(_real: Any) -> Any:
     return hand_over
 
 
-def _deletes_aside(real: Any) -> Any:
-    def note_deletion(self: Any, stimulus: Any) -> None:
-        refuse_all, self.refuse_all = self.refuse_all, lambda _error: None
-        real(self, stimulus)
-        self.refuse_all = refuse_all
+def _deletes_in_turn(_real: Any) -> Any:
+    """A deletion that is handed over like any other command."""
 
-    return note_deletion
+    def delete_live(of: Any, stimulus: Any) -> None:
+        of.waiting_gone.append(stimulus.ticket)
+        of.do(Deliver(stimulus.command))
+
+    return delete_live
 
 
 def _told_early(real: Any) -> Any:
@@ -231,7 +233,22 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation("acts_before_commit", "§5", "outward things wait for their commit"),
     Mutation(
-        "wal_not_folded_by_next_owner", "§2, §5", "an owner folds what it finds first", is_rare=True
+        "wal_not_folded_by_next_owner",
+        "§2, §5",
+        "an owner folds what it finds first",
+        why="a burial comes first, and its clean close folds before anything is told",
+    ),
+    Mutation(
+        "close_folds_nothing",
+        "§5",
+        "a clean close leaves no write-ahead log",
+        why="the next owner folds what it finds",
+    ),
+    Mutation(
+        "wal_not_folded_by_next_owner+close_folds_nothing",
+        "§2, §5",
+        "both: a write-ahead log is folded before it counts",
+        is_rare=True,
     ),
     Mutation(
         "failed_commit_believed",
@@ -256,7 +273,12 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     # --- §6: lines and commands ---
     Mutation("answer_apart", "§6", "an answer is in one commit with all that it starts"),
-    Mutation("interpreted_before_durable", "§6", "accepted is durable before it is carried out"),
+    Mutation(
+        "interpreted_before_durable",
+        "§6",
+        "accepted is durable before it is carried out",
+        is_rare=True,
+    ),
     Mutation(
         "all_delivered_at_once",
         "§6",
@@ -271,7 +293,16 @@ MUTATIONS: tuple[Mutation, ...] = (
         "deletion_is_no_end",
         "§6",
         "a deletion refuses all other commands",
-        ((life.Life, "note_deletion", _deletes_aside),),
+        (
+            (leaving, "delete_live", _deletes_in_turn),
+            (engine, "accepted_deletion", _always(value=None)),
+        ),
+        is_rare=True,
+    ),
+    Mutation(
+        "tombstone_not_synced",
+        "§6",
+        "an erasure follows when its tombstone is durable",
         is_rare=True,
     ),
     Mutation(
@@ -284,6 +315,18 @@ MUTATIONS: tuple[Mutation, ...] = (
         "hello_hides_unanswered",
         "§6",
         "a greeting names what is accepted and unanswered",
+        why="a worker carries out what it accepted before it takes what comes later",
+    ),
+    Mutation(
+        "carried_out_late",
+        "§6",
+        "what is accepted is carried out before what comes later",
+        is_rare=True,
+    ),
+    Mutation(
+        "hello_hides_unanswered+carried_out_late",
+        "§6",
+        "both: commands are answered in their order",
         is_rare=True,
     ),
     Mutation(
@@ -400,15 +443,17 @@ MUTATIONS: tuple[Mutation, ...] = (
 
 @contextmanager
 def patched(name: str) -> Iterator[None]:
-    """Take the rule of that name out as long as the block lasts; none for an empty name."""
+    """Take the rules of these names (``a+b``) out as long as the block lasts; maybe none."""
     if not name:
         yield
         return
-    mutation = next(each for each in MUTATIONS if each.name == name)
-    before = [(place, word, getattr(place, word)) for place, word, _ in mutation.patches]
+    patches = [
+        patch for each in MUTATIONS if each.name in name.split("+") for patch in each.patches
+    ]
+    before = [(place, word, getattr(place, word)) for place, word, _ in patches]
     rows = {stage: dict(row) for stage, row in TABLE.items()}
     try:
-        for place, word, change in mutation.patches:
+        for place, word, change in patches:
             _put(place, word, change(getattr(place, word)))
         yield
     finally:

@@ -56,7 +56,7 @@ from paddock.session_worker.stimuli import (
 )
 from paddock.session_worker.toolbox.contract import Plan, ToolOutcome
 from paddock.session_worker.turn import AskModel, PrepareCall, RequestTitle, RetryLater, model_items
-from paddock.store.errors import AlreadyOwned, StoreError
+from paddock.store.errors import AlreadyOwned, SessionNotFound, StoreError
 from paddock.store.events import Event, WorkerExited, WorkerStarted
 from paddock.store.ids import ToolCallId
 from tests.simulation.disk import File
@@ -79,6 +79,8 @@ BEAT_SECONDS = 5.0
 BEAT_WORKING_SECONDS = 3.0
 WELCOME_SECONDS = 5.0
 ORPHAN_GRACE_SECONDS = 40.0
+SLOW_STOPS = 0.2
+"""Of all calls that are cancelled so many take a while until all that they started is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,9 @@ class Worker:
         world.point(process)
         try:
             file.own(process)
+        except SessionNotFound:
+            world.end(process, code=76)
+            return
         except AlreadyOwned:
             if world.now - self._began_at > OWNER_WAIT_SECONDS:
                 world.end(process, code=73)
@@ -175,7 +180,7 @@ class Worker:
         for command_id in engine.session.unanswered():
             accepted = file.stored[engine.session.life.accepted[command_id].sequence - 1].event
             assert accepted.kind == "command_accepted"
-            self._stimuli.append(interpretation(accepted))
+            self._carry_out(Continue(interpretation(accepted)))
         self._take_soon()
         self.connect()
         world.after(BEAT_SECONDS, process, self._beat)
@@ -334,7 +339,10 @@ class Worker:
             case Say():
                 self._say(act.word)
             case Continue():
-                self.arrive(act.stimulus)
+                if world.is_mutated("carried_out_late"):
+                    world.after(3.0 * world.chance() ** 3, process, self.arrive, act.stimulus)
+                else:
+                    self.arrive(act.stimulus)
             case PrepareCall():
                 task = self._begin(f"prepare:{act.tool_call_id}")
                 task.told_when_stopped = Prepared(act.tool_call_id, None)
@@ -455,7 +463,8 @@ class Worker:
             assert self.engine is not None
             tool = self.engine.session.conversation.calls[call_id].tool
             ended = CallEnded(call_id, None, happened=self._happened(call_id, tool))
-            self.world.soon(self.process, self.arrive, ended)
+            seconds = 4.0 * self.world.chance() if self.world.chance() < SLOW_STOPS else 0.01
+            self.world.after(seconds, self.process, self.arrive, ended)
         elif task.told_when_stopped is not None:
             self.world.soon(self.process, self.arrive, task.told_when_stopped)
 

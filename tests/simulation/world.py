@@ -15,6 +15,8 @@ from paddock.store.ids import uuid7
 
 EPOCH_US = 1_700_000_000_000_000
 SIGKILL = 9
+LATE_NOTICES = 0.05
+"""Of all deaths so many are noticed late, after what came later."""
 
 
 class Died(Exception):
@@ -39,6 +41,10 @@ class Process:
     is_stopped: bool = False
     is_hung: bool = False
     """Its loop does nothing any more, whatever arrives; only its end ends that."""
+    is_in_kernel: bool = False
+    """It sits in the kernel (a hung disk, say): neither SIGCONT nor SIGKILL do anything yet."""
+    doom: int | None = None
+    """The signal that ends it when it comes back from there."""
     was_stopped_at: float = -1e9
     signal: int | None = None
     exit_code: int | None = None
@@ -53,7 +59,7 @@ class World:
 
     def __init__(self, seed: int, mutation: str = "", *, tells: bool = False) -> None:
         self.seed = seed
-        self.mutation = mutation
+        self.mutations = frozenset(mutation.split("+"))
         self.random = Random(seed)
         self.chance = self.random.random
         self.now = 0.0
@@ -93,7 +99,7 @@ class World:
 
     def is_mutated(self, name: str) -> bool:
         """Whether the rule of that name is taken out."""
-        return self.mutation == name
+        return name in self.mutations
 
     def tell(self, text: str) -> None:
         """Note what happens, where somebody reads it."""
@@ -171,12 +177,16 @@ class World:
         """End a process: what it held is free, and those who watch it are told."""
         if not process.is_alive:
             return
+        if process.is_in_kernel and signal is not None:
+            process.doom = signal
+            return
         self.tell(f"{process.kind} {process.pid} ends (signal {signal}, code {code})")
         process.is_alive = False
         process.signal, process.exit_code = signal, code
         process.late.clear()
         for by, work in process.watchers:
-            self.soon(by, work)
+            late = 0.5 * self.chance() if self.chance() < LATE_NOTICES else 0.0
+            self.after(late, self.nobody, self.soon, by, work)
         process.watchers.clear()
 
     def stop(self, process: Process, seconds: float) -> None:
@@ -188,12 +198,31 @@ class World:
         process.was_stopped_at = self.now + seconds
         self.after(seconds, self.nobody, self.go_on, process)
 
+    def sink(self, process: Process, seconds: float) -> None:
+        """Let a process sit in the kernel for a while, where no signal gets at it."""
+        if process.is_stopped or not process.is_alive:
+            return
+        self.tell(f"{process.kind} {process.pid} sits in the kernel for {seconds:.1f} s")
+        process.is_stopped = process.is_in_kernel = True
+        process.was_stopped_at = self.now + seconds
+        self.after(seconds, self.nobody, self.surface, process)
+
+    def surface(self, process: Process) -> None:
+        """Let it come back from the kernel, to go on or to end by a signal that waited for it."""
+        process.is_in_kernel = False
+        if process.doom is not None:
+            self.end(process, signal=process.doom)
+        else:
+            self.go_on(process)
+
     def go_on(self, process: Process) -> None:
         """Let a stopped process go on: what it missed happens to it now."""
-        if not process.is_stopped:
+        if not process.is_stopped or process.is_in_kernel:
             return
         process.is_stopped = False
         process.was_stopped_at = self.now
         late, process.late = process.late, []
+        if process.kind == "host":  # sockets, deaths and timers are looked at in any order
+            self.random.shuffle(late)
         for work, args in late:
             self.after(0.0, process, work, *args)
