@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.house import leaks
 
@@ -19,6 +20,10 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
 os.environ.setdefault("UV_CACHE_DIR", str(CACHE / "uv"))
 
 NUMBERS = count(1)
+
+# No test judges by time, nor does the tool that makes its examples: the machine may be busy.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -69,6 +69,27 @@ def test_run_prints_one_object_with_the_fixed_fields(host: HostForTests, ground:
     assert (ground / "note").read_text() == "hi\n"
 
 
+def test_events_that_are_followed_show_the_output_of_a_call_while_it_runs(
+    host: HostForTests, ground: Path
+) -> None:
+    waits = "echo begun; while [ ! -e over ]; do sleep 0.05; done; echo ended"
+    model = script(ground, turn("", call("bash", command=waits)), turn("Done."))
+    paddock(host.home, "new", "shown", "--model", model, "--mode", "yolo", "--cwd", str(ground))
+    with begin(host.home, "events", "shown", "--follow", "--deltas", "--json") as following:
+        assert following.stdout is not None
+        assert following.stdout.readline(), "the first events are told: it listens"
+        paddock(host.home, "send", "shown", "go")
+        for line in following.stdout:
+            told = json.loads(line)
+            if "begun" in told.get("delta", {}).get("text", ""):
+                (ground / "over").touch()
+            if told.get("kind") == "tool_call_finished":
+                break
+        following.send_signal(signal.SIGINT)
+        following.communicate(timeout=DEADLINE)
+    assert told["payload"]["text"] == "begun\nended\n"
+
+
 def test_a18_an_unattended_run_denies_what_needs_approval_and_says_so(
     host: HostForTests, ground: Path
 ) -> None:
