@@ -668,6 +668,18 @@ def test_l17_a_deletion_that_comes_while_another_is_found_is_told_that_it_was_to
     assert step(life, same) == [Reply(ticket(2), {"deleted": True})]
 
 
+def test_l17_the_deletion_that_an_earlier_host_began_is_told_done_whoever_asks_first() -> None:
+    life = in_stage(Stage.COLD)
+    step(life, FoundOpen(2.0))
+    step(life, DeleteAsked(2.1, command(7, "delete"), 10.0, ticket(1)))
+    assert step(life, DeleteAsked(2.2, command(8, "delete"), 10.0, ticket(2))) == []
+    by = command(8, "delete").command_id
+    effects = step(life, Buried(2.3, life.start, 3, "finished", "deleted", deleted_by=by))
+    assert Reply(ticket(2), {"deleted": True}) in effects
+    (refused,) = [effect for effect in effects if isinstance(effect, ReplyError)]
+    assert refused.ticket == ticket(1)
+
+
 def test_a_burial_that_failed_is_tried_again_as_what_it_was() -> None:
     """A death that was found is finished in another way than one that was seen."""
     life = in_stage(Stage.COLD)

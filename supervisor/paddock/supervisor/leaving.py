@@ -1,7 +1,7 @@
 """Transitions: a session is suspended or deleted, asked first and killed at the deadline. Pure."""
 
 from paddock.supervisor.errors import SessionNotActive
-from paddock.supervisor.life import KILL_SHARE, KILL_WAIT_SECONDS, Life, was_deleted
+from paddock.supervisor.life import KILL_SHARE, KILL_WAIT_SECONDS, Life
 from paddock.supervisor.stimuli import (
     DeleteAsked,
     Deliver,
@@ -153,8 +153,4 @@ def delete_cold(life: Life, stimulus: DeleteAsked) -> None:
 
 def delete_again(life: Life, stimulus: DeleteAsked) -> None:
     """The same deletion again gets the same answer."""
-    is_same = life.deleted_by == stimulus.command.command_id
-    if is_same and stimulus.ticket is not None:
-        life.reply(stimulus.ticket, {"deleted": True})
-    else:
-        life.refuse(stimulus.ticket, was_deleted(life.session_id))
+    life.tell_deleted(stimulus)

@@ -126,11 +126,10 @@ class Life:
         self.has_beaten = False
         self.leaving: LeaveAsked | None = None
         self.deletion: DeleteAsked | None = None
+        self.rivals: list[DeleteAsked] = []  # asked after it: an earlier host may have begun one
         self.deleted_by: CommandId | None = None  # as its log says
-        self.waiting_up: list[Ticket] = []
-        """Who waits for it to be live."""
-        self.waiting_gone: list[Ticket] = []
-        """Who waits for it to be gone."""
+        self.waiting_up: list[Ticket] = []  # who waits for it to be live
+        self.waiting_gone: list[Ticket] = []  # and for it to be gone
         self.was_live = False
         self.owes_start = False
         """Whether it was cut off and is started again, whoever waits or not."""
@@ -241,7 +240,7 @@ class Life:
     def note_deletion(self, stimulus: DeleteAsked) -> None:
         """Remember who deletes it; from here on it takes no command."""
         if self.deletion is not None and self.deletion.command != stimulus.command:
-            self.refuse(stimulus.ticket, was_deleted(self.session_id))
+            self.rivals.append(stimulus)  # its log will tell which of them it was
             return
         self.deletion = stimulus
         if stimulus.ticket is not None:
@@ -330,11 +329,21 @@ class Life:
         self.rest()
         self.stage, self.deleted_by = Stage.DELETED, deleted_by
         self.refuse_all(was_deleted(self.session_id))
+        rivals, self.rivals = self.rivals, []
+        for rival in rivals:
+            self.tell_deleted(rival)
         if self.deletion is None or self.deletion.command.command_id == deleted_by:
             self.tell_gone({"deleted": True})
         else:
             self.tell_gone_error(was_deleted(self.session_id))
         self.do(Notify("deleted", {}))
+
+    def tell_deleted(self, asked: DeleteAsked) -> None:
+        """Answer a deletion of what is deleted: done if it was that one, else not found."""
+        if asked.command.command_id != self.deleted_by:
+            self.refuse(asked.ticket, was_deleted(self.session_id))
+        elif asked.ticket is not None:
+            self.reply(asked.ticket, {"deleted": True})
 
     def be_stuck(self, at: float, error: PaddockError | None = None) -> None:
         """Wait until whoever holds the session is gone; start nothing."""
@@ -388,7 +397,8 @@ class Life:
     def tell_gone_error(self, error: PaddockError) -> None:
         """Tell those who wait for it to be gone that it is not."""
         waiting, self.waiting_gone = self.waiting_gone, []
-        for ticket in waiting:
+        rivals, self.rivals = self.rivals, []
+        for ticket in [*waiting, *(rival.ticket for rival in rivals)]:
             self.refuse(ticket, error)
 
 
