@@ -111,7 +111,7 @@ class Judge:
         file = record.file
         if reply.result == {"was_live": True}:
             for worker in self.house.workers.values():
-                if worker.file is file and worker.process.is_alive and worker.engine is not None:
+                if worker.file is file and worker.process is file.owner:
                     raise Broken("P3", "told that it is gone while its worker lives")
         if "sequence" in reply.result:
             command_id = CommandId(str(reply.result["command_id"]))
@@ -219,7 +219,7 @@ class Judge:
         if session != file.live:
             raise Broken("P15", "the log, read again, adds up to something else")
         for worker in self.house.workers.values():
-            if worker.file is not file or not worker.process.is_alive or worker.engine is None:
+            if worker.process is not file.owner or worker.engine is None:
                 continue
             if worker.engine.session != session:
                 raise Broken("P1", "a live session differs from its log")

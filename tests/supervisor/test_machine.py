@@ -680,6 +680,18 @@ def test_l17_the_deletion_that_an_earlier_host_began_is_told_done_whoever_asks_f
     assert refused.ticket == ticket(1)
 
 
+def test_f6_a_worker_that_hangs_is_found_however_often_it_is_asked_to_leave() -> None:
+    """Each asking began the count anew, and a session that wants its room asks often."""
+    life = lived()
+    at = 10.0
+    killed: list[Effect] = []
+    for _ in range(BEAT_CHECKS + 1):
+        step(life, LeaveAsked(at, "capacity", 10.0, force=False))
+        killed += [each for each in step(life, TimerFired(at + 9)) if isinstance(each, Kill)]
+        at += 9.0
+    assert [kill.reason for kill in killed if isinstance(kill, Kill)] == ["hang"]
+
+
 def test_a_burial_that_failed_is_tried_again_as_what_it_was() -> None:
     """A death that was found is finished in another way than one that was seen."""
     life = in_stage(Stage.COLD)

@@ -1,7 +1,7 @@
 """Transitions: a session is suspended or deleted, asked first and killed at the deadline. Pure."""
 
 from paddock.supervisor.errors import SessionNotActive
-from paddock.supervisor.life import KILL_SHARE, KILL_WAIT_SECONDS, Life
+from paddock.supervisor.life import BEAT_CHECKS, KILL_SHARE, KILL_WAIT_SECONDS, Life
 from paddock.supervisor.stimuli import (
     DeleteAsked,
     Deliver,
@@ -112,8 +112,14 @@ def not_gone(life: Life, stimulus: TimerFired) -> None:
 
     One that was only asked stays: whether it hangs is told by its beat.
     """
-    if life.leaving is not None and not life.leaving.force and life.deletion is None:
+    is_asked = life.leaving is not None and not life.leaving.force and life.deletion is None
+    if is_asked and life.cause is None:
+        missed = 0 if life.has_beaten else life.missed_beats + 1
         busy(life, WasBusy(stimulus.at, "it did not answer in time"))
+        # Who wants its room asks again at once: without a check here it is never judged.
+        life.missed_beats, life.has_beaten = missed, False
+        if missed >= BEAT_CHECKS:
+            life.kill(stimulus.at, "hang", wants_stacks=True)
     elif life.cause is None:
         life.kill(stimulus.at, "suspend_timeout", wants_stacks=True)
         asked = life.deletion or life.leaving

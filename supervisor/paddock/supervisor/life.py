@@ -218,7 +218,7 @@ class Life:
         """Take commands, and watch the beat, from now on."""
         needs = self.worker_stage == "needs_credentials"
         self.stage = Stage.NEEDS_CREDENTIALS if needs else Stage.LIVE
-        self.missed_beats = 0
+        self.missed_beats = 0  # a worker that greets or answers is well
         self.deadline = at + self.patience.hang_after_seconds / BEAT_CHECKS
 
     # --- leaving ---
