@@ -680,6 +680,17 @@ def test_l17_the_deletion_that_an_earlier_host_began_is_told_done_whoever_asks_f
     assert refused.ticket == ticket(1)
 
 
+def test_p14_a_worker_that_stays_gets_what_was_in_delivery_when_it_was_asked_to_leave() -> None:
+    """Asked as it greeted, it was told of nothing else: the command waited for ever."""
+    life = lived()
+    step(life, Commanded(2.0, command(5), ticket(1)))
+    play(life, Exited(2.1, 1), Buried(2.2, 1, 3, "crashed", "signal", restart_seconds=0.0))
+    step(life, Spawned(2.3, life.start, 78))
+    step(life, LeaveAsked(2.4, "asked", 10.0, force=False))
+    assert Deliver(command(5)) not in step(life, Greeted(2.5, 2, 78, 4, "working"))
+    assert Deliver(command(5)) in step(life, WasBusy(2.6, "working"))
+
+
 def test_f6_a_worker_that_hangs_is_found_however_often_it_is_asked_to_leave() -> None:
     """Each asking began the count anew, and a session that wants its room asks often."""
     life = lived()

@@ -134,6 +134,13 @@ class Queue:
         for pending in list(self._delivered.values()):
             if pending.command is None and pending.command_id not in known:
                 del self._delivered[pending.command_id]
+        return self.hand_over_anew()
+
+    def hand_over_anew(self) -> list[Command]:
+        """Return all that was handed over and has no answer, and what is next.
+
+        The worker may have heard of it or not: it knows a command by its id.
+        """
         again = [p.command for p in self._delivered.values() if p.command is not None]
         return again + self.hand_over()
 

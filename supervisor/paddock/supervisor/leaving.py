@@ -91,7 +91,9 @@ def busy(life: Life, stimulus: WasBusy) -> None:
     for ticket in life.waiting_up:
         life.reply(ticket, {"was_live": True, "generation": life.generation})
     life.waiting_up = []
-    life.deliver(life.queue.hand_over())
+    # Also what a worker before it, or a lost line, was handed: asked to leave as it greeted, it was
+    # told of nothing.
+    life.deliver(life.queue.hand_over_anew())
 
 
 def bye(life: Life, stimulus: SaidBye) -> None:
