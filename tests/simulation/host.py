@@ -113,6 +113,7 @@ class Host:
         self._is_drain_due = False
         self._looks: dict[SessionId, list[tuple[Callable[[Record], None], Callable[[], None]]]] = {}
         self._numbers = 0
+        self._unseen: set[SessionId | None] = set()
         self.said_until = 0.0
         self.is_silent = False
 
@@ -123,9 +124,10 @@ class Host:
         house, world = self.house, self.world
         house.announce(self)
         candidates = list(house.registry.entries)
-        if not house.registry.is_same_boot and not world.is_mutated("entries_believed_after_boot"):
+        if not house.registry.is_told_all and not world.is_mutated("entries_believed_after_boot"):
             candidates = [each for each, file in house.files.items() if not file.is_erased]
-        house.registry.boot = world.boot
+        self._unseen = set(candidates)
+        self._seen(None)
         for session_id in candidates:
             world.soon(self.process, self._take_in_found, session_id)
         for session_id in list(house.registry.to_erase):
@@ -137,16 +139,30 @@ class Host:
             self.house.erase(session_id)
 
     def _take_in_found(self, session_id: SessionId) -> None:
+        registry = self.house.registry
         if self.house.files[session_id].is_erased:
-            self.house.registry.strike_out(session_id)
+            registry.strike_out(session_id)
+            self._seen(session_id)
             return
+        has_record = session_id in self.records
 
-        def strike(record: Record) -> None:
-            if record.life.stage is Stage.COLD:
-                self.house.registry.strike_out(session_id)
+        def enter(record: Record) -> None:
+            if record.life.stage is Stage.COLD and not has_record:
+                registry.strike_out(session_id)
+            elif (
+                record.life.stage not in {Stage.COLD, Stage.FAILED}
+                and session_id not in registry.entries
+            ):
+                registry.enter(session_id, record.start_id or "")
+            self._seen(session_id)
 
-        if session_id not in self.records:
-            self.look(session_id, strike)
+        self.look(session_id, enter, lambda: self._seen(session_id))
+
+    def _seen(self, session_id: SessionId | None) -> None:
+        """Remember, once all are looked at, that what may have something open has an entry."""
+        self._unseen.discard(session_id)
+        if not self._unseen:
+            self.house.registry.boot = self.world.boot
 
     def _sweep(self) -> None:
         now = self.world.now
@@ -391,11 +407,11 @@ class Host:
                 record.life.stage = Stage.FAILED
                 record.life.error = SessionFailed("left down", session_id=session_id)
             case "open" | "deleted":
-                record.start_id = self.house.registry.entries.get(session_id)
+                record.start_id = self.house.registry.entries.get(session_id) or None
                 self.stimulate(record, FoundOpen(now))
             case "alive":
                 assert worker is not None
-                record.start_id = self.house.registry.entries.get(session_id)
+                record.start_id = self.house.registry.entries.get(session_id) or None
                 self.hold(record, worker, record.life.start + 1)
                 self.stimulate(record, FoundAlive(now, worker.pid, ADOPT_SECONDS))
             case _:

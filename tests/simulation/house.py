@@ -25,7 +25,8 @@ class Registry:
         self.forgets = forgets
         """Whether a tombstone is not synced before an erasure (a mutation)."""
         self.boot = 1
-        self.is_same_boot = True
+        self.is_told_all = True
+        """Whether all were looked at in this boot, and what was open has an entry."""
         self.entries: dict[SessionId, str] = {}
         self.tombstones: dict[SessionId, CommandId] = {}
         self.to_erase: set[SessionId] = set()
@@ -108,7 +109,7 @@ class House:
         self.epoch += 1
         process = world.fork("host")
         self.host = Host(self, process, self.epoch)
-        self.registry.is_same_boot = self.registry.boot == world.boot
+        self.registry.is_told_all = self.registry.boot == world.boot
         world.watch(process, world.nobody, self._host_gone)
         world.soon(process, self.host.open)
 

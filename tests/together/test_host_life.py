@@ -2,9 +2,11 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +242,43 @@ def test_l26_a_killed_zygote_is_replaced_and_its_workers_go_on(
     os.kill(client.lives()[session]["pid"], signal.SIGKILL)
     eventually(lambda: exits(host, session), "a certificate")
     assert exits(host, session)[0].signal == signal.SIGKILL  # the host is a subreaper
+
+
+def test_p13_what_a_power_cut_took_is_found_although_the_first_host_after_it_was_killed(
+    host: HostProcess, workspace: Path
+) -> None:
+    client = host.client()
+    session = client.create(workspace)
+    worker = client.lives()[session]["pid"]
+    host.kill()
+    os.kill(worker, signal.SIGKILL)
+    eventually(lambda: not is_there(worker), "its worker is gone")
+    with closing(sqlite3.connect(host.data / "host.sqlite")) as registry, registry:
+        # The cut took the entry; the host after it began its term, and was killed as it looked.
+        registry.execute("DELETE FROM entries")
+        registry.execute("DELETE FROM looks")
+    host.start()
+    eventually(lambda: "worker_exited" in host.kinds(session), "its certificate")
+    assert host.client().create(workspace)
+
+
+def test_an_entry_is_left_of_what_a_look_at_all_sessions_found_open(
+    host: HostProcess, workspace: Path
+) -> None:
+    session = host.client().create(workspace)
+    host.kill()
+    with closing(sqlite3.connect(host.data / "host.sqlite")) as registry, registry:
+        registry.execute("DELETE FROM entries")
+        registry.execute("DELETE FROM looks")
+    host.start()
+    with closing(sqlite3.connect(host.data / "host.sqlite")) as registry:
+
+        def told() -> list[Any]:
+            return registry.execute("SELECT boot_id FROM looks").fetchall()
+
+        eventually(told, "all were looked at")
+        entries = registry.execute("SELECT session_id FROM entries").fetchall()
+    assert entries == [(session,)]
 
 
 def test_a_stopped_zygote_is_killed_and_replaced(host: HostProcess, workspace: Path) -> None:

@@ -27,6 +27,7 @@ CREATE TABLE IF NOT EXISTS epochs (
 CREATE TABLE IF NOT EXISTS entries (
     session_id TEXT PRIMARY KEY, start_id TEXT NOT NULL, boot_id TEXT NOT NULL,
     pid_namespace INTEGER NOT NULL, written_at INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS looks (boot_id TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS names (name TEXT PRIMARY KEY, session_id TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS tombstones (
     session_id TEXT PRIMARY KEY, command_id TEXT NOT NULL, erase INTEGER NOT NULL,
@@ -42,7 +43,9 @@ class Epoch:
     """The term of one supervisor, and what the one before it left."""
 
     number: int
-    is_same_boot: bool
+    is_told_all: bool
+    """Whether every session that may have something open has an entry: all were looked at since
+    the machine was started, by a host that came to the end of it."""
     was_clean: bool
     is_first: bool
 
@@ -159,10 +162,14 @@ class Registry:
         if last is not None and last[2] is None:
             self._note_death(last[0], last[3], was_lost=last[1] != boot_id, former=former, at=at_us)
         self.note("started", "supervisor", {"pid": pid}, at_us)
-        if last is None:
-            return Epoch(number, is_same_boot=True, was_clean=True, is_first=True)
-        is_same_boot = last[1] == boot_id
-        return Epoch(number, is_same_boot, was_clean=last[2] is not None, is_first=False)
+        looked = self._one("SELECT 1 FROM looks WHERE boot_id = ?", (boot_id,))
+        was_clean = last is None or last[2] is not None
+        return Epoch(number, looked is not None, was_clean, is_first=last is None)
+
+    def looked_at_all(self, boot_id: str) -> None:
+        """Remember that every session was looked at in this boot, and what is open has an entry."""
+        self._do("DELETE FROM looks WHERE boot_id != ?", (boot_id,))
+        self._do("INSERT OR IGNORE INTO looks VALUES (?)", (boot_id,))
 
     def _note_death(
         self, epoch: int, pid: int, *, was_lost: bool, former: Former | None, at: int
@@ -197,6 +204,13 @@ class Registry:
         """Remember that a start of the session is under way. Before the start."""
         self._do(
             "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?)",
+            (entry.session_id, entry.start_id, entry.boot_id, entry.pid_namespace, at_us),
+        )
+
+    def enter_found(self, entry: Entry, at_us: int) -> None:
+        """Remember that a session was found with something open, unless a start of it is known."""
+        self._do(
+            "INSERT OR IGNORE INTO entries VALUES (?, ?, ?, ?, ?)",
             (entry.session_id, entry.start_id, entry.boot_id, entry.pid_namespace, at_us),
         )
 

@@ -25,7 +25,7 @@ from paddock.store.errors import NeedsFold, PaddockError, SessionNotFound, Store
 from paddock.store.ids import SessionId
 from paddock.store.saying import Words
 from paddock.store.session_file import folder_of, is_owned, sessions_in, start_ticks_of
-from paddock.store.session_file.lock import boot_id
+from paddock.store.session_file.lock import boot_id, pid_namespace
 from paddock.store.session_file.place import place_of
 from paddock.supervisor import births
 from paddock.supervisor.clients import Clients
@@ -44,7 +44,7 @@ from paddock.supervisor.home import (
 from paddock.supervisor.loop import SHUTDOWN, Host
 from paddock.supervisor.processes import become_subreaper
 from paddock.supervisor.record import Setting, now_us
-from paddock.supervisor.registry import Epoch, Former, Registry
+from paddock.supervisor.registry import Entry, Epoch, Former, Registry
 from paddock.supervisor.stimuli import LeaveAsked, Stage, Wanted
 
 log = structlog.get_logger("paddock.supervisor")
@@ -94,6 +94,8 @@ class Service:
         self._host = Host(setting, registry, secret, _store_command())
         self._clients = Clients(self._host, self._go)
         self._easing = Easing(self._host)
+        self._has_told_all = True
+        """Whether every session that was found with something open got its entry."""
         self._end: asyncio.Future[_End] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
@@ -181,16 +183,19 @@ class Service:
         host = self._host
         entries = {each.session_id: each for each in await host.in_registry(self._registry.entries)}
         candidates = list(entries)
-        if not self._epoch.is_same_boot or (self._epoch.is_first and not entries):
+        if not self._epoch.is_told_all:
             # After the loss of the whole host (or of this file) entries are no proof.
             candidates = await host.on_disk(lambda: sessions_in(host.setting.data))
         for start in range(0, len(candidates), LOOKS_AT_ONCE):
             await asyncio.gather(
                 *(
-                    self._take_in(each, entries[each].start_id if each in entries else None)
+                    self._take_in(each, entries[each].start_id or None if each in entries else None)
                     for each in candidates[start : start + LOOKS_AT_ONCE]
                 )
             )
+        if self._has_told_all and not self._epoch.is_told_all:
+            with suppress(StoreError):  # it only makes the next host look at all of them again
+                await host.in_registry(lambda: self._registry.looked_at_all(boot_id()))
         if self._epoch.is_first and candidates:
             self._tell_made_anew()
             await self._restore_names(candidates)
@@ -226,10 +231,21 @@ class Service:
         except PaddockError as error:
             log.warning("unreadable", session_id=session_id, error=error.message)
             return
-        if session_id not in host.records:
+        record = host.records.get(session_id)  # of a worker that has greeted meanwhile
+        if record is None:
             record = host.take_in(session_id, look, start_id)
             if record.life.stage is Stage.COLD:
                 await self._strike_out(session_id)
+        if start_id is None and record.life.stage not in {Stage.COLD, Stage.FAILED}:
+            await self._enter_found(session_id, record.start_id or "")
+
+    async def _enter_found(self, session_id: SessionId, start_id: str) -> None:
+        """Leave an entry of what was found open for the next host, should this one be killed."""
+        found = Entry(session_id, start_id, boot_id(), pid_namespace())
+        try:
+            await self._host.in_registry(lambda: self._registry.enter_found(found, now_us()))
+        except StoreError:  # no room: then the next host looks at all of them, too
+            self._has_told_all = False
 
     async def _strike_out(self, session_id: SessionId) -> None:
         with suppress(StoreError):  # a stale entry only makes the next supervisor look once more
