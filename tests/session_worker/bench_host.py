@@ -73,6 +73,13 @@ class BenchHost:
 
     def start(self, **orders: object) -> Hello:
         """Start a worker and wait for its greeting."""
+        self.launch(**orders)
+        hello = self.wait_for(Hello)
+        self.say(Welcome(epoch=1))
+        return hello
+
+    def launch(self, **orders: object) -> "subprocess.Popen[bytes]":
+        """Start a worker and return its process."""
         self.starts += 1
         told = StartOrders.model_validate(
             {
@@ -92,9 +99,7 @@ class BenchHost:
         assert self.worker.stdin is not None
         with self.worker.stdin as pipe:
             pipe.write(msgpack.packb(told.model_dump()))
-        hello = self.wait_for(Hello)
-        self.say(Welcome(epoch=1))
-        return hello
+        return self.worker
 
     def say(self, word: ToWorker) -> None:
         """Say a word to the worker."""

@@ -106,6 +106,18 @@ def certify(host: BenchHost) -> None:
         file.append([died], generation=file.last_generation + 1, at_us=time.time_ns() // 1000)
 
 
+def test_p13_a_start_that_comes_after_the_next_host_leaves_the_session_as_it_is(
+    host: BenchHost,
+) -> None:
+    host.create()
+    address = {"workers_address": "ipc:///nobody", "epoch": 2, "pid": 1}
+    (host.data / "host.json").write_text(json.dumps(address))
+    assert host.launch().wait(60) == 75
+    assert [stored.event.kind for stored in host.events()] == ["session_created"]
+    (host.data / "host.json").unlink()
+    assert host.start().generation == 1
+
+
 def test_t4_a_gated_tool_asks_and_the_model_waits_for_its_result(host: BenchHost) -> None:
     host.create(model=script(host, [{"tool_calls": [bash("echo hi")]}, {"text": "done"}]))
     host.start()

@@ -146,7 +146,9 @@ class Worker:
             return
         world.point(process)
         session = file.refold()
-        if not may_begin(session):
+        host = self.house.announced
+        is_of_former_host = host is not None and host.epoch > self.orders.epoch
+        if not may_begin(session) or is_of_former_host:
             file.close(process, clean=True)
             world.end(process, code=75)
             return

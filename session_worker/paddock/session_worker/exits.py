@@ -6,6 +6,6 @@ EXITS = {
     70: "a fault of Paddock's own; the story is in the worker's stderr",
     73: "not owned: another process owns the session's file",
     74: "the session's file cannot be read or written",
-    75: "nothing to do: the session is deleted, or a generation has no certificate yet",
+    75: "nothing to do: deleted, a death without its certificate, or another host since",
 }
 """None of them leaves a ``worker_started``, but 70, which may come at any time."""

@@ -160,6 +160,10 @@ def _run(orders: StartOrders, *first: Stimulus) -> int:
         file.close(clean=True)
         print(f"nothing to do: {session.life.status}, {session.life.worker}", file=sys.stderr)  # noqa: T201
         return 75
+    if _is_of_former_host(orders):
+        file.close(clean=True)
+        print("nothing to do: the host that started it was followed by another", file=sys.stderr)  # noqa: T201
+        return 75
     config = session.life.config
     assert config is not None, "the supervisor writes session_created before it starts a worker"
     workspace = Path(config.workspace)
@@ -182,6 +186,16 @@ def _run(orders: StartOrders, *first: Stimulus) -> int:
     )
     reason = asyncio.run(_live(orders, journal, session, generation, room, agent, first))
     return 0 if reason else 70
+
+
+def _is_of_former_host(orders: StartOrders) -> bool:
+    """Whether another host follows the one that ordered this start, and did not count on it.
+
+    Asked under the session's lock: a host that announces itself later finds that held, and waits
+    for who has it.
+    """
+    host = HostAddress.read(Path(orders.runtime))
+    return host is not None and host.epoch > orders.epoch
 
 
 def _confines(of_host: Confines, owner: str) -> Confines:
