@@ -176,7 +176,8 @@ class Service:
                     continue
             for name in reserved:
                 if name != kept:
-                    self._registry.release(name, session_id)
+                    with suppress(StoreError):  # no room for it: the next host tries again
+                        self._registry.release(name, session_id)
 
     async def _finish_what_is_found(self) -> None:
         """Take in the sessions that may have something open, and erase what is to be erased."""
