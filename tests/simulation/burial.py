@@ -1,6 +1,6 @@
 """A burial of the simulated world: the real certificate, and steps with anything between them.
 
-What stands here follows ``supervisor/burial.py`` and ``Host._bury`` line by line.
+What stands here follows ``supervisor/burial.py`` and ``Attendant.bury`` line by line.
 """
 
 from collections.abc import Iterator

@@ -13,7 +13,7 @@ from paddock.store.ids import CommandId, SessionId
 from paddock.supervisor.children import ZygoteBroke
 from paddock.supervisor.commands import Ticket
 from paddock.supervisor.errors import CapacityExceeded, OwnerStuck
-from paddock.supervisor.life import BEAT_CHECKS, Life, Patience
+from paddock.supervisor.life import BEAT_CHECKS, RIVALS, Life, Patience
 from paddock.supervisor.machine import LATE, TABLE, step
 from paddock.supervisor.stimuli import (
     AskToLeave,
@@ -678,6 +678,18 @@ def test_l17_the_deletion_that_an_earlier_host_began_is_told_done_whoever_asks_f
     assert Reply(ticket(2), {"deleted": True}) in effects
     (refused,) = [effect for effect in effects if isinstance(effect, ReplyError)]
     assert refused.ticket == ticket(1)
+
+
+def test_p11_deletions_that_wait_behind_another_are_bounded() -> None:
+    life = in_stage(Stage.COLD)
+    step(life, FoundOpen(2.0))
+    step(life, DeleteAsked(2.1, command(1, "delete"), 10.0, ticket(1)))
+    for number in range(RIVALS):
+        rival = DeleteAsked(2.2, command(number + 2, "delete"), 10.0, ticket(number + 2))
+        assert step(life, rival) == []
+    (told,) = step(life, DeleteAsked(2.3, command(999, "delete"), 10.0, ticket(999)))
+    assert isinstance(told, ReplyError)
+    assert told.error.code == "busy"
 
 
 def test_p14_a_worker_that_stays_gets_what_was_in_delivery_when_it_was_asked_to_leave() -> None:

@@ -40,6 +40,20 @@ class Kept:
             self.deaths.append(detail)
             self.died.set()
 
+    async def death_of(self, pid: int) -> dict[str, object]:
+        """Wait until the death of a process is noted; return what is noted of it."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not (found := [death for death in self.deaths if death["pid"] == pid]):
+                await self.died.wait()
+                self.died.clear()
+        return found[0]
+
+    async def pid(self) -> int:
+        """Wait until it answers in SQL; return its process."""
+        await self.answers()
+        assert self.child.process is not None
+        return self.child.process.pid
+
     async def answers(self) -> None:
         """Wait until it answers in SQL."""
         async with StoreClient(self.child.address, connect_seconds=PATIENCE_SECONDS) as client:
@@ -56,28 +70,16 @@ async def kept(home: Path) -> AsyncIterator[Kept]:
 
 
 async def test_a_store_that_is_silent_is_killed_and_started_again(kept: Kept) -> None:
-    await kept.answers()
-    stopped = kept.child.process
-    assert stopped is not None
-    os.kill(stopped.pid, signal.SIGSTOP)
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while stopped.pid not in {death["pid"] for death in kept.deaths}:
-            await kept.died.wait()
-            kept.died.clear()
-    (death,) = [death for death in kept.deaths if death["pid"] == stopped.pid]
-    assert (death["signal"], death["reason"]) == (
-        signal.SIGKILL,
-        "answered nothing for 1.5 s, and was killed",
-    )
+    stopped = await kept.pid()
+    os.kill(stopped, signal.SIGSTOP)
+    death = await kept.death_of(stopped)
+    assert death["signal"] == signal.SIGKILL
+    assert death["reason"] == "answered nothing for 1.5 s, and was killed"
     await kept.answers()
 
 
 async def test_a_store_that_was_killed_died_of_no_silence(kept: Kept) -> None:
-    await kept.answers()
-    killed = kept.child.process
-    assert killed is not None
-    os.kill(killed.pid, signal.SIGKILL)
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        await kept.died.wait()
-    assert "reason" not in kept.deaths[0]
+    killed = await kept.pid()
+    os.kill(killed, signal.SIGKILL)
+    assert "reason" not in await kept.death_of(killed)
     await kept.answers()

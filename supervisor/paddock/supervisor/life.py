@@ -41,6 +41,8 @@ KILL_WAIT_SECONDS = 5.0
 STUCK_RETRY_SECONDS = 5.0
 START_AGAIN_SECONDS = 30.0
 """A host that cannot fork, or is full, gets time before what it owes a start is tried again."""
+RIVALS = 64
+"""Other deletions that wait to hear which of them it was; the next one is told to ask again."""
 BEAT_CHECKS = 6
 """A hang is so many checks in a row without a beat, not wall time: a closed lid is one check."""
 LEAVE_SHARE = 0.7
@@ -240,7 +242,10 @@ class Life:
     def note_deletion(self, stimulus: DeleteAsked) -> None:
         """Remember who deletes it; from here on it takes no command."""
         if self.deletion is not None and self.deletion.command != stimulus.command:
-            self.rivals.append(stimulus)  # its log will tell which of them it was
+            if len(self.rivals) < RIVALS:
+                self.rivals.append(stimulus)  # its log will tell which of them it was
+            else:
+                self.refuse(stimulus.ticket, Busy("it is being deleted already; ask again"))
             return
         self.deletion = stimulus
         if stimulus.ticket is not None:

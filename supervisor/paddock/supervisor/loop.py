@@ -1,8 +1,8 @@
-"""The one place of the supervisor that touches the world: stimuli in, effects carried out in order.
+"""The loop of the supervisor: stimuli in, effects carried out in order, nothing decided.
 
-It decides nothing. Sockets, deaths and timers become stimuli of a session's life (``machine``);
-what a life wants done is done here. What is slow (disk, fork) runs in threads, and its result is
-the next stimulus. One asyncio loop, which never waits for any of it.
+Sockets, deaths and timers become stimuli of a session's life (``machine``). What a life wants done
+is done here, what concerns its room by ``rooms``, what concerns its process by ``attending``. What
+is slow (disk, fork) runs in threads, and its result is the next stimulus: the loop waits for none.
 """
 
 import asyncio

@@ -103,8 +103,8 @@ class Service:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._go, "signal", False, 20.0)  # noqa: FBT003
-        self._free_names()
         self._host.open()
+        await self._host.on_disk(self._free_names)
         self._clients.open()
         self._announce()
         finishing = self._host.spawn_task(self._finish_what_is_found())
@@ -157,12 +157,14 @@ class Service:
     def _free_names(self) -> None:
         """Take names back that a host which died had reserved for what then never came to be.
 
-        Before anybody can ask: a name is reserved first, then its session made or renamed.
+        Before anybody can ask: a name is reserved first, then its session made or renamed. What
+        cannot be freed for want of room is freed by the next host.
         """
         data = self._host.setting.data
         names: dict[SessionId, list[str]] = {}
-        for name, session_id in self._registry.reserved():
-            names.setdefault(session_id, []).append(name)
+        with suppress(StoreError):
+            for name, session_id in self._registry.reserved():
+                names.setdefault(session_id, []).append(name)
         for session_id, reserved in names.items():
             kept: str | None = None
             folder = folder_of(data, session_id)
@@ -176,7 +178,7 @@ class Service:
                     continue
             for name in reserved:
                 if name != kept:
-                    with suppress(StoreError):  # no room for it: the next host tries again
+                    with suppress(StoreError):
                         self._registry.release(name, session_id)
 
     async def _finish_what_is_found(self) -> None:
