@@ -1,6 +1,7 @@
 """Processes as the supervisor holds them: how they ended, told by whoever can tell."""
 
 import asyncio
+import fcntl
 import os
 import signal
 import subprocess
@@ -68,3 +69,19 @@ async def test_p13_a_death_that_nobody_reports_is_told_without_a_cause() -> None
         status = ended(process)
         process.send(signal.SIGKILL)
         assert not (await asyncio.wait_for(status, 30)).is_known
+
+
+def test_a_process_whose_descriptor_is_above_1023_is_seen() -> None:
+    """A thousand live sessions have more descriptors than ``select`` knows."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        low = os.pidfd_open(child.pid)
+        high = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 1024)
+        os.close(low)
+        process = Process(child.pid, high)
+        assert high > 1023
+        assert process.is_waiting()
+        assert not process.wait_dead(0)
+        child.kill()
+        assert process.wait_dead(20)
+        child.wait()
+        process.release()

@@ -12,7 +12,6 @@ import contextlib
 import io
 import json
 import os
-import select
 import shutil
 import signal
 import socket
@@ -27,7 +26,7 @@ from multiprocess.context import reduction, set_spawning_popen
 from multiprocess.util import close_fds
 
 from paddock.store.errors import PeerBroke
-from paddock.supervisor.processes import Process, Status
+from paddock.supervisor.processes import Process, Status, is_readable
 from paddock.supervisor.zygote import enter, pack_orders
 
 READY_SECONDS = 30.0
@@ -256,7 +255,7 @@ class _Unborn:
 
     def is_ready(self) -> bool:
         """Whether it has said that it waits for its orders."""
-        return bool(select.select([self._door], [], [], 0)[0])
+        return is_readable(self._door.fileno(), 0)
 
     def begin(self, orders: bytes) -> None:
         """Give it its orders: from here on it is a worker.
@@ -342,7 +341,7 @@ def _pidfd_of(pid: int, sentinel: int) -> int:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
         return -1
-    if select.select([sentinel], [], [], 0)[0]:
+    if is_readable(sentinel, 0):
         os.close(pidfd)
         return -1
     return pidfd

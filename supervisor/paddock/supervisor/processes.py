@@ -132,11 +132,11 @@ class Process:
 
     def is_waiting(self) -> bool:
         """Whether it is there still, as its pidfd tells at this moment."""
-        return self._pidfd >= 0 and not select.select([self._pidfd], [], [], 0)[0]
+        return self._pidfd >= 0 and not is_readable(self._pidfd, 0)
 
     def wait_dead(self, seconds: float) -> bool:
         """Block until it is dead, at most so long; return whether it is."""
-        return self._pidfd < 0 or bool(select.select([self._pidfd], [], [], seconds)[0])
+        return self._pidfd < 0 or is_readable(self._pidfd, seconds)
 
     def state(self) -> str:
         """Return the kernel's letter for what it does (``D``, ``T``, ``S``), or ``X``."""
@@ -238,6 +238,16 @@ def oom_kills() -> int:
     except OSError:
         return 0
     return next((int(line[9:]) for line in text.splitlines() if line.startswith("oom_kill ")), 0)
+
+
+def is_readable(descriptor: int, seconds: float) -> bool:
+    """Whether there is something to read within so long (0: now).
+
+    By ``poll``: ``select`` knows no descriptor above 1023, and a thousand sessions have more.
+    """
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def has_subreapers() -> bool:
