@@ -127,10 +127,7 @@ def known_answer(
 
 def accepted_deletion(session: Session) -> int | None:
     """Return where in the log a deletion was accepted that nobody carried out, or None."""
-    for command_id, accepted in session.life.accepted.items():
-        if accepted.verb == "delete" and session.answer_to(command_id) is None:
-            return accepted.sequence
-    return None
+    return session.life.deletion
 
 
 def obey(session: Session, command_id: CommandId, words: Arguments, now: Moment) -> list[Event]:

@@ -42,7 +42,7 @@ from paddock.store.ids import (
 )
 from paddock.store.shelf import Shelf, packed
 
-FOLD_VERSION = 2
+FOLD_VERSION = 3
 """Raised with every change of what the fold gives, so that older snapshots are thrown away."""
 
 _NO_ANSWERS = frozenset({"command_accepted", "session_created"})
@@ -128,6 +128,8 @@ class Life:
     """Exits before it do not count any more (``resume --reset``)."""
     reason: str | None = None
     """Why it is suspended or failed."""
+    deletion: int | None = None
+    """Where a deletion was accepted that nobody carried out yet."""
     erase: bool = False
 
 
@@ -463,7 +465,7 @@ def _evolve_life(life: Life, stored: Stored, event: Event) -> None:
         case _:
             pass  # remarks, forks, rejections: nothing of the folded state but their answer
     if event.command_id is not None and event.kind not in _NO_ANSWERS:
-        _answer(life.answers, event, sequence)
+        _answer_in_life(life, event, sequence)
 
 
 def _configure(life: Life, event: SessionConfigured) -> None:
@@ -479,10 +481,20 @@ def _configure(life: Life, event: SessionConfigured) -> None:
 
 def _remember(life: Life, event: CommandAccepted, sequence: int) -> None:
     life.accepted[event.command_id] = Acceptance(sequence, event.verb, event.digest)
+    if event.verb == "delete" and life.deletion is None:
+        life.deletion = sequence
     while len(life.accepted) > REMEMBERED_COMMANDS:
         oldest = next(iter(life.accepted))
         del life.accepted[oldest]
         life.newest_forgotten = max(life.newest_forgotten or oldest, oldest)
+
+
+def _answer_in_life(life: Life, event: Event, sequence: int) -> None:
+    """Keep a command's answer; a deletion that has one is no longer open."""
+    _answer(life.answers, event, sequence)
+    accepted = life.accepted.get(event.command_id) if event.command_id else None
+    if accepted is not None and accepted.sequence == life.deletion:
+        life.deletion = None
 
 
 def _answer(answers: dict[CommandId, CommandAnswer], event: Event, sequence: int) -> None:
