@@ -11,12 +11,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, cast
+from typing import Self
 
 import zmq
-import zmq.asyncio
 
 from paddock.session_worker.errors import BadMessage
+from paddock.session_worker.incoming import Incoming
 from paddock.session_worker.protocol import (
     FROM_WORKER,
     TO_WORKER,
@@ -76,8 +76,9 @@ class Link:
         self._host = first
         self._hello = hello
         self._heard = heard
-        self._context = zmq.asyncio.Context(io_threads=1)
-        self._socket: zmq.asyncio.Socket | None = None
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        self._socket: zmq.Socket[bytes] | None = None
+        self._incoming: Incoming | None = None
         self._late: deque[FromWorker] = deque()
         self._welcomed = asyncio.Event()
 
@@ -117,14 +118,13 @@ class Link:
     def _send(self, word: FromWorker) -> bool:
         if self._socket is None:
             return False
-        # Done at once: asyncio's socket tries without waiting when it is told DONTWAIT.
-        sent = cast(
-            "asyncio.Future[object]", self._socket.send(FROM_WORKER.pack(word), zmq.DONTWAIT)
-        )
-        if not sent.done():
-            sent.cancel()
-            return False
-        return sent.exception() is None
+        try:
+            self._socket.send(FROM_WORKER.pack(word), zmq.DONTWAIT)
+        except zmq.ZMQError:
+            return False  # no room, or nobody there
+        if self._incoming is not None:
+            self._incoming.look()
+        return True
 
     async def _speak_with(self, host: HostAddress) -> bool:
         """Greet a supervisor and hear it; return True when its process ended."""
@@ -136,25 +136,23 @@ class Link:
         loop = asyncio.get_running_loop()
         loop.add_reader(pidfd, gone.set)
         self._connect(host)
-        hearing = asyncio.create_task(self._hear())
         watching = asyncio.create_task(gone.wait())
         try:
             self.say(self._hello())
             welcomed = asyncio.create_task(self._welcomed.wait())
-            waits = {hearing, watching, welcomed}
+            waits = {watching, welcomed}
             await asyncio.wait(waits, timeout=WELCOME_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             welcomed.cancel()
             if not self._welcomed.is_set():
                 return gone.is_set()
             self.lost_at = None
-            await asyncio.wait({hearing, watching}, return_when=asyncio.FIRST_COMPLETED)
+            await watching
             return gone.is_set()
         finally:
             loop.remove_reader(pidfd)
             os.close(pidfd)
-            hearing.cancel()
             watching.cancel()
-            await asyncio.gather(hearing, watching, return_exceptions=True)
+            await asyncio.gather(watching, return_exceptions=True)
             self._drop()
 
     def _connect(self, host: HostAddress) -> None:
@@ -167,28 +165,29 @@ class Link:
         socket.setsockopt(zmq.IMMEDIATE, 0)
         socket.connect(host.address)
         self._socket = socket
+        self._incoming = Incoming(socket, self._hear)
+        self._incoming.open()
 
     def _drop(self) -> None:
         socket, self._socket = self._socket, None
+        incoming, self._incoming = self._incoming, None
         self._late.clear()
+        if incoming is not None:
+            incoming.close()
         if socket is not None:
             socket.close(linger=200)
 
-    async def _hear(self) -> None:
-        socket = self._socket
-        assert socket is not None, "hearing begins after connecting"
-        while True:
-            frames = await socket.recv_multipart()
-            try:
-                word = TO_WORKER.unpack(frames[-1])
-            except BadMessage:
-                continue  # not from a supervisor of ours: nothing is lost by leaving it out
-            if isinstance(word, Welcome):
-                if word.epoch < self.epoch:
-                    continue  # an older supervisor that is not gone yet
-                self.epoch = word.epoch
-                self._welcomed.set()
-            self._heard(word)
+    def _hear(self, frames: list[zmq.Frame]) -> None:
+        try:
+            word = TO_WORKER.unpack(frames[-1].buffer)
+        except BadMessage:
+            return  # not from a supervisor of ours: nothing is lost by leaving it out
+        if isinstance(word, Welcome):
+            if word.epoch < self.epoch:
+                return  # an older supervisor that is not gone yet
+            self.epoch = word.epoch
+            self._welcomed.set()
+        self._heard(word)
 
     async def _wait_next_host(self) -> None:
         """Wait until ``host.json`` names another supervisor than the one that went away."""

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 
 import zmq
-import zmq.asyncio
 from pydantic import JsonValue
 
 from paddock.client.failures import error_of
 from paddock.session_worker.errors import BadMessage
+from paddock.session_worker.incoming import Incoming
 from paddock.session_worker.wire import MESSAGE_LIMIT_BYTES
 from paddock.store.errors import TimedOut, TooLarge
 from paddock.store.ids import CommandId
@@ -63,10 +63,12 @@ def paddock_version() -> str:
 class Connection:
     """A conversation with one host process."""
 
-    def __init__(self, socket: zmq.asyncio.Socket, monitor: zmq.asyncio.Socket) -> None:
+    def __init__(self, socket: zmq.Socket[bytes], monitor: zmq.Socket[bytes]) -> None:
         self.host: protocol.Host | None = None
         self._socket = socket
         self._monitor = monitor
+        self._words = Incoming(socket, self._hear)
+        self._news = Incoming(monitor, self._lost)
         self._ended = asyncio.Event()
         self._spoke_at = asyncio.get_running_loop().time()
         self._reason = "the host went away"
@@ -75,12 +77,12 @@ class Connection:
         self._settled: dict[CommandId, asyncio.Future[CommandSettled]] = {}
         self._heard: dict[int, Heard] = {}
         self._greeted: asyncio.Future[protocol.Host] = asyncio.get_running_loop().create_future()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._beats: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(
         cls,
-        context: zmq.asyncio.Context,
+        context: zmq.Context[zmq.Socket[bytes]],
         address: str,
         *,
         name: str = "client",
@@ -185,11 +187,12 @@ class Connection:
             with contextlib.suppress(HostGone):
                 self._say(Leave())
         self._end("the client left")
-        tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._beats is not None:
+            self._beats.cancel()
+            await asyncio.gather(self._beats, return_exceptions=True)
         if not self._socket.closed:
+            self._words.close()
+            self._news.close()
             self._socket.disable_monitor()
             self._monitor.close(linger=0)
             # What was said last (Leave) gets this long to be handed to the kernel.
@@ -198,8 +201,9 @@ class Connection:
     # --- inside ---
 
     def _begin(self) -> None:
-        for work in (self._listen(), self._watch(), self._beat()):
-            self._tasks.append(asyncio.create_task(work))
+        self._words.open()
+        self._news.open()
+        self._beats = asyncio.create_task(self._beat())
 
     def _say(self, word: FromClient) -> None:
         now = asyncio.get_running_loop().time()
@@ -209,23 +213,23 @@ class Connection:
         self._spoke_at = now
         frame = _packed(word)
         try:
-            # With DONTWAIT the future is done when it is returned: sent, or failed.
-            sent = self._socket.send(frame, zmq.DONTWAIT)
-            assert isinstance(sent, asyncio.Future)
-            sent.result()
-        except (zmq.ZMQError, asyncio.InvalidStateError) as error:
+            self._socket.send(frame, zmq.DONTWAIT)
+        except zmq.ZMQError as error:
             self._end(f"the host takes nothing more ({error})")
             raise HostGone(self._reason) from error
+        self._words.look()
 
-    async def _listen(self) -> None:
-        while True:
-            frames = await self._socket.recv_multipart(copy=True)
-            try:
-                word = TO_CLIENT.unpack(frames[-1])
-            except BadMessage as error:
-                self._end(f"the host said what is no message: {error.message}")
-                return
-            self._take(word)
+    def _hear(self, frames: list[zmq.Frame]) -> None:
+        try:
+            word = TO_CLIENT.unpack(frames[-1].buffer)
+        except BadMessage as error:
+            self._words.close()
+            self._end(f"the host said what is no message: {error.message}")
+            return
+        self._take(word)
+
+    def _lost(self, _: list[zmq.Frame]) -> None:
+        self._end("the host went away")
 
     def _take(self, word: ToClient) -> None:
         match word:
@@ -252,10 +256,6 @@ class Connection:
                     heard(word)
             case _:
                 return
-
-    async def _watch(self) -> None:
-        await self._monitor.recv_multipart()
-        self._end("the host went away")
 
     async def _beat(self) -> None:
         while self.is_open:

@@ -2,7 +2,7 @@
 
 import asyncio
 
-import zmq.asyncio
+import zmq
 
 from paddock.client.connection import GREETING_SECONDS, Connection
 from paddock.client.places import Places, announced
@@ -21,7 +21,7 @@ class Link:
         self.places = places
         self._start = start
         self._name = name
-        self._context = zmq.asyncio.Context()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._current: Connection | None = None
         self._lock = asyncio.Lock()
         self._was_reached = False

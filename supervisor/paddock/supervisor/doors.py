@@ -14,10 +14,9 @@ from pathlib import Path
 import zmq
 
 from paddock.session_worker.errors import BadMessage
+from paddock.session_worker.incoming import Incoming
 from paddock.session_worker.wire import MESSAGE_LIMIT_BYTES, Vocabulary, Word
 
-BATCH_MESSAGES = 200
-"""So many are taken in before the loop turns to others: about 5 ms."""
 QUEUE_MESSAGES = 2000
 QUEUE_BYTES = 64 * 1024 * 1024
 """Of words that wait for a peer who does not read; above it the peer is dropped."""
@@ -75,7 +74,6 @@ class Door[H: Word, S: Word]:
         self._hears, self._says, self._uid = hears, says, uid
         self._heard, self._refused, self._lost = heard, refused, lost
         self._outboxes: dict[bytes, _Outbox] = {}
-        self._is_due = False
         self._retry: asyncio.TimerHandle | None = None
         self._socket = context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
@@ -84,18 +82,18 @@ class Door[H: Word, S: Word]:
         self._socket.setsockopt(zmq.SNDHWM, SOCKET_MESSAGES)
         self._socket.setsockopt(zmq.RCVHWM, SOCKET_MESSAGES)
         self._socket.bind(self.address)
+        self._incoming = Incoming(self._socket, self._take)
         path.chmod(0o600)
 
     def open(self) -> None:
         """Begin to listen."""
-        asyncio.get_running_loop().add_reader(self._socket.fileno(), self.drain)
-        self._look_again()
+        self._incoming.open()
 
     def close(self) -> None:
         """End it; what was said last has a moment to get out."""
         if self._socket.closed:
             return
-        asyncio.get_running_loop().remove_reader(self._socket.fileno())
+        self._incoming.close()
         if self._retry is not None:
             self._retry.cancel()
         self._socket.close()
@@ -135,22 +133,9 @@ class Door[H: Word, S: Word]:
         self._outboxes.pop(identity, None)
 
     def drain(self) -> None:
-        """Take in what is there, at most a batch of it."""
-        self._is_due = False
-        if self._socket.closed:
-            return
-        is_empty = False
-        try:
-            for _ in range(BATCH_MESSAGES):
-                try:
-                    frames = self._socket.recv_multipart(zmq.DONTWAIT, copy=False)
-                except zmq.Again:
-                    is_empty = True
-                    return
-                self._take(frames)
-        finally:
-            if not is_empty:  # also where a word was a fault of ours: the others are heard
-                self._look_again()
+        """Hear now what is there, at most a batch of it."""
+        if not self._socket.closed:
+            self._incoming.drain()
 
     def _take(self, frames: list[zmq.Frame]) -> None:
         identity = frames[0].bytes
@@ -182,7 +167,7 @@ class Door[H: Word, S: Word]:
             self._lose(identity)
             return False
         self.counters.said += 1
-        self._look_again()
+        self._incoming.look()
         return True
 
     def _retry_soon(self) -> None:
@@ -208,11 +193,6 @@ class Door[H: Word, S: Word]:
     def _lose(self, identity: bytes) -> None:
         self.forget(identity)
         asyncio.get_running_loop().call_soon(self._lost, identity)
-
-    def _look_again(self) -> None:
-        if not self._is_due:
-            self._is_due = True
-            asyncio.get_running_loop().call_soon(self.drain)
 
 
 def _peer_of(identity: bytes, frame: zmq.Frame) -> Peer | None:
