@@ -12,7 +12,7 @@ from paddock.store.errors import TooLarge
 from paddock.store.events import SessionAnnotated, SessionConfig, SessionCreated
 from paddock.store.ids import CommandId, SessionId, uuid7
 from paddock.store.session_file import SessionFile, folder_of
-from paddock.testing import HostForTests, turn
+from paddock.testing import HostForTests, call, turn
 
 SECONDS = 200.0
 MB = 1_000_000
@@ -77,6 +77,24 @@ async def test_f10_larger_input_is_refused_in_one_line_and_harms_nobody(
         outcome = await (await session.send("hi")).wait(SECONDS)
         assert outcome.final_message == "hello"
         assert made.worker_pid(session.session_id) == pid
+
+
+async def test_f10_an_answer_that_no_event_can_hold_fails_its_operation_and_no_worker(
+    made: HostForTests, ground: Path
+) -> None:
+    file = call("write_file", path="a.txt", content="\n" * 20 * MB)
+    async with await made.connect() as host, asyncio.timeout(SECONDS):
+        for answer in (turn("x" * 40 * MB, prompt=0), turn(file, prompt=0)):
+            model = made.script(answer, turn("small again", prompt=1))
+            session = await host.new(model=model, mode="yolo", cwd=ground)
+            pid = worker_of(made, session)
+            outcome = await (await session.send("go")).wait(SECONDS)
+            assert (outcome.status, outcome.error_kind) == ("failed", "bad_answer")
+            assert outcome.error is not None
+            assert "ask for less at once" in outcome.error
+            outcome = await (await session.send("again")).wait(SECONDS)
+            assert outcome.final_message == "small again"
+            assert made.worker_pid(session.session_id) == pid
 
 
 async def test_f10_a_log_of_100_mb_is_woken_followed_and_asked_for_in_bounded_memory(

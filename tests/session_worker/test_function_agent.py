@@ -80,6 +80,30 @@ async def quitter(s: Context) -> None:
     async for turn in s.turns():
         raise SystemExit("enough")
 
+def thick(text: str) -> str:
+    return text * 40_000_000
+
+@agent("hoarder")
+async def hoarder(s: Context) -> None:
+    async for turn in s.turns():
+        told = []
+        for what in (
+            lambda: s.step("thick", thick, turn.text),
+            lambda: s.call(refund, order_id=thick("o"), cents=1),
+            lambda: turn.reply(thick("r")),
+        ):
+            try:
+                await what()
+            except Exception as error:
+                told.append(str(error))
+        s.state["much"] = thick("s")
+        try:
+            await s.save()
+        except Exception as error:
+            told.append(str(error))
+        s.state["much"] = len(told)
+        await turn.reply(" | ".join(told))
+
 @agent("changing")
 async def changing(s: Context) -> None:
     async for turn in s.turns():
@@ -160,6 +184,24 @@ def test_p9_a_tool_that_exits_is_a_typed_result_and_the_session_goes_on(host: Be
     host.send("go")
     host.rest()
     assert replies(host) == ["error True"]
+    host.suspend()
+
+
+def test_f10_what_no_event_can_hold_is_an_error_where_the_agent_hands_it_over(
+    host: BenchHost,
+) -> None:
+    create(host, "hoarder")
+    host.start()
+    host.send("x")
+    host.rest()
+    (answer,) = replies(host)
+    told = answer.split(" | ")
+    whats = ["the value of step 'thick'", "a call of 'refund'", "a reply", "the state"]
+    assert len(told) == len(whats)
+    for error, what in zip(told, whats, strict=True):
+        assert what in error
+        assert "keep it in a file" in error
+    assert host.state().conversation.state == {"much": 4}
     host.suspend()
 
 

@@ -13,6 +13,7 @@ from pydantic_core import to_jsonable_python
 
 from paddock.agent.declare import TOOL_MARK, ToolDeclaration
 from paddock.session_worker.ledger import digest_of
+from paddock.session_worker.sizes import ERROR_CHARACTERS, too_large
 from paddock.session_worker.stimuli import (
     CallWanted,
     FromAgent,
@@ -21,7 +22,7 @@ from paddock.session_worker.stimuli import (
     StepBegun,
     StepEnded,
 )
-from paddock.store.errors import Refused
+from paddock.store.errors import Refused, TooLarge
 from paddock.store.ids import OperationId
 from paddock.store.session import Call, Step
 
@@ -87,7 +88,12 @@ class Turn:
         self._context = context
 
     async def reply(self, text: str) -> None:
-        """Answer, and end the turn: message, state and the operation's end in one commit."""
+        """Answer, and end the turn: message, state and the operation's end in one commit.
+
+        Raises:
+            TooLarge: No event can hold the text and the state; the turn is not answered.
+            OperationEnded: The turn was answered before.
+        """
         await self._context._end_turn(self, text)  # noqa: SLF001 - its own turn
 
 
@@ -150,9 +156,11 @@ class Context:
         result: T | None = None
         try:
             result = await _run(function, args, kwargs)
-            value = adapter.dump_python(result, mode="json")
+            value = _fitting(
+                f"the value of step {place!r}", adapter.dump_python(result, mode="json")
+            )
         except Exception as raised:  # noqa: BLE001 - the user's code; recorded and raised again
-            error = f"{type(raised).__name__}: {raised}"
+            value, error = None, f"{type(raised).__name__}: {raised}"[:ERROR_CHARACTERS]
         elapsed = (time.monotonic() - began) * 1000
         await self._ask(
             lambda answer: StepEnded(operation_id, place, value, error, elapsed, answer)
@@ -168,19 +176,25 @@ class Context:
 
         Raises:
             OperationEnded: The turn's operation was ended meanwhile.
+            TooLarge: No event can hold the arguments.
         """
         name = tool if isinstance(tool, str) else _declared(tool).name
         operation_id = self._open_turn().operation_id
         place = self._place(f"call {name}")
         plain: dict[str, JsonValue] = to_jsonable_python(arguments)
+        _fitting(f"a call of {name!r}", plain)
         call = await self._ask(lambda answer: CallWanted(operation_id, place, name, plain, answer))
         if not isinstance(call, Call) or call.status is None:
             raise _ended(operation_id)
         return CallResult(call.status, call.text, call.value, call.error)
 
     async def save(self) -> None:
-        """Make the state durable now, in the middle of a turn."""
-        state = self._state()
+        """Make the state durable now, in the middle of a turn.
+
+        Raises:
+            TooLarge: No event can hold it; keep what is large in a file.
+        """
+        state = _fitting("the state", self._state())
         self._kept = digest_of(state)
         await self._ask(lambda answer: StateKept(state, answer))
 
@@ -188,8 +202,9 @@ class Context:
         if turn.is_answered:
             message = "the turn was answered before: one reply each"
             raise OperationEnded(message, operation_id=turn.operation_id)
-        turn.is_answered = True
         state = self._state()
+        _fitting("a reply with the state", [text, state])
+        turn.is_answered = True
         changed = digest_of(state) != self._kept
         self._kept = digest_of(state)
         await self._ask(
@@ -225,6 +240,13 @@ async def _run[T](
     if inspect.isawaitable(result):
         return await result
     return result
+
+
+def _fitting[T](what: str, value: T) -> T:
+    reason = too_large(what, value, "keep it in a file, and its path here")
+    if reason is not None:
+        raise TooLarge(reason)
+    return value
 
 
 def _returned_by(function: Callable[..., object]) -> TypeAdapter[Any]:

@@ -5,15 +5,13 @@ then are its acts carried out and its events shown (P2).
 """
 
 import asyncio
-import json
 import os
 import resource
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import msgpack
-from pydantic import JsonValue
 
 from paddock.session_worker import __version__
 from paddock.session_worker.acts import (
@@ -50,6 +48,7 @@ from paddock.session_worker.protocol import (
     ToWorker,
     Welcome,
 )
+from paddock.session_worker.sizes import too_large
 from paddock.session_worker.stimuli import (
     CredentialsCame,
     DeadlinePassed,
@@ -79,13 +78,11 @@ from paddock.store.events import (
     stored_of,
 )
 from paddock.store.ids import uuid7
-from paddock.store.session_file import EVENT_LIMIT_BYTES
 
 STIMULI_AT_ONCE = 200
 """Taken together into one commit; more would only make the first of them wait."""
 
-COMMAND_LIMIT_BYTES = EVENT_LIMIT_BYTES - 1024 * 1024
-"""Of a command's words as they are stored (a line's end takes two bytes), beside all else there."""
+IN_A_FILE = "put them into a file and name that"
 
 DISK_RETRY_SECONDS = 0.5
 """Between two tries to write while the disk refuses."""
@@ -184,9 +181,12 @@ class SessionLoop:
         """Hand a word of the supervisor in."""
         match word:
             case Deliver(command=command):
-                size = _stored_bytes(command.arguments)
-                if size > COMMAND_LIMIT_BYTES:
-                    self._say(NotAccepted(command_id=command.command_id, **_too_large(size)))
+                reason = too_large("the command", command.arguments, IN_A_FILE)
+                if reason is not None:
+                    told = NotAccepted(
+                        command_id=command.command_id, code=TooLarge.code, reason=reason
+                    )
+                    self._say(told)
                 else:
                     self.arrive(Delivered(command))
             case Suspend():
@@ -467,16 +467,3 @@ def resident_bytes() -> int:
             return int(statm.read().split()[1]) * resource.getpagesize()
     except OSError:
         return 0
-
-
-def _stored_bytes(arguments: Mapping[str, JsonValue]) -> int:
-    text = json.dumps(arguments, ensure_ascii=False)
-    return len(text.encode("utf-8", "surrogatepass"))  # half characters are mended only later
-
-
-def _too_large(size: int) -> dict[str, str]:
-    reason = (
-        f"{size:,} bytes (as JSON) are more than one command may have ({COMMAND_LIMIT_BYTES:,}): "
-        "put them into a file and name that"
-    )
-    return {"code": TooLarge.code, "reason": reason}

@@ -21,6 +21,7 @@ from paddock.session_worker.model import (
     open_model,
 )
 from paddock.session_worker.protocol import Delta
+from paddock.session_worker.sizes import too_large
 from paddock.session_worker.stimuli import (
     Answered,
     CallEnded,
@@ -219,7 +220,12 @@ class World:
             offsets[kind] += len(text)
 
         model = await self._open(request.model)
-        return await model.answer(request, on_delta)
+        answer = await model.answer(request, on_delta)
+        content = [answer.parts, answer.malformed, answer.model_state]
+        reason = too_large("the model's answer", content, "ask for less at once")
+        if reason is not None:
+            raise ModelFailed("bad_answer", reason)
+        return answer
 
     async def _open(self, name: str) -> Model:
         if self._model is None or self._model_name != name:

@@ -18,6 +18,7 @@ from paddock.agent.declare import AGENT_MARK, TOOL_MARK, AgentSpec, ToolDeclarat
 from paddock.session_worker.approvals import Toolkit
 from paddock.session_worker.errors import AgentNotFound
 from paddock.session_worker.ledger import Moment, open_calls, take_from_queue
+from paddock.session_worker.sizes import ERROR_CHARACTERS
 from paddock.session_worker.stimuli import AgentEnded, FromAgent
 from paddock.session_worker.tools import (
     BadSignature,
@@ -229,7 +230,8 @@ class _Desk:
         except asyncio.CancelledError:
             kind = "stopped"
         except (Exception, SystemExit, KeyboardInterrupt) as raised:  # noqa: BLE001 - user's code
-            error = f"{type(raised).__name__}: {raised}"  # its operation fails with it
+            # Its operation fails with it.
+            error = f"{type(raised).__name__}: {raised}"[:ERROR_CHARACTERS]
         with self._gate:
             self.is_open = False
         # What was given after the last turn it took is not its doing: it is entered anew for that.
