@@ -1,12 +1,13 @@
 """The host itself: one at a time, killed and started again, refused what it should refuse."""
 
+import json
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import zmq
 from paddock.session_worker.protocol import FROM_WORKER, TO_WORKER, Hello, Refuse
 from paddock.session_worker.wire import PROTOCOL_VERSION
 from paddock.store.ids import SessionId
+from paddock.store.projection import host_log
 from paddock.store.session_file import folder_of, holder_of, verify
 from paddock.supervisor.protocol import FROM_CLIENT, TO_CLIENT, Failed, Greet
 from paddock.supervisor.registry import Registry
@@ -332,24 +334,39 @@ def test_a_restart_keeps_the_workers(host: HostProcess, workspace: Path) -> None
     assert again.lives()[session]["pid"] == pid
 
 
-def test_a_supervisor_that_died_unasked_is_started_again_by_its_watcher(
-    home: Path, workspace: Path
-) -> None:
-    host = HostProcess(home)
+@contextmanager
+def watched(host: HostProcess, look_seconds: float) -> Iterator[subprocess.Popen[bytes]]:
+    """Give a watcher that keeps this host running, and end it."""
     environment = dict(os.environ) | {
         "PYTHONPATH": str(Path(__file__).parents[2]),
         "PADDOCK_STORE_COMMAND": "",
     }
-    flags = ["--home", str(home), "--worker", "tests.together.fake_worker:run_worker"]
+    code = (
+        "import sys; from paddock.supervisor.watch import Watcher; "
+        f"sys.exit(Watcher(sys.argv[1:], look_seconds={look_seconds}).watch())"
+    )
+    flags = ["--home", str(host.home), "--worker", "tests.together.fake_worker:run_worker"]
     watcher = subprocess.Popen(
-        [sys.executable, "-P", "-m", "paddock.supervisor.watch", *flags],
-        env=environment,
-        stderr=subprocess.DEVNULL,
+        [sys.executable, "-P", "-c", code, *flags], env=environment, stderr=subprocess.DEVNULL
     )
     try:
+        yield watcher
+    finally:
+        host.end()
+        if watcher.poll() is None:
+            watcher.terminate()
+            watcher.wait(30)
+
+
+@pytest.mark.parametrize(("fault", "look_seconds"), [(signal.SIGKILL, 5.0), (signal.SIGSTOP, 1.0)])
+def test_a_supervisor_that_died_or_hangs_is_started_again_by_its_watcher(
+    home: Path, workspace: Path, fault: signal.Signals, look_seconds: float
+) -> None:
+    host = HostProcess(home)
+    with watched(host, look_seconds) as watcher:
         first: Any = eventually(lambda: host.host_file().get("pid"), "a host")
         session = host.client().create(workspace)
-        os.kill(first, signal.SIGKILL)
+        os.kill(first, fault)
         second = eventually(
             lambda: host.host_file().get("pid") not in {None, first} and host.host_file()["pid"],
             "the next host",
@@ -359,11 +376,12 @@ def test_a_supervisor_that_died_unasked_is_started_again_by_its_watcher(
         client.down(force=True)
         assert watcher.wait(30) == 0
         assert not is_there(second)
-    finally:
-        host.end()
-        if watcher.poll() is None:
-            watcher.terminate()
-            watcher.wait(30)
+    (died,) = [
+        row for row in host_log.read(host.data / "host.sqlite", 0, 100) if row.kind == "died"
+    ]
+    detail = json.loads(died.detail)
+    assert (died.subject, detail["pid"], detail["signal"]) == ("supervisor", first, signal.SIGKILL)
+    assert ("stood still" in detail.get("reason", "")) is (fault == signal.SIGSTOP)
 
 
 # --- the host's own file ---

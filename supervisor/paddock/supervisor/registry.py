@@ -58,6 +58,8 @@ class Former:
     status: int
     ended_at: int
     """UTC microseconds."""
+    hung: bool = False
+    """Whether it was ended since its loop stood still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +183,8 @@ class Registry:
             is_signal = former.status < 0
             detail["signal" if is_signal else "exit_code"] = abs(former.status)
             at = min(at, former.ended_at)
+            if former.hung:
+                detail["reason"] = "its loop stood still, and its watcher killed it"
         self.note("died", "supervisor", detail, at)
 
     def end_epoch(self, reason: str, at_us: int) -> None:

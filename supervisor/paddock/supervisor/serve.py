@@ -7,13 +7,14 @@ undone is finished. It leaves by ``os._exit``: multiprocess's exit hooks join or
 
 import argparse
 import asyncio
+import faulthandler
 import logging
 import os
 import resource
 import signal
 import sys
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import TextIO, cast
 
@@ -28,6 +29,7 @@ from paddock.store.session_file import folder_of, is_owned, sessions_in, start_t
 from paddock.store.session_file.lock import boot_id, pid_namespace
 from paddock.store.session_file.place import place_of
 from paddock.supervisor import births
+from paddock.supervisor.beats import Beats
 from paddock.supervisor.clients import Clients
 from paddock.supervisor.config import Configuration, Settings
 from paddock.supervisor.confinement import confine, end_what_was_left
@@ -46,6 +48,7 @@ from paddock.supervisor.processes import become_subreaper
 from paddock.supervisor.record import Setting, now_us
 from paddock.supervisor.registry import Entry, Epoch, Former, Registry
 from paddock.supervisor.stimuli import LeaveAsked, Stage, Wanted
+from paddock.supervisor.watch import DUMP_SIGNAL
 
 log = structlog.get_logger("paddock.supervisor")
 
@@ -356,8 +359,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a supervisor; return its exit code."""
     flags = _parser().parse_args(arguments)
     given = {name: value for name, value in vars(flags).items() if value is not None}
-    former = given.pop("former", None)
+    former, beats = given.pop("former", None), given.pop("beats", None)
     _log_to_stderr()
+    faulthandler.register(DUMP_SIGNAL, file=2, all_threads=True)  # asked for when it hangs
     try:
         configuration = read_configuration(given)
         prepare(configuration.folders)
@@ -370,15 +374,20 @@ def main(arguments: list[str] | None = None) -> int:
         return EXIT_REFUSED
     become_subreaper()
     _allow_descriptors()
-    asyncio.run(_serve(configuration, registry, epoch, flags.worker))
+    asyncio.run(_serve(configuration, registry, epoch, flags.worker, beats))
     lock.close()
     return 0
 
 
 async def _serve(
-    configuration: Configuration, registry: Registry, epoch: Epoch, worker: str
+    configuration: Configuration,
+    registry: Registry,
+    epoch: Epoch,
+    worker: str,
+    beats: Beats | None,
 ) -> None:
-    await Service(configuration, registry, epoch, worker).run()
+    with beats.told() if beats is not None else nullcontext():
+        await Service(configuration, registry, epoch, worker).run()
 
 
 def _allow_descriptors() -> None:
@@ -396,15 +405,18 @@ def _parser() -> argparse.ArgumentParser:
     for name in Settings.model_fields:
         parser.add_argument("--" + name.replace("_", "-"))
     parser.add_argument(
-        "--former", type=_former, metavar="PID:STATUS:AT", help="how the last one ended"
+        "--former", type=_former, metavar="PID:STATUS:AT:HUNG", help="how the last one ended"
+    )
+    parser.add_argument(
+        "--beats", type=Beats.read, metavar="FD:SECONDS", help="where its watcher wants a byte"
     )
     parser.add_argument("--worker", default=WORKER, help="module:function that runs a worker")
     return parser
 
 
 def _former(text: str) -> Former:
-    pid, status, at_us = map(int, text.split(":"))
-    return Former(pid, status, at_us)
+    pid, status, at_us, hung = map(int, text.split(":"))
+    return Former(pid, status, at_us, hung=bool(hung))
 
 
 def _log_to_stderr() -> None:

@@ -1,0 +1,35 @@
+"""When a watcher takes a host for hanging: only by time that it saw itself."""
+
+import pytest
+
+from paddock.supervisor.watch import SILENT_LOOKS, Silence
+
+LOOK = 5.0
+
+
+def looks(silence: Silence, count: int, *, has_beat: bool = False, waited: float = LOOK) -> bool:
+    """Take so many looks in; return what the last one said."""
+    told = [silence.is_too_long(has_beat=has_beat, waited=waited) for _ in range(count)]
+    assert not any(told[:-1])
+    return told[-1]
+
+
+def test_f6_a_host_that_says_nothing_for_all_looks_in_a_row_hangs() -> None:
+    silence = Silence(LOOK)
+    assert not looks(silence, 1, has_beat=True, waited=1.0)
+    assert not looks(silence, SILENT_LOOKS - 1)
+    assert not looks(silence, 1, has_beat=True, waited=1.0)
+    assert looks(silence, SILENT_LOOKS)
+
+
+def test_f6_a_host_that_has_not_begun_to_beat_is_given_its_time() -> None:
+    assert not looks(Silence(LOOK), 10 * SILENT_LOOKS)
+
+
+@pytest.mark.parametrize("waited", [2 * LOOK, 3_600.0])
+def test_f6_looks_that_did_not_see_their_own_time_are_no_proof(waited: float) -> None:
+    """The machine slept, or watcher and host were stopped together."""
+    silence = Silence(LOOK)
+    looks(silence, 1, has_beat=True, waited=1.0)
+    assert not looks(silence, 10 * SILENT_LOOKS, waited=waited)
+    assert looks(silence, SILENT_LOOKS)
