@@ -49,10 +49,13 @@ class Orders:
     def give(self, role: Role, point: str, fault: Fault, subject: str = ANYONE) -> Path:
         """Order a fault; return the file that is there once it was obeyed, with the pid in it."""
         order = self.folder / f"{role}.{point}.{subject}"
+        struck = order.with_name(order.name + STRUCK_SUFFIX)
+        for former in (struck, struck.with_suffix(ROOM_SUFFIX)):
+            former.unlink(missing_ok=True)  # of a cell before it, at the same point
         draft = order.with_name(f"{order.name}.draft")
         draft.write_text(fault)
         draft.rename(order)
-        return order.with_name(order.name + STRUCK_SUFFIX)
+        return struck
 
     def record(self) -> None:
         """From now on take down every point that is reached."""
