@@ -42,20 +42,26 @@ class Incoming:
     def look(self) -> None:
         """See whether something came: after each send."""
         if not self._is_due and self._has_more():
-            self._is_due = True
-            asyncio.get_running_loop().call_soon(self.drain)
+            self._come_back()
 
     def drain(self) -> None:
         """Hand over what is there now, at most a batch of it; the rest soon."""
         self._is_due = False
+        is_empty = False
         try:
             for _ in range(BATCH_MESSAGES):
-                if not self._is_open or not self._has_more():
+                is_empty = not self._is_open or not self._has_more()
+                if is_empty:
                     return
                 self._heard(self._socket.recv_multipart(zmq.DONTWAIT, copy=False))
         finally:
-            if self._is_open:  # also where a word was a fault of ours: the others are heard
-                self.look()
+            if not is_empty:  # also where a word was a fault of ours: the others are heard
+                self._come_back()
+
+    def _come_back(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self.drain)
 
     def _has_more(self) -> bool:
         events = self._socket.getsockopt(zmq.EVENTS)
