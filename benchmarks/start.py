@@ -9,23 +9,17 @@ import asyncio
 import sys
 import time
 from pathlib import Path
-from subprocess import DEVNULL
-from typing import cast
-
-from jupyter_client.asynchronous.client import AsyncKernelClient
-from jupyter_client.multikernelmanager import AsyncMultiKernelManager
-from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 
 from benchmarks import _common as common
 from benchmarks._common import Line, Result, median, percentile
 from benchmarks._hosts import WARM_UP, host_in, pss_mb, workspace_in
+from benchmarks._kernels import Kernels
 from paddock.store.events import SessionConfig
 
 STARTS = 60
 LIVE = 8
 """How many of each live when they are weighed: what workers share is divided by their number."""
 PEERS = 8
-PATIENCE_SECONDS = 60.0
 
 
 def main() -> int:
@@ -40,7 +34,7 @@ def main() -> int:
 async def measure(folder: Path, starts: int) -> Result:
     """Return the result of so many starts."""
     config = SessionConfig(workspace=workspace_in(folder))
-    peers = Peers()
+    peers = Kernels()
     took: list[float] = []
     peers_took: list[float] = []
     async with host_in(folder / "home") as (home, host):
@@ -53,7 +47,7 @@ async def measure(folder: Path, starts: int) -> Result:
             took.append((time.perf_counter() - began) * 1000)
             if number < LIVE:
                 pids.append(home.worker_pid(session.session_id))
-                peers_took.append(await peers.start())
+                peers_took.append(await _peer_started(peers))
             if number == LIVE - 1:
                 weight = median([pss_mb(pid) for pid in pids if pid is not None])
                 peer_weight = median([pss_mb(pid) for pid in peers.pids()])
@@ -63,32 +57,13 @@ async def measure(folder: Path, starts: int) -> Result:
     return _told(took, peers_took, weight, peer_weight)
 
 
-class Peers:
-    """Kernels of Jupyter, started as its server starts them."""
-
-    def __init__(self) -> None:
-        self._manager = AsyncMultiKernelManager()
-
-    async def start(self) -> float:
-        """Start one and return after how many ms it was ready."""
-        began = time.perf_counter()
-        kernel_id = await self._manager.start_kernel(kernel_name="python3", stderr=DEVNULL)
-        client = self._manager.get_kernel(kernel_id).client()
-        client.start_channels()
-        await cast("AsyncKernelClient", client).wait_for_ready(PATIENCE_SECONDS)
-        took = (time.perf_counter() - began) * 1000
-        client.stop_channels()
-        return took
-
-    def pids(self) -> list[int]:
-        """Return their processes."""
-        managers = [self._manager.get_kernel(one) for one in self._manager.list_kernel_ids()]
-        provisioners = [cast("LocalProvisioner", manager.provisioner) for manager in managers]
-        return [one.pid for one in provisioners if one.pid is not None]
-
-    async def close(self) -> None:
-        """End them all."""
-        await self._manager.shutdown_all(now=True)
+async def _peer_started(peers: Kernels) -> float:
+    """Start a kernel and return after how many ms it was ready."""
+    began = time.perf_counter()
+    client = await peers.start()
+    took = (time.perf_counter() - began) * 1000
+    client.stop_channels()
+    return took
 
 
 def _told(took: list[float], peers: list[float], weight: float, peer_weight: float) -> Result:
