@@ -10,12 +10,16 @@ import zmq.asyncio
 from paddock.session_worker.link import SEND_QUEUE_FRAMES, HostAddress, Link
 from paddock.session_worker.protocol import (
     FROM_WORKER,
+    TO_WORKER,
     Accepted,
     Beat,
     Bye,
     Delta,
     FromWorker,
+    GreetAgain,
     Settled,
+    ToWorker,
+    Welcome,
 )
 from paddock.store.ids import CommandId
 
@@ -60,3 +64,44 @@ def test_f9_answers_wait_for_a_supervisor_that_is_slow_and_previews_do_not(tmp_p
         context.term()
 
     asyncio.run(play())
+
+
+def test_f9_a_worker_whose_connection_is_not_known_any_more_greets_on_a_new_one(
+    tmp_path: Path,
+) -> None:
+    hello = Bye(reason="in place of a greeting", head=0)
+    heard: list[ToWorker] = []
+
+    async def play() -> None:
+        context = zmq.asyncio.Context()
+        supervisor = context.socket(zmq.ROUTER)
+        supervisor.setsockopt(zmq.LINGER, 0)
+        address = f"ipc://{tmp_path}/s"
+        supervisor.bind(address)
+        link = Link(tmp_path, HostAddress(address, 1, os.getpid()), lambda: hello, heard.append)
+        running = asyncio.create_task(link.run())
+
+        async def greeted() -> bytes:
+            """Welcome who greets; return who it is."""
+            identity, frame = await supervisor.recv_multipart()
+            assert FROM_WORKER.unpack(frame) == hello
+            welcome = TO_WORKER.pack(Welcome(epoch=1, paddock_version="0"))
+            await supervisor.send_multipart([identity, welcome])
+            return bytes(identity)
+
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            first = await greeted()
+            await supervisor.send_multipart([first, TO_WORKER.pack(GreetAgain())])
+            second = await greeted()
+            assert second != first
+            assert link.say(BEAT)
+            identity, frame = await supervisor.recv_multipart()
+            assert (bytes(identity), FROM_WORKER.unpack(frame)) == (second, BEAT)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        supervisor.close()
+        (tmp_path / "s").unlink()
+        context.term()
+
+    asyncio.run(play())
+    assert all(isinstance(word, Welcome) for word in heard)

@@ -24,6 +24,7 @@ from paddock.session_worker.protocol import (
     Delta,
     Durable,
     FromWorker,
+    GreetAgain,
     ToWorker,
     Welcome,
 )
@@ -81,6 +82,7 @@ class Link:
         self._incoming: Incoming | None = None
         self._late: deque[FromWorker] = deque()
         self._welcomed = asyncio.Event()
+        self._again = asyncio.Event()
 
     async def run(self) -> None:
         """Keep a line to whoever is the supervisor, until cancelled."""
@@ -92,7 +94,7 @@ class Link:
                     self.lost_at = clock()
                 if ended:
                     await self._wait_next_host()
-                else:  # it did not answer: it may be another one by now, or its pid be reused
+                else:  # it may be another one by now, or its pid be reused
                     self._host = HostAddress.read(self._runtime) or self._host
         finally:
             self._drop()
@@ -127,7 +129,10 @@ class Link:
         return True
 
     async def _speak_with(self, host: HostAddress) -> bool:
-        """Greet a supervisor and hear it; return True when its process ended."""
+        """Greet a supervisor and hear it; return True when its process ended.
+
+        False: it did not answer, or does not know this connection any more.
+        """
         try:
             pidfd = os.pidfd_open(host.pid)
         except ProcessLookupError:
@@ -136,27 +141,28 @@ class Link:
         loop = asyncio.get_running_loop()
         loop.add_reader(pidfd, gone.set)
         self._connect(host)
-        watching = asyncio.create_task(gone.wait())
+        ends = {asyncio.create_task(event.wait()) for event in (gone, self._again)}
+        welcomed = asyncio.create_task(self._welcomed.wait())
         try:
             self.say(self._hello())
-            welcomed = asyncio.create_task(self._welcomed.wait())
-            waits = {watching, welcomed}
-            await asyncio.wait(waits, timeout=WELCOME_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-            welcomed.cancel()
-            if not self._welcomed.is_set():
-                return gone.is_set()
-            self.lost_at = None
-            await watching
+            await asyncio.wait(
+                {*ends, welcomed}, timeout=WELCOME_SECONDS, return_when=asyncio.FIRST_COMPLETED
+            )
+            if self._welcomed.is_set():
+                self.lost_at = None
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             return gone.is_set()
         finally:
             loop.remove_reader(pidfd)
             os.close(pidfd)
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+            for task in (*ends, welcomed):
+                task.cancel()
+            await asyncio.gather(*ends, welcomed, return_exceptions=True)
             self._drop()
 
     def _connect(self, host: HostAddress) -> None:
         self._welcomed.clear()
+        self._again.clear()
         socket = self._context.socket(zmq.DEALER)
         # DEALER's own reconnecting loses the middle of what was sent and goes on (DESIGN §2).
         socket.setsockopt(zmq.RECONNECT_IVL, -1)
@@ -187,6 +193,9 @@ class Link:
                 return  # an older supervisor that is not gone yet
             self.epoch = word.epoch
             self._welcomed.set()
+        if isinstance(word, GreetAgain):
+            self._again.set()
+            return
         self._heard(word)
 
     async def _wait_next_host(self) -> None:

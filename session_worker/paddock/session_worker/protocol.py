@@ -302,6 +302,15 @@ class Refuse(ToWorker):
     reason: str
 
 
+class GreetAgain(ToWorker):
+    """This connection is not known here any more: greet on a new one.
+
+    A version that does not know the word goes on as before.
+    """
+
+    tag = "greet_again"
+
+
 class Deliver(ToWorker):
     """Take this command."""
 
@@ -331,7 +340,9 @@ class Credentials(ToWorker):
 FROM_WORKER: Vocabulary[FromWorker] = Vocabulary(
     (Hello, Durable, Delta, Beat, Accepted, Settled, NotAccepted, BusyNow, Bye)
 )
-TO_WORKER: Vocabulary[ToWorker] = Vocabulary((Welcome, Refuse, Deliver, Suspend, Credentials))
+TO_WORKER: Vocabulary[ToWorker] = Vocabulary(
+    (Welcome, Refuse, GreetAgain, Deliver, Suspend, Credentials)
+)
 
 
 # --- the start of a worker ---

@@ -214,14 +214,25 @@ class Host:
         try:
             while self._waiting:
                 who, what = self._waiting.popleft()
-                try:
-                    for effect in step(who.life, what):
-                        self._carry_out(who, effect)
-                except Exception as error:  # noqa: BLE001 - one session's trouble is no other's
-                    self._fault(who, what, error)
+                self._step(who, what)
                 self._set_timer(who)
         finally:
             self._is_stepping = False
+
+    def _step(self, record: Record, stimulus: Stimulus) -> None:
+        """Take one stimulus in; a fault of ours is one session's trouble, and one effect's."""
+        try:
+            effects = step(record.life, stimulus)
+        except Exception as error:  # noqa: BLE001
+            self._fault(record, stimulus, error)
+            return
+        for effect in effects:
+            try:
+                self._carry_out(record, effect)
+            except Exception as error:  # noqa: BLE001
+                self._fault(record, stimulus, error)
+                # What its worker was to be told may be lost: a new greeting tells all of it.
+                self.workers.greet_anew(record)
 
     def _fault(self, record: Record, stimulus: Stimulus, error: Exception) -> None:
         """Tell of a fault of ours in one life: the log, and who asked."""

@@ -13,6 +13,7 @@ from paddock.session_worker.protocol import (
     Delta,
     Durable,
     FromWorker,
+    GreetAgain,
     Hello,
     Refuse,
     ToWorker,
@@ -56,7 +57,9 @@ class Workers:
         session_id = self._routes.get(peer.identity)
         record = None if session_id is None else self._host.records.get(session_id)
         if record is None or record.route != peer.identity:
-            return  # of a connection that was replaced: the file has all that counts
+            # Of a connection that was given up, or replaced: the file has all that counts.
+            self.door.say(peer.identity, GreetAgain())
+            return
         if record.process is not None and record.process.pid != peer.pid:
             self.door.counters.strangers += 1  # it took the identity of one that left
             return
@@ -140,6 +143,13 @@ class Workers:
             self._routes.pop(record.route, None)
             self.door.forget(record.route)
             record.route = None
+
+    def greet_anew(self, record: Record) -> None:
+        """Have a session's worker greet on a new connection: what it was told is not known."""
+        route = record.route
+        if route is not None:
+            self.forget(record)
+            self.door.say(route, GreetAgain())
 
     def say(self, record: Record, word: ToWorker) -> None:
         """Say a word to a session's worker, if it is connected; it asks anew when it is."""
