@@ -16,7 +16,8 @@ from pathlib import Path
 from benchmarks._peers import PeerFile, PlainFile, plain_rows, steps_of
 from benchmarks._story import Author, opening, told
 from paddock.store.events import Event, Stored
-from paddock.store.session import Session, evolve
+from paddock.store.fold import evolve
+from paddock.store.session import Session
 from paddock.store.session_file import SessionFile, folder_of
 
 PATIENCE_SECONDS = 300.0

@@ -30,8 +30,9 @@ from paddock.session_worker.protocol import (
     Welcome,
 )
 from paddock.store.events import SessionConfig, SessionCreated, Stored
+from paddock.store.fold import evolve
 from paddock.store.ids import CommandId, SessionId, uuid7
-from paddock.store.session import Session, evolve
+from paddock.store.session import Session
 from paddock.store.session_file import SessionFile, SessionReader, events_of, folder_of
 
 PATIENCE_SECONDS = 30.0

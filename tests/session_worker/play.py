@@ -49,8 +49,9 @@ from paddock.store.events import (
     payload_of,
     stored_of,
 )
+from paddock.store.fold import evolve
 from paddock.store.ids import CommandId, SessionId, ToolCallId, uuid7
-from paddock.store.session import Session, evolve
+from paddock.store.session import Session
 
 TOOLKIT: Mapping[str, ToolFacts] = {
     "bash": ToolFacts("write", "ask", exclusive=True),

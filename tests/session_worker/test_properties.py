@@ -9,7 +9,8 @@ from paddock.session_worker.acts import RunCall
 from paddock.session_worker.model import AssistantWords, Item, ModelFailed, ToolResult
 from paddock.session_worker.turn import AskModel, PrepareCall, RetryLater
 from paddock.store.events import LIFECYCLE, Row, stored_of
-from paddock.store.session import Session, dump, evolve, load
+from paddock.store.fold import evolve
+from paddock.store.session import Session, dump, load
 from tests.session_worker.play import Play, call, fold, observed
 
 TOOLS = ("bash", "write_file", "read_file", "grep", "unknown")

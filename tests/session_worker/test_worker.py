@@ -10,8 +10,9 @@ import pytest
 from paddock.session_worker.journal import SNAPSHOT_AT_REST, SNAPSHOT_EVERY, _due
 from paddock.session_worker.protocol import Beat
 from paddock.store.events import SessionAnnotated, ToolCallFinished, ToolCallStarted, WorkerExited
+from paddock.store.fold import FOLD_VERSION
 from paddock.store.ids import SessionId
-from paddock.store.session import FOLD_VERSION, Session, load, thread
+from paddock.store.session import Session, load, thread
 from paddock.store.session_file import SessionFile, SessionReader, folder_of
 from tests.session_worker.bench_host import BenchHost, bench_host, new_id
 

@@ -16,8 +16,9 @@ from paddock.store.errors import (
     StoreError,
 )
 from paddock.store.events import Event, Row, Stored, payload_of, stored_of
+from paddock.store.fold import evolve
 from paddock.store.ids import SessionId
-from paddock.store.session import Session, evolve
+from paddock.store.session import Session
 from tests.simulation.world import SIGKILL, Broken, Process, World
 
 DISK_KILLS = 0.3

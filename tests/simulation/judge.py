@@ -7,8 +7,9 @@ from paddock.session_worker.model import AssistantWords, Item, ToolResult
 from paddock.session_worker.protocol import PASSING_BY, Settled
 from paddock.session_worker.turn import AskModel
 from paddock.store.events import Event, Row, WorkerExited, stored_of
+from paddock.store.fold import evolve
 from paddock.store.ids import CommandId, SessionId, ToolCallId
-from paddock.store.session import Session, evolve
+from paddock.store.session import Session
 from paddock.supervisor.stimuli import Bury, Kill, Reply, Stage
 from tests.simulation.disk import File
 from tests.simulation.world import Broken, Process

@@ -15,15 +15,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from paddock.store import session
 from paddock.store.errors import AlreadyExists, AlreadyOwned, SessionNotFound, StoreError
 from paddock.store.events import stored_of
+from paddock.store.fold import evolve
 from paddock.store.process import Keeper, LocalStore, open_local
 from paddock.store.projection import fold, projector
 from paddock.store.projection.projector import BATCH_EVENTS, PAGE_EVENTS, Flight, Projector
 from paddock.store.projection.schema import PER_SESSION, VIEWS
 from paddock.store.projection.writing import Writer
 from paddock.store.protocol import json_rows
+from paddock.store.session import Session
 from paddock.store.session_file import SessionFile, folder_of, host_place
 from tests.store.logs import Story, a_day, append, host_log
 
@@ -96,10 +97,10 @@ def test_r2_folding_in_any_pieces_is_folding_at_once(cuts: list[int], seed: int)
 def test_r1_the_sessions_row_agrees_with_the_fold_of_the_session(seed: int) -> None:
     story = eventful(seed)
     folded, batch = fold.Folded(story.session_id), fold.Batch()
-    state = session.Session(story.session_id)
+    state = Session(story.session_id)
     for row in story.rows():
         fold.apply(folded, [row], batch)
-        session.evolve(state, stored_of(story.session_id, row))
+        evolve(state, stored_of(story.session_id, row))
         fold.summarize(folded)
         shown, conversation = folded.session, state.conversation
         assert shown["message_count"] == conversation.message_count

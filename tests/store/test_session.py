@@ -4,8 +4,9 @@ import pytest
 
 from paddock.session_worker.model import UserWords
 from paddock.store.events import ConversationCompacted, SessionConfig, SessionCreated, Stored
+from paddock.store.fold import evolve
 from paddock.store.ids import MessageId, OperationId
-from paddock.store.session import Session, dump, evolve, load, thread
+from paddock.store.session import Session, dump, load, thread
 from tests.session_worker.play import SESSION, Play, call, fold
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from paddock.store.events import CommandAccepted, EventBase, SessionAnnotated
+from paddock.store.fold import FOLD_VERSION, evolve
 from paddock.store.ids import CommandId, SessionId, uuid7
-from paddock.store.session import FOLD_VERSION, Session, evolve, load
+from paddock.store.session import Session, load
 from paddock.store.session_file import SessionFile, events_of, folder_of
 from paddock.supervisor import burial
 from tests.supervisor.test_burial import SESSION, rites, started, write

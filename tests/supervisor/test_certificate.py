@@ -19,8 +19,9 @@ from paddock.store.events import (
     ToolCallRequested,
     WorkerStarted,
 )
+from paddock.store.fold import evolve
 from paddock.store.ids import ApprovalId, CommandId, OperationId, SessionId, ToolCallId
-from paddock.store.session import Session, evolve
+from paddock.store.session import Session
 from paddock.supervisor.certificate import Known, ending_of, struck_by_death
 from paddock.supervisor.processes import Status
 from paddock.supervisor.restart import Budget

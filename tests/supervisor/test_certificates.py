@@ -14,9 +14,10 @@ from paddock.store.events import (
     WorkerExited,
     WorkerStarted,
 )
+from paddock.store.fold import evolve
 from paddock.store.ids import CommandId, SessionId
 from paddock.store.projection import host_log
-from paddock.store.session import Session, evolve
+from paddock.store.session import Session
 from paddock.supervisor.certificate import Known, ending_of
 from paddock.supervisor.processes import Status
 from paddock.supervisor.registry import Former, Registry

@@ -59,8 +59,9 @@ from paddock.store.events import (
     WorkerExited,
     WorkerStarted,
 )
+from paddock.store.fold import evolve
 from paddock.store.ids import uuid7
-from paddock.store.session import Session, evolve
+from paddock.store.session import Session
 from paddock.store.session_file import SessionFile, events_of, folder_of, this_process
 
 

@@ -18,8 +18,9 @@ import zmq
 from paddock.session_worker.protocol import Command
 from paddock.store.errors import NeedsFold
 from paddock.store.events import decode
+from paddock.store.fold import evolve
 from paddock.store.ids import CommandId, SessionId, uuid7
-from paddock.store.session import Session, evolve
+from paddock.store.session import Session
 from paddock.store.session_file import SessionReader, events_of, folder_of
 from paddock.supervisor.protocol import (
     FROM_CLIENT,

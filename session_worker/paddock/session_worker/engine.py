@@ -117,8 +117,9 @@ from paddock.store.events import (
     ToolCallFinished,
     ToolCallRequested,
 )
+from paddock.store.fold import evolve
 from paddock.store.ids import CommandId, ModelCallId, OperationId, ToolCallId
-from paddock.store.session import Call, Session, evolve
+from paddock.store.session import Call, Session
 
 STOP_SECONDS = 8.0
 """How long what is cancelled may take to end before its worker goes on without it."""

@@ -8,7 +8,8 @@ from pathlib import Path
 from paddock.session_worker.redact import Redactor
 from paddock.session_worker.toolbox.threads import in_thread
 from paddock.store.events import Event, Row
-from paddock.store.session import FOLD_VERSION, Session, dump, evolve, load
+from paddock.store.fold import FOLD_VERSION, evolve
+from paddock.store.session import Session, dump, load
 from paddock.store.session_file import SessionFile, events_of, parts_of
 
 SNAPSHOT_EVERY = 2000

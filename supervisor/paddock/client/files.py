@@ -5,8 +5,9 @@ from pathlib import Path
 
 from paddock.store.errors import BlobNotFound, NeedsFold, SessionNotFound, StoreError
 from paddock.store.events import Stored, ToolCallFinished, stored_of
+from paddock.store.fold import FOLD_VERSION, evolve
 from paddock.store.ids import SessionId
-from paddock.store.session import FOLD_VERSION, Session, evolve, load
+from paddock.store.session import Session, load
 from paddock.store.session_file import SessionReader, events_of, fold, folder_of, sessions_in
 
 ROWS_AT_ONCE = 1000

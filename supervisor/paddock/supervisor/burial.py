@@ -19,8 +19,9 @@ from paddock.session_worker.toolbox import cgroups
 from paddock.session_worker.toolbox.processes import kill_owned
 from paddock.store.errors import AlreadyOwned, Damaged, NewerFormat, PaddockError, StoreError
 from paddock.store.events import CommandAccepted, Event, Stored, WorkerExited, decode
+from paddock.store.fold import FOLD_VERSION, evolve
 from paddock.store.ids import SessionId
-from paddock.store.session import FOLD_VERSION, Session, dump, evolve, load
+from paddock.store.session import Session, dump, load
 from paddock.store.session_file import SessionFile, events_of, folder_of, holder_of
 from paddock.store.session_file.lock import boot_id
 from paddock.supervisor.births import last_words

@@ -146,7 +146,7 @@ def _tell(state: "State", session: str, *, as_json: bool) -> int:
 async def _wait_at_rest(session: "Session", deadline: float | None) -> "State":
     from paddock.store.errors import TimedOut
     from paddock.store.events import Stored
-    from paddock.store.session import evolve
+    from paddock.store.fold import evolve
 
     state = await session.state()
     try:
