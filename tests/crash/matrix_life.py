@@ -81,8 +81,9 @@ REASONS: dict[Fault, frozenset[str]] = {
     "SIGKILL": frozenset({"signal"}),
     "SIGSTOP": frozenset({"stopped", "start_timeout", "suspend_timeout"}),
     "SIGSEGV": frozenset({"signal"}),
-    # Before a worker has greeted nobody looks at its memory, and it is ended for being late.
-    "out of memory": frozenset({"out_of_memory", "exit_code", "start_timeout"}),
+    # Before a worker has greeted nobody looks at its memory, and it is ended for being late; one
+    # that is leaving grows until its deadline.
+    "out of memory": frozenset({"out_of_memory", "exit_code", "start_timeout", "suspend_timeout"}),
     "hang": frozenset({"hang", "start_timeout", "suspend_timeout"}),
     "disk full": frozenset({"exit_code"}),
 }

@@ -68,6 +68,7 @@ class Clients:
             uid=os.getuid(),
             heard=self._heard,
             refused=self._misspoke,
+            broke=self._broke,
             lost=self._gone,
         )
         self.feeds = Feeds(host, self.door)
@@ -124,6 +125,12 @@ class Clients:
                 pass
             case _:
                 pass
+
+    def _broke(self, peer: Peer, word: FromClient) -> None:
+        """Tell who asked that it broke here, so that nobody waits."""
+        if isinstance(word, Ask):
+            message = "a fault of the host's own; its log has the story. Ask again with the same id"
+            self._fail(peer.identity, word.request_id, Bug(message))
 
     def _greet(self, peer: Peer, word: Greet) -> None:
         guest = self._guests.get(peer.identity)

@@ -55,9 +55,12 @@ class _Outbox:
 
 
 class Door[H: Word, S: Word]:
-    """One socket: ``heard`` is called with each word, ``lost`` with each peer that is gone."""
+    """One socket: ``heard`` is called with each word, ``lost`` with each peer that is gone.
 
-    def __init__(
+    ``broke`` is called with a word in whose hearing a fault of ours lies: it counts as not heard.
+    """
+
+    def __init__(  # noqa: PLR0913 - what a door is made of
         self,
         context: zmq.Context[zmq.Socket[bytes]],
         path: Path,
@@ -67,12 +70,13 @@ class Door[H: Word, S: Word]:
         uid: int,
         heard: Callable[[Peer, H], None],
         refused: Callable[[Peer, BadMessage], None],
+        broke: Callable[[Peer, H], None],
         lost: Callable[[bytes], None],
     ) -> None:
         self.address = f"ipc://{path}"
         self.counters = Counters()
         self._hears, self._says, self._uid = hears, says, uid
-        self._heard, self._refused, self._lost = heard, refused, lost
+        self._heard, self._refused, self._broke, self._lost = heard, refused, broke, lost
         self._outboxes: dict[bytes, _Outbox] = {}
         self._retry: asyncio.TimerHandle | None = None
         self._socket = context.socket(zmq.ROUTER)
@@ -153,7 +157,11 @@ class Door[H: Word, S: Word]:
             self._refused(peer, error)
             return
         self.counters.heard += 1
-        self._heard(peer, word)
+        try:
+            self._heard(peer, word)
+        except Exception:
+            self._broke(peer, word)
+            raise
 
     def _try(self, identity: bytes, frame: bytes) -> bool | None:
         """Send now; None if there is no room, False if the peer is gone."""

@@ -230,15 +230,15 @@ class Host:
             try:
                 self._carry_out(record, effect)
             except Exception as error:  # noqa: BLE001
-                self._fault(record, stimulus, error)
+                self._fault(record, effect if isinstance(effect, Reply) else stimulus, error)
                 # What its worker was to be told may be lost: a new greeting tells all of it.
                 self.workers.greet_anew(record)
 
-    def _fault(self, record: Record, stimulus: Stimulus, error: Exception) -> None:
+    def _fault(self, record: Record, what: Stimulus | Effect, error: Exception) -> None:
         """Tell of a fault of ours in one life: the log, and who asked."""
-        name = type(stimulus).__name__
-        log.error("fault", session_id=record.session_id, stimulus=name, exc_info=error)
-        ticket = getattr(stimulus, "ticket", None)
+        name = type(what).__name__
+        log.error("fault", session_id=record.session_id, what=name, exc_info=error)
+        ticket = getattr(what, "ticket", None)
         if ticket is not None:
             told = error if isinstance(error, PaddockError) else Bug(f"{name} broke: {error!r}")
             self.answered(ReplyError(ticket, told), record)

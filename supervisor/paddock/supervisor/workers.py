@@ -47,6 +47,7 @@ class Workers:
             uid=os.getuid(),
             heard=self._heard,
             refused=self._misspoke,
+            broke=self._broke,
             lost=self._lost,
         )
 
@@ -130,6 +131,13 @@ class Workers:
             if record.process is not None and record.process.pid == peer.pid:
                 told = GreetedInAnotherVersion(self._host.now(), record.life.start)
                 self._host.stimulate(record, told)
+
+    def _broke(self, peer: Peer, word: FromWorker) -> None:
+        """A word was lost here: a new greeting tells what it told. Who greets, greets again."""
+        session_id = self._routes.get(peer.identity)
+        record = None if session_id is None else self._host.records.get(session_id)
+        if record is not None and not isinstance(word, Hello):
+            self.greet_anew(record)
 
     def _lost(self, identity: bytes) -> None:
         session_id = self._routes.pop(identity, None)
