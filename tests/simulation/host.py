@@ -474,6 +474,9 @@ class Host:
         if record.process is None:
             process = self.world.find(word.pid)
             if process is None:
+                if record.life.stage is Stage.COLD:
+                    record.start_id = word.start_id
+                    self.stimulate(record, FoundOpen(self.world.now))
                 return
             self.hold(record, process, adopted_start(record.life))
         record.start_id = word.start_id

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from paddock.session_worker.protocol import Hello
 from paddock.store.events import (
     CommandAccepted,
     EventBase,
@@ -16,14 +17,16 @@ from paddock.store.events import (
     SessionCreated,
     SessionDeleted,
     ToolCallStarted,
+    WorkerStarted,
 )
 from paddock.store.ids import CommandId, OperationId, SessionId, ToolCallId
-from paddock.store.session_file import SessionFile, folder_of
+from paddock.store.session_file import SessionFile, SessionReader, folder_of
 from paddock.supervisor import births
 from paddock.supervisor.asks import Client
 from paddock.supervisor.clients import Clients
 from paddock.supervisor.commands import Ticket
 from paddock.supervisor.config import Settings
+from paddock.supervisor.doors import Peer
 from paddock.supervisor.home import Secret
 from paddock.supervisor.loop import Host
 from paddock.supervisor.processes import Process
@@ -95,6 +98,35 @@ def test_p9_a_fault_in_one_life_is_told_and_holds_no_other_up(tmp_path: Path) ->
 
     on_host(tmp_path, play)
     assert [type(effect).__name__ for effect in told] == ["ReplyError", "Reply"]
+
+
+def test_p13_a_worker_that_died_before_its_greeting_was_heard_is_certified(tmp_path: Path) -> None:
+    """It greeted a host that had just begun and did not know it: nobody else tells of its death."""
+    started = WorkerStarted(pid=1, start_ticks=1, boot_id="b", agent="builtin", paddock_version="0")
+    write(tmp_path, started)
+    with subprocess.Popen(["true"]) as dead:
+        dead.wait()
+
+    async def play(host: Host) -> None:
+        hello = Hello(
+            session_id=SESSION,
+            generation=1,
+            pid=dead.pid,
+            head=2,
+            stage="working",
+            start_id="s",
+            token=host.secret.token(SESSION, "s"),
+            epoch=1,
+            paddock_version="0",
+        )
+        host.workers._greeted(Peer(b"w", dead.pid, os.getuid()), hello)
+        record = host.records[SESSION]
+        assert record.life.stage is Stage.BURYING
+        await eventually(lambda: record.life.stage is not Stage.BURYING)
+
+    on_host(tmp_path, play)
+    with SessionReader(folder_of(tmp_path, SESSION), SESSION) as reader:
+        assert "worker_exited" in [row.kind for row in reader.rows(0)]
 
 
 def test_a_burial_that_breaks_leaves_the_session_stuck_and_not_silent(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from paddock.supervisor.doors import Door, Peer
 from paddock.supervisor.greeting import adopted_start, greeted, meaning_of, why_not
 from paddock.supervisor.processes import Process
 from paddock.supervisor.record import Record
-from paddock.supervisor.stimuli import GreetedInAnotherVersion
+from paddock.supervisor.stimuli import FoundOpen, GreetedInAnotherVersion, Stage
 
 if TYPE_CHECKING:
     from paddock.supervisor.loop import Host
@@ -87,6 +87,9 @@ class Workers:
             record = self._host.add_record(word.session_id, head=word.head)
             self._host.spawn_task(self._host.learn(record))
         if record.process is None and not self._adopt(record, word):
+            if record.life.stage is Stage.COLD:  # its last word: nobody else tells that it died
+                record.start_id = word.start_id
+                self._host.stimulate(record, FoundOpen(self._host.now()))
             return
         record.start_id, record.paddock_version = word.start_id, word.paddock_version
         self.forget(record)
