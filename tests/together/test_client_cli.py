@@ -398,10 +398,10 @@ def test_a_command_starts_a_host_and_what_it_did_is_seen_without_one(
 def test_down_refuses_while_operations_are_open_and_nobody_can_be_asked(
     home: Path, ground: Path
 ) -> None:
-    model = script(ground, turn(call("bash", command="sleep 30")))
+    model = script(ground, turn(call("bash", command="sleep 300", timeout_seconds=400)))
     paddock(home, "new", "busy", "--mode", "yolo", "--model", model)
     paddock(home, "send", "busy", "go")
-    wait_until(lambda: "started" in paddock(home, "events", "busy").out, DEADLINE)
+    wait_until(lambda: "tool_call_started" in paddock(home, "events", "busy").out, DEADLINE)
     refused = paddock(home, "down")
     assert refused.code == exit_codes.REFUSED
     assert "at work" in refused.line
