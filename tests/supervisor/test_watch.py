@@ -2,6 +2,8 @@
 
 import pytest
 
+from paddock.supervisor.registry import Former
+from paddock.supervisor.serve import _former
 from paddock.supervisor.watch import SILENT_LOOKS, Silence
 
 LOOK = 5.0
@@ -33,3 +35,15 @@ def test_f6_looks_that_did_not_see_their_own_time_are_no_proof(waited: float) ->
     looks(silence, 1, has_beat=True, waited=1.0)
     assert not looks(silence, 10 * SILENT_LOOKS, waited=waited)
     assert looks(silence, SILENT_LOOKS)
+
+
+@pytest.mark.parametrize(
+    ("text", "former"),
+    [
+        ("7:-9:5:1", Former(7, -9, 5, hung=True)),
+        ("7:4:5:0", Former(7, 4, 5)),
+        ("7:-9:5", Former(7, -9, 5)),  # of a watcher that was started before an upgrade
+    ],
+)
+def test_how_the_last_host_ended_is_read_from_any_watcher(text: str, former: Former) -> None:
+    assert _former(text) == former

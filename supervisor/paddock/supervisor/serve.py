@@ -415,8 +415,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _former(text: str) -> Former:
-    pid, status, at_us, hung = map(int, text.split(":"))
-    return Former(pid, status, at_us, hung=bool(hung))
+    # A watcher that was started before an upgrade says nothing of a hang.
+    pid, status, at_us, *hung = map(int, text.split(":"))
+    return Former(pid, status, at_us, hung=any(hung))
 
 
 def _log_to_stderr() -> None:
