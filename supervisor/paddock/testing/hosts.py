@@ -19,6 +19,7 @@ from paddock.session_worker.toolbox import cgroups
 from paddock.store.errors import PaddockError
 from paddock.store.ids import SessionId
 from paddock.store.session_file import folder_of, holder_of, start_ticks_of
+from paddock.supervisor.children import sweep
 from paddock.supervisor.confinement import host_groups
 from paddock.testing.scripts import Turn, write_script
 from paddock.testing.waiting import wait_until
@@ -134,6 +135,7 @@ class HostForTests:
         wait_until(lambda: not self._processes(), END_SECONDS, what="the end of all processes")
         for socket in self.places.runtime.glob("*.sock"):
             socket.unlink()
+        sweep(self.places.runtime)  # of a zygote that was killed on its way out
         for group in host_groups(self.data):
             cgroups.end(group)
 
