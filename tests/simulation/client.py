@@ -20,6 +20,7 @@ from paddock.supervisor.stimuli import (
     Stage,
     Wanted,
 )
+from tests.simulation.disk import File
 from tests.simulation.world import Broken
 
 if TYPE_CHECKING:
@@ -212,17 +213,25 @@ class Client:
                 self.leave(other, force=True)
 
     def wakes_what_is_open(self) -> bool:
-        """Wake suspended sessions with an open operation; return whether there was one."""
-        found = False
-        for session_id, file in self.house.files.items():
-            is_open = file.live.conversation.operation is not None
-            status = file.live.life.status
-            if is_open and file.owner is None and status in {"suspended", "down", "live"}:
-                self._make_room(session_id)
-                found = True
-                if status == "suspended":
-                    self.resume(session_id)
-        return found
+        """Wake suspended sessions with an open operation; return whether there was one.
+
+        Where they share a room it stays with the first of them until that has nothing left to do:
+        who takes it from each for the other, by force, sees neither come to its end (24570).
+        """
+        unfinished = [
+            file
+            for file in self.house.files.values()
+            if file.live.conversation.operation is not None
+            and file.live.life.status in {"suspended", "down", "live"}
+        ]
+        is_shared = self.house.rooms < len(self.house.files)
+        in_turn = sorted(unfinished, key=File.is_quiet)[: 1 if is_shared else None]
+        for file in in_turn:
+            if file.owner is None:
+                self._make_room(file.session_id)
+                if file.live.life.status == "suspended":
+                    self.resume(file.session_id)
+        return any(file.owner is None for file in unfinished)
 
     def _decide(self, approval_id: str, session_id: SessionId) -> None:
         chance = self.world.chance()
