@@ -388,16 +388,10 @@ class Host:
 
     def _take_in(self, session_id: SessionId, file: File, worker: Process | None) -> None:
         world, now = self.world, self.world.now
-        found: Found
+        found: Found = "alive"
         rows: list[Row] = []
-        if worker is not None:
-            found = "alive"
-        else:
-            try:
-                rows = file.read(max(0, file.head - TAIL_EVENTS), TAIL_EVENTS)
-                found, _ = found_in(rows)
-            except NeedsFold:
-                found = "open"
+        if worker is None:
+            found, rows = self._found(file)
         record = self.add_record(session_id, rows[-1].sequence if rows else 0)
         world.tell(f"  host: found {found}")
         match found:
@@ -416,6 +410,13 @@ class Host:
                 self.stimulate(record, FoundAlive(now, worker.pid, ADOPT_SECONDS))
             case _:
                 assert_never(found)
+
+    def _found(self, file: File) -> tuple[Found, list[Row]]:
+        try:
+            rows = file.read(max(0, file.head - TAIL_EVENTS), TAIL_EVENTS)
+        except NeedsFold:
+            return "open", []
+        return found_in(rows)[0], rows
 
     def add_record(self, session_id: SessionId, head: int) -> Record:
         """Return a record for a session that had none."""
@@ -469,21 +470,38 @@ class Host:
         if refusal is not None and not self.world.is_mutated("everybody_is_welcome"):
             line.down(refusal)
             return
+        record = self._held(word)
         if record is None:
-            record = self.add_record(word.session_id, word.head)
-        if record.process is None:
-            process = self.world.find(word.pid)
-            if process is None:
-                if record.life.stage is Stage.COLD:
-                    record.start_id = word.start_id
-                    self.stimulate(record, FoundOpen(self.world.now))
-                return
-            self.hold(record, process, adopted_start(record.life))
+            self.world.soon(self.process, self._take_in_dead, word)
+            return
         record.start_id = word.start_id
         record.line = line
         line.down(Welcome(epoch=self.epoch))
         self.stimulate(record, greeted(word, self.world.now))
         self.grew(record, word.head)
+
+    def _held(self, word: Hello) -> Record | None:
+        record = self.records.get(word.session_id)
+        if record is not None and record.process is not None:
+            return record
+        process = self.world.find(word.pid)
+        if process is None:
+            return None
+        if record is None:
+            record = self.add_record(word.session_id, word.head)
+        self.hold(record, process, adopted_start(record.life))
+        return record
+
+    def _take_in_dead(self, word: Hello) -> None:
+        """Look what a worker left that died before its greeting was heard."""
+        file, record = self.house.files[word.session_id], self.records.get(word.session_id)
+        if file.is_erased:
+            return
+        if record is None:
+            self.look(word.session_id, lambda _: None)
+        elif record.life.stage is Stage.COLD and self._found(file)[0] in {"open", "deleted"}:
+            record.start_id = word.start_id
+            self.stimulate(record, FoundOpen(self.world.now))
 
     def line_lost(self, line: Line) -> None:
         """A connection ended."""

@@ -13,10 +13,13 @@ from paddock.session_worker.protocol import Hello
 from paddock.store.events import (
     CommandAccepted,
     EventBase,
+    OperationStarted,
     SessionConfig,
     SessionCreated,
     SessionDeleted,
+    SessionSuspended,
     ToolCallStarted,
+    WorkerExited,
     WorkerStarted,
 )
 from paddock.store.ids import CommandId, OperationId, SessionId, ToolCallId
@@ -100,33 +103,69 @@ def test_p9_a_fault_in_one_life_is_told_and_holds_no_other_up(tmp_path: Path) ->
     assert [type(effect).__name__ for effect in told] == ["ReplyError", "Reply"]
 
 
-def test_p13_a_worker_that_died_before_its_greeting_was_heard_is_certified(tmp_path: Path) -> None:
-    """It greeted a host that had just begun and did not know it: nobody else tells of its death."""
-    started = WorkerStarted(pid=1, start_ticks=1, boot_id="b", agent="builtin", paddock_version="0")
-    write(tmp_path, started)
+STARTED = WorkerStarted(pid=1, start_ticks=1, boot_id="b", agent="builtin", paddock_version="0")
+
+
+def greet_when_dead(host: Host) -> None:
+    """Let a host hear the greeting of a worker that is dead."""
     with subprocess.Popen(["true"]) as dead:
         dead.wait()
+    hello = Hello(
+        session_id=SESSION,
+        generation=1,
+        pid=dead.pid,
+        head=2,
+        stage="working",
+        start_id="s",
+        token=host.secret.token(SESSION, "s"),
+        epoch=1,
+        paddock_version="0",
+    )
+    host.workers._greeted(Peer(b"w", dead.pid, os.getuid()), hello)
+
+
+def kinds_in(home: Path) -> list[str]:
+    with SessionReader(folder_of(home, SESSION), SESSION) as reader:
+        return [row.kind for row in reader.rows(0)]
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_p13_a_worker_that_died_before_its_greeting_was_heard_is_certified(
+    tmp_path: Path, *, is_known: bool
+) -> None:
+    """It greeted a host that had just begun and did not know it: nobody else tells of its death."""
+    write(tmp_path, STARTED)
 
     async def play(host: Host) -> None:
-        hello = Hello(
-            session_id=SESSION,
-            generation=1,
-            pid=dead.pid,
-            head=2,
-            stage="working",
-            start_id="s",
-            token=host.secret.token(SESSION, "s"),
-            epoch=1,
-            paddock_version="0",
-        )
-        host.workers._greeted(Peer(b"w", dead.pid, os.getuid()), hello)
-        record = host.records[SESSION]
-        assert record.life.stage is Stage.BURYING
-        await eventually(lambda: record.life.stage is not Stage.BURYING)
+        if is_known:
+            host.add_record(SESSION)
+        greet_when_dead(host)
+        await eventually(lambda: SESSION in host.records and host.records[SESSION].life.head == 4)
 
     on_host(tmp_path, play)
-    with SessionReader(folder_of(tmp_path, SESSION), SESSION) as reader:
-        assert "worker_exited" in [row.kind for row in reader.rows(0)]
+    assert kinds_in(tmp_path)[2:] == ["worker_exited", "session_suspended"]
+
+
+def test_l26_a_worker_that_was_suspended_after_its_greeting_is_not_started_again(
+    tmp_path: Path,
+) -> None:
+    """It wrote its own end: what is open there rests until somebody asks for it."""
+    asked = WorkerExited(worker_generation=1, ending="suspended", reason="asked")
+    work = OperationStarted(operation_id=OperationId("o"))
+    write(tmp_path, STARTED, work, SessionSuspended(reason="asked"), asked)
+    before = kinds_in(tmp_path)
+    stages: list[Stage] = []
+
+    async def play(host: Host) -> None:
+        greet_when_dead(host)
+        await eventually(lambda: SESSION in host.records)
+        life = host.records[SESSION].life
+        await eventually(lambda: life.stage is not Stage.BURYING)
+        stages.append(life.stage)
+
+    on_host(tmp_path, play)
+    assert stages == [Stage.COLD]
+    assert kinds_in(tmp_path) == before
 
 
 def test_a_burial_that_breaks_leaves_the_session_stuck_and_not_silent(tmp_path: Path) -> None:

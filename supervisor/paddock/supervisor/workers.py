@@ -19,8 +19,10 @@ from paddock.session_worker.protocol import (
     ToWorker,
     Welcome,
 )
+from paddock.store.errors import PaddockError
 from paddock.store.ids import SessionId
 from paddock.store.session_file import start_ticks_of
+from paddock.supervisor import births
 from paddock.supervisor.doors import Door, Peer
 from paddock.supervisor.greeting import adopted_start, greeted, meaning_of, why_not
 from paddock.supervisor.processes import Process
@@ -82,14 +84,9 @@ class Workers:
             log.warning("refused_worker", session_id=word.session_id, code=refusal.code)
             self.door.say(peer.identity, refusal)
             return
-        record = self._host.records.get(word.session_id)
+        record = self._held(word)
         if record is None:
-            record = self._host.add_record(word.session_id, head=word.head)
-            self._host.spawn_task(self._host.learn(record))
-        if record.process is None and not self._adopt(record, word):
-            if record.life.stage is Stage.COLD:  # its last word: nobody else tells that it died
-                record.start_id = word.start_id
-                self._host.stimulate(record, FoundOpen(self._host.now()))
+            self._host.spawn_task(self._take_in_dead(word))
             return
         record.start_id, record.paddock_version = word.start_id, word.paddock_version
         self.forget(record)
@@ -117,14 +114,39 @@ class Workers:
             held_pid=None if record is None or record.process is None else record.process.pid,
         )
 
-    def _adopt(self, record: Record, word: Hello) -> bool:
-        """Hold the process of a worker that an earlier supervisor started."""
+    def _held(self, word: Hello) -> Record | None:
+        """Return the record that holds a greeting worker's process; None if it died since."""
+        host = self._host
+        record = host.records.get(word.session_id)
+        if record is not None and record.process is not None:
+            return record
         ticks = start_ticks_of(word.pid)
         process = None if ticks is None else Process.find(word.pid, ticks)
         if process is None:
-            return False
-        self._host.attendant.hold(record, process, adopted_start(record.life))
-        return True
+            return None
+        if record is None:
+            record = host.add_record(word.session_id, head=word.head)
+            host.spawn_task(host.learn(record))
+        host.attendant.hold(record, process, adopted_start(record.life))
+        return record
+
+    async def _take_in_dead(self, word: Hello) -> None:
+        """Look what a worker left that died before its greeting was heard: nobody else may know.
+
+        Its file says whether it is to be buried, or wrote its own end and rests as it was asked to.
+        """
+        host, session_id = self._host, word.session_id
+        try:
+            look = await host.on_disk(lambda: births.look(host.setting.data, session_id))
+        except PaddockError as error:
+            log.warning("unreadable", session_id=session_id, error=error.message)
+            return
+        record = host.records.get(session_id)
+        if record is None:
+            host.take_in(session_id, look, word.start_id)
+        elif record.life.stage is Stage.COLD and look.found in {"open", "deleted"}:
+            record.start_id = word.start_id
+            host.stimulate(record, FoundOpen(host.now()))
 
     def _misspoke(self, peer: Peer, error: BadMessage) -> None:
         log.warning("bad_message", door="workers", pid=peer.pid, error=error.message)
