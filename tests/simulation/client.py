@@ -216,7 +216,8 @@ class Client:
         """Wake suspended sessions with an open operation; return whether there was one.
 
         Where they share a room it stays with the first of them until that has nothing left to do:
-        who takes it from each for the other, by force, sees neither come to its end (24570).
+        who takes it from each for the other, by force, sees neither come to its end (24570). Those
+        that only wait for an approval come last, and where all do, one of them is woken.
         """
         unfinished = [
             file
@@ -231,7 +232,7 @@ class Client:
                 self._make_room(file.session_id)
                 if file.live.life.status == "suspended":
                     self.resume(file.session_id)
-        return any(file.owner is None for file in unfinished)
+        return any(file.owner is None for file in in_turn)
 
     def _decide(self, approval_id: str, session_id: SessionId) -> None:
         chance = self.world.chance()
