@@ -15,7 +15,7 @@ from tests.simulation.runs import Run, first_broken, run
 TABLE_AT = Path(__file__).parents[2] / "docs" / "SIMULATION.md"
 MARK = "<!-- the table below is written by ./dev simulate --mutations -->"
 SCHEDULES = 100_000
-MUTATED_SCHEDULES = 3_000
+MUTATED_SCHEDULES = 4_000
 PROGRESS_SECONDS = 10.0
 AT_ONCE = 50
 

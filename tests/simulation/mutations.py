@@ -218,7 +218,21 @@ MUTATIONS: tuple[Mutation, ...] = (
         is_rare=True,
     ),
     Mutation(
-        "everybody_is_welcome", "§2, §6", "who greets and is not expected is refused", is_rare=True
+        "everybody_is_welcome",
+        "§2, §6",
+        "who greets and is not expected is refused",
+        why="who comes to its start after the next supervisor leaves before it greets",
+    ),
+    Mutation(
+        "late_start_begins",
+        "§5",
+        "who comes to its start after the next supervisor leaves",
+        why="who greets and is not expected is refused; alone it is missed by 17120 first",
+    ),
+    Mutation(
+        "everybody_is_welcome+late_start_begins",
+        "§2, §5, §6",
+        "both: no worker lives that its supervisor does not know",
     ),
     Mutation(
         "late_stimuli_count",

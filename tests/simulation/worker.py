@@ -148,6 +148,7 @@ class Worker:
         session = file.refold()
         host = self.house.announced
         is_of_former_host = host is not None and host.epoch > self.orders.epoch
+        is_of_former_host = is_of_former_host and not world.is_mutated("late_start_begins")
         if not may_begin(session) or is_of_former_host:
             file.close(process, clean=True)
             world.end(process, code=75)
