@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from types import FrameType
-from typing import BinaryIO
 
 WANTED_ENDS = frozenset({0, 3})
 """Told to end, or idle (0); refused to start, since another host has the home, say (3)."""
@@ -46,9 +45,7 @@ class Watcher:
         former: list[str] = []
         while True:
             began = time.monotonic()
-            child, beats = self._start(former)
-            with beats:
-                hung = self._wait(child, Silence(self._look_seconds), beats.fileno())
+            child, hung = self._run(former)
             status = child.wait()
             if self._is_leaving or status in WANTED_ENDS:
                 return max(0, status)
@@ -59,48 +56,56 @@ class Watcher:
             say(f"the host ended with {status}: started again in {pause:g} s")
             time.sleep(pause)
 
-    def _start(self, former: list[str]) -> tuple["subprocess.Popen[bytes]", BinaryIO]:
-        """Start a host; return it, and what it writes its beats into."""
-        read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        beats = ["--beats", f"{write}:{self._look_seconds / 2:g}"]
-        child = subprocess.Popen([*self._command, *beats, *former], pass_fds=[write])
+    def _run(self, former: list[str]) -> tuple["subprocess.Popen[bytes]", bool]:
+        """Run a host until it ends, or hangs and is killed; return it, and whether it hung."""
+        beats, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        wanted = ["--beats", f"{write}:{self._look_seconds / 2:g}"]
+        child = subprocess.Popen([*self._command, *wanted, *former], pass_fds=[write])
         os.close(write)
+        ended = os.pidfd_open(child.pid)  # before `_leave` knows of it, which may reap it
         self._child = child
         if self._is_leaving:  # told to while it was being started
             child.terminate()
-        return child, open(read, "rb", buffering=0)  # noqa: PTH123 - a descriptor
-
-    def _wait(self, child: "subprocess.Popen[bytes]", silence: "Silence", beats: int) -> bool:
-        """Return when it has ended; end it when it hangs, and return whether it did."""
-        ended = os.pidfd_open(child.pid)
         try:
-            poll = select.poll()
-            poll.register(ended, select.POLLIN)
-            poll.register(beats, select.POLLIN)
-            while True:
-                began = time.monotonic()
-                ready = [found for found, _ in poll.poll(self._look_seconds * 1000)]
-                if ended in ready:
-                    return False
-                has_beat = beats in ready
-                if has_beat and not os.read(beats, 4096):  # it closed its end: it is about to end
-                    poll.unregister(beats)
-                if silence.is_too_long(has_beat=has_beat, waited=time.monotonic() - began):
-                    break
-            say(f"the host has said nothing for {silence.limit_seconds:g} s: it is killed")
-            child.send_signal(DUMP_SIGNAL)
-            poll = select.poll()
-            poll.register(ended, select.POLLIN)
-            poll.poll(DUMP_SECONDS * 1000)
-            child.kill()
-            return True
+            hung = self._hangs(ended, beats)
+            if hung:
+                _end(child, ended)
+            return child, hung
         finally:
             os.close(ended)
+            os.close(beats)
+
+    def _hangs(self, ended: int, beats: int) -> bool:
+        """Wait until it has ended (False), or has said nothing for too long (True)."""
+        silence = Silence(self._look_seconds)
+        poll = select.poll()
+        poll.register(ended, select.POLLIN)
+        poll.register(beats, select.POLLIN)
+        while True:
+            began = time.monotonic()
+            ready = [found for found, _ in poll.poll(self._look_seconds * 1000)]
+            if ended in ready:
+                return False
+            has_beat = beats in ready
+            if has_beat and not os.read(beats, 4096):  # it closed its end: it is about to end
+                poll.unregister(beats)
+            if silence.is_too_long(has_beat=has_beat, waited=time.monotonic() - began):
+                say(f"the host has said nothing for {silence.limit_seconds:g} s: it is killed")
+                return True
 
     def _leave(self, number: int, _frame: FrameType | None) -> None:
         self._is_leaving = True
         if self._child is not None and self._child.poll() is None:
             self._child.send_signal(number)
+
+
+def _end(child: "subprocess.Popen[bytes]", ended: int) -> None:
+    """Kill a host that hangs, after it had a moment to write down what its threads are at."""
+    child.send_signal(DUMP_SIGNAL)
+    poll = select.poll()
+    poll.register(ended, select.POLLIN)
+    poll.poll(DUMP_SECONDS * 1000)
+    child.kill()
 
 
 class Silence:
