@@ -15,8 +15,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 FOLDER: Final = "PADDOCK_TEST_FAULTS"
 """The variable that names the folder of orders; every process of the host inherits it."""
@@ -116,6 +117,18 @@ def give_room() -> None:
     """Let this process write again."""
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+
+
+def wrap_before(place: Any, name: str, point: str) -> None:
+    """Have a method reach a point before it does anything."""
+    inner = getattr(place, name)
+
+    @wraps(inner)
+    def told(*args: Any, **words: Any) -> Any:
+        reach(point)
+        return inner(*args, **words)
+
+    setattr(place, name, told)
 
 
 def _wait_for_room(struck: Path) -> None:

@@ -22,7 +22,7 @@ from paddock.supervisor.registry import Registry
 from paddock.supervisor.stimuli import Effect, Reply, TellSettled
 from paddock.supervisor.workers import Workers
 from paddock.testing import HostForTests
-from tests.crash.faults import ANYONE, FOLDER, Here, Orders, reach, write_point
+from tests.crash.faults import ANYONE, FOLDER, Here, Orders, reach, wrap_before, write_point
 from tests.crash.faulty_files import wrap_session_file
 
 WORKER = "tests.crash.faulty_worker:run_worker"
@@ -58,7 +58,7 @@ def wrap() -> None:
     _wrap_after(serve, "take_lock", "host locked")
     _wrap_after(Host, "open", "sockets open")
     _wrap_after(burial, "_kill_tools", "tools killed")
-    _wrap_before(burial._Burial, "carry_out", "dead worker's file owned")
+    wrap_before(burial._Burial, "carry_out", "dead worker's file owned")
     _wrap_talk()
     _wrap_fork()
 
@@ -84,17 +84,6 @@ def _wrap_after(place: Any, name: str, point: str) -> None:
         return result
 
     setattr(place, name, done)
-
-
-def _wrap_before(place: Any, name: str, point: str) -> None:
-    inner = getattr(place, name)
-
-    @wraps(inner)
-    def does(*args: Any, **words: Any) -> Any:
-        reach(point)
-        return inner(*args, **words)
-
-    setattr(place, name, does)
 
 
 def _wrap_talk() -> None:

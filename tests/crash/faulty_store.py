@@ -1,14 +1,13 @@
 """The ordinary store process, its points told to ``faults``."""
 
 import sys
-from functools import wraps
 from typing import Any
 
 from paddock.store.process import __main__ as store
 from paddock.store.process.keeper import Keeper
 from paddock.store.projection.projector import Projector
 from paddock.store.projection.writing import Writer
-from tests.crash.faults import Here, reach, write_point
+from tests.crash.faults import Here, reach, wrap_before, write_point
 
 
 def wrap() -> None:
@@ -42,20 +41,9 @@ def wrap() -> None:
     Writer.erase = erased  # type: ignore[assignment,method-assign]
     Writer.stamp = stamped  # type: ignore[assignment,method-assign]
     Keeper.open = opens  # type: ignore[method-assign]
-    _wrap_before(Keeper, "asking", "question")
-    _wrap_before(Projector, "scan", "scan")
-    _wrap_before(Projector, "checkpoint", "checkpoint")
-
-
-def _wrap_before(place: Any, name: str, point: str) -> None:
-    inner = getattr(place, name)
-
-    @wraps(inner)
-    def told(*args: Any, **words: Any) -> Any:
-        reach(point)
-        return inner(*args, **words)
-
-    setattr(place, name, told)
+    wrap_before(Keeper, "asking", "question")
+    wrap_before(Projector, "scan", "scan")
+    wrap_before(Projector, "checkpoint", "checkpoint")
 
 
 class _Watched:

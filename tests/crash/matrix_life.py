@@ -67,7 +67,8 @@ MEMORY_MB = 400
 SUSPEND_SECONDS = 5.0
 TOOL_SECONDS = 8.0
 ENDED_BY_HAND = frozenset({"SIGSTOP", "hang"})
-"""Nobody watches over supervisor and store but whoever runs them, who ends what does not answer."""
+"""A watcher waits a minute before it ends a supervisor that hangs, and that half of one for its
+store. No cell waits for so long: the test does it."""
 STATUS: dict[Fault, frozenset[str]] = {
     "SIGKILL": frozenset({"error"}),
     "SIGSTOP": frozenset({"timed_out"}),
@@ -269,7 +270,7 @@ class Life:
         return StoreClient(f"ipc://{self.made.places.runtime / 'store.sock'}")
 
     def _end_by_hand(self) -> None:
-        """End a process that does not answer, where it is for a person to do."""
+        """End a process that does not answer, where its watcher would take long."""
         assert self.struck is not None, "it was struck"
         if self.cell.role in {"supervisor", "store"} and self.cell.fault in ENDED_BY_HAND:
             with suppress(ProcessLookupError):

@@ -34,7 +34,8 @@ What a process suffers:
 
 * **SIGKILL, SIGSEGV**: it sends itself the signal; to the keeper of a call the test does.
 * **SIGSTOP**: the same. A worker is found by its beats, a zygote by its silence when it is asked to
-  fork; a supervisor or a store that stands still is ended by whoever runs it, here the test.
+  fork; a supervisor or a store that stands still is ended by the test, where its watcher takes
+  a minute, or half of one.
 * **hang**: it waits for ever and holds the interpreter's lock, so that no thread of it goes on;
   found as above.
 * **out of memory**: where the loop of a worker runs on (in all its commits), it grows past the
