@@ -12,14 +12,13 @@ from paddock.store.session_file import EVENT_LIMIT_BYTES
 PART_LIMIT_BYTES = EVENT_LIMIT_BYTES - 1024 * 1024
 """Of a command, an answer, a state: what else stands in its event is far below a mebibyte."""
 
-
 ERROR_CHARACTERS = 64 * 1024
 """Of what a user's code raised: more is cut."""
 
 
 def stored_bytes(value: object) -> int:
     """Return how many bytes a value takes as JSON."""
-    text = json.dumps(to_jsonable_python(value), ensure_ascii=False)
+    text = json.dumps(value, ensure_ascii=False, default=to_jsonable_python)
     return len(text.encode("utf-8", "surrogatepass"))  # half characters are mended only later
 
 

@@ -1,7 +1,6 @@
 """What the events of a session add up to, and the form in which a snapshot keeps it.
 
-``fold.evolve`` is the only way it changes. A session is (life, conversation); what is remembered of
-each, and how much, is said there.
+A session is (life, conversation), and ``fold.evolve`` is the only way it changes.
 """
 
 from dataclasses import dataclass, field

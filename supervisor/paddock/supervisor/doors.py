@@ -138,8 +138,7 @@ class Door[H: Word, S: Word]:
 
     def drain(self) -> None:
         """Hear now what is there, at most a batch of it."""
-        if not self._socket.closed:
-            self._incoming.drain()
+        self._incoming.drain()
 
     def _take(self, frames: list[zmq.Frame]) -> None:
         identity = frames[0].bytes
