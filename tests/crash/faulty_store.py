@@ -13,15 +13,15 @@ from tests.crash.faults import Here, reach, wrap_before, write_point
 def wrap() -> None:
     """Tell every point of this process."""
     init, opened = Writer.__init__, Keeper.open
-    write, erase, stamp = Writer.write, Writer.erase, Writer.stamp
+    commit, erase, stamp = Writer.commit, Writer.erase, Writer.stamp
 
     def made(self: Writer, connection: Any) -> None:
         init(self, connection)
         self.connection = _Watched(connection)  # type: ignore[assignment]
 
-    def written(self: Writer, *args: Any) -> None:
+    def committed(self: Writer, *args: Any) -> None:
         with write_point("rows"):
-            write(self, *args)
+            commit(self, *args)
 
     def erased(self: Writer, *args: Any) -> None:
         with write_point("erasure"):
@@ -37,7 +37,7 @@ def wrap() -> None:
         reach("open")
 
     Writer.__init__ = made  # type: ignore[method-assign]
-    Writer.write = written  # type: ignore[assignment,method-assign]
+    Writer.commit = committed  # type: ignore[assignment,method-assign]
     Writer.erase = erased  # type: ignore[assignment,method-assign]
     Writer.stamp = stamped  # type: ignore[assignment,method-assign]
     Keeper.open = opens  # type: ignore[method-assign]

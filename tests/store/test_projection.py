@@ -200,41 +200,45 @@ def test_open_readers_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert store.verify() == []
 
 
+@pytest.mark.parametrize(
+    ("step", "part", "call"),
+    [("stage", "_state", "append_rows"), ("commit", "connection", "commit")],
+)
 def test_s22_a_failed_batch_leaves_nothing_and_is_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    step: str, part: str, call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     eventful(1).write(tmp_path)
     eventful(2).write(tmp_path)
-    real = Writer.write
+    real = getattr(Writer, step)
     left = 2
 
     def failing(self: Writer, *arguments: object) -> None:
         nonlocal left
-        if left:
-            left -= 1
+        if not left:
+            real(self, *arguments)
+            return
+        left -= 1
+        whole = getattr(self, part)
 
-            class Broken:
-                """The writer's connection, whose commit fails once all rows are there."""
+        class Broken:
+            """A part of the writer whose last call, once all rows are there, fails."""
 
-                def __getattr__(self, name: str) -> object:
-                    return getattr(connection, name)
+            def __getattr__(self, name: str) -> object:
+                return fail if name == call else getattr(whole, name)
 
-                def commit(self) -> None:
-                    raise duckdb.IOException("No space left on device")
+        def fail(*_: object) -> None:
+            raise duckdb.IOException("No space left on device")
 
-            connection = self.connection
-            self.connection = Broken()  # type: ignore[assignment]  # stands in for one call
-            try:
-                real(self, *arguments)  # type: ignore[arg-type]
-            finally:
-                self.connection = connection
-        else:
-            real(self, *arguments)  # type: ignore[arg-type]
+        setattr(self, part, Broken())
+        try:
+            real(self, *arguments)
+        finally:
+            setattr(self, part, whole)
 
     keeper = Keeper(tmp_path)
     with LocalStore(keeper) as store:
         keeper.open()
-        monkeypatch.setattr(Writer, "write", failing)
+        monkeypatch.setattr(Writer, step, failing)
         for _ in range(2):
             with pytest.raises(duckdb.IOException):
                 keeper.projector.catch_up()

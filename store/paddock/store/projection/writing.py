@@ -66,28 +66,43 @@ class Writer:
             _STATE_COLUMNS,
         )
 
-    def write(self, batch: Batch, states: Sequence[State], known: Sequence[str]) -> None:
-        """Add a batch and the rows of the sessions that it changed; durable on return.
+    def stage(self, batch: Batch, states: Sequence[State], known: Sequence[str]) -> None:
+        """Begin a transaction and give it a batch and the rows of the sessions that it changed.
 
-        ``known`` are those of them that have a row already.
+        ``known`` are those of them that have a row already. Nobody else uses the connection until
+        :meth:`commit`. All that holds Python's own lock is done here.
 
         Raises:
             duckdb.Error: Nothing of it was stored.
         """
-        connection = self.connection
-        connection.begin()
+        self.connection.begin()
         try:
             for name, appender in self._appenders.items():
                 rows = getattr(batch, name)
                 if rows:
                     appender.append_rows(rows)
+            if known:
+                self._gone.append_rows([(session_id,) for session_id in known])
+            self._state.append_rows(states)
+        except BaseException:
+            self._undo()
+            raise
+
+    def commit(self, batch: Batch, known: Sequence[str]) -> None:
+        """Store what was staged; durable on return.
+
+        Raises:
+            duckdb.Error: Nothing of it was stored.
+        """
+        connection = self.connection
+        try:
+            for name, appender in self._appenders.items():
+                if getattr(batch, name):
                     appender.flush()
             for session_id, head in batch.branched.items():
                 connection.execute(_WALK + _RETHREAD, {"session": session_id, "head": head})
             if known:
-                self._gone.append_rows([(session_id,) for session_id in known])
                 self._gone.flush()
-            self._state.append_rows(states)
             self._state.flush()
             connection.commit()
         except BaseException:
