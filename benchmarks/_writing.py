@@ -1,6 +1,5 @@
 """Processes that write at once: sessions' logs, plain tables, and a peer's aggregates."""
 
-import gc
 import multiprocessing
 import os
 import resource
@@ -19,6 +18,7 @@ from paddock.store.events import Event, Stored
 from paddock.store.fold import evolve
 from paddock.store.session import Session
 from paddock.store.session_file import SessionFile, folder_of
+from paddock.supervisor.zygote import settle_memory
 
 PATIENCE_SECONDS = 300.0
 
@@ -126,8 +126,7 @@ def _ahead(task: Task) -> list[Event]:
 def _timed[T](
     task: Task, stream: Iterator[T], write: Callable[[T], None], ready: Callable[[], None]
 ) -> Span:
-    gc.collect()
-    gc.freeze()  # what was made ahead is none of its business, as after the fork of a worker
+    settle_memory()  # what was made ahead is none of its business, as after the fork of a worker
     ready()
     began, cpu = time.monotonic(), cpu_seconds()
     for batch in stream:
@@ -183,8 +182,7 @@ def _received(pipe: Connection) -> Span:
 def acknowledgements(data: Path, seed: int, events: int) -> list[float]:
     """Return how long each event of one session took, made, folded and durable, alone (ms)."""
     written = Written(data, seed)
-    gc.collect()
-    gc.freeze()
+    settle_memory()
     took: list[float] = []
     stream = islice(told(Author(seed).turns(events)), events)
     while True:
