@@ -33,6 +33,7 @@ from paddock.session_worker.ledger import Moment, open_calls, recover
 from paddock.session_worker.link import Link
 from paddock.session_worker.model import ModelFailed
 from paddock.session_worker.protocol import (
+    Accepted,
     Beat,
     Bye,
     Credentials,
@@ -220,6 +221,10 @@ class SessionLoop:
                 return
             finally:
                 self._is_ahead = False
+            # First what somebody waits for; the rows are for those who follow.
+            accepted, acts = _apart(acts)
+            for act in accepted:
+                self._carry_out(act)
             self._say(durable(first, self.engine.generation, now.at_us, events))
         for act in acts:
             self._carry_out(act)
@@ -425,6 +430,16 @@ class SessionLoop:
                 self._say_beat()
             elif clock() - lost_at > self._orders.orphan_grace_seconds:
                 self.arrive(Orphaned())
+
+
+def _apart(acts: Sequence[Act]) -> tuple[list[Act], list[Act]]:
+    """Return the acts that say that a command is accepted, and the others."""
+    accepted: list[Act] = []
+    others: list[Act] = []
+    for act in acts:
+        is_accepted = isinstance(act, Say) and isinstance(act.word, Accepted)
+        (accepted if is_accepted else others).append(act)
+    return accepted, others
 
 
 def durable(first: int, generation: int, at_us: int, events: Sequence[Event]) -> Durable:
