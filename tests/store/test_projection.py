@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import duckdb
@@ -520,6 +521,20 @@ def test_f3_a_duckdb_file_that_cannot_be_trusted_is_made_anew_and_told(
         assert store.verify() == []
     with open_local(tmp_path) as store:  # and that is over
         assert store.status().notice is None
+
+
+def test_who_waits_for_an_event_ends_the_rest_between_two_batches(tmp_path: Path) -> None:
+    story = eventful(1)
+    story.write(tmp_path)
+    keeper = Keeper(tmp_path)
+    with LocalStore(keeper):
+        keeper.open()
+        head = len(story.happened)
+        with ThreadPoolExecutor(1) as thread:
+            seen = thread.submit(keeper.projector.wait_until, story.session_id, head, 30.0)
+            keeper.projector.rest(600.0)  # ends for him alone: nobody else is here
+            keeper.catch_up()
+            assert seen.result()
 
 
 def test_f3_a_rebuild_tells_how_many_events_it_has_done_of_how_many(

@@ -35,6 +35,7 @@ from paddock.store.process.checking import compare, read_all
 from paddock.store.projection import (
     FILE_NAME,
     HOST,
+    SMALL_BATCH_EVENTS,
     Database,
     Progress,
     Projector,
@@ -51,6 +52,11 @@ from paddock.store.session_file import fold, folder_of
 LOCK_NAME = "store.lock"
 SCAN_SECONDS = 30.0
 """How often the folders are looked through, for what nobody told of."""
+BATCH_EVERY_SECONDS = 0.04
+"""Small batches begin no sooner, unless somebody waits: each costs 10 ms whatever it holds.
+
+At 150 events/s the store took 0.7 of a processor without it, from the sessions that it serves.
+"""
 REST_SECONDS = 5.0
 """After so long without an event a checkpoint disturbs nobody."""
 CHECKPOINT_BYTES = 8 * 1024 * 1024
@@ -331,8 +337,11 @@ class Keeper:
                 if time.monotonic() - scanned > SCAN_SECONDS:
                     scanned = time.monotonic()
                     self.projector.scan()
-                if self.projector.step():
+                began = time.monotonic()
+                if events := self.projector.step():
                     moved, is_dirty = time.monotonic(), True
+                    if events < SMALL_BATCH_EVENTS:
+                        self.projector.rest(began + BATCH_EVERY_SECONDS - moved)
                     continue  # at least until what is in flight has landed
                 if is_dirty and time.monotonic() - moved > REST_SECONDS:
                     is_dirty = False

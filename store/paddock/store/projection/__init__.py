@@ -11,11 +11,12 @@ from paddock.store.projection.database import (
 )
 from paddock.store.projection.fold import HOST
 from paddock.store.projection.progress import Damage, Progress
-from paddock.store.projection.projector import Projector
+from paddock.store.projection.projector import SMALL_BATCH_EVENTS, Projector
 
 __all__ = [
     "FILE_NAME",
     "HOST",
+    "SMALL_BATCH_EVENTS",
     "Damage",
     "Database",
     "Progress",

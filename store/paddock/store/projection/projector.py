@@ -97,6 +97,7 @@ class Projector:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._due = Due()
+        self._is_awaited = False
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="writing rows")
         self._flight: Flight | None = None
         self._applied: dict[str, Applied] = {}
@@ -144,9 +145,7 @@ class Projector:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False
-                self._due.add(session_id, told=True)
-                self._changed.notify_all()
-                self._changed.wait(min(left, ASK_AGAIN_SECONDS))
+                self._await(session_id, left)
         return self.sequence_of(session_id) >= sequence
 
     def see_host(self, seconds: float) -> None:
@@ -158,9 +157,25 @@ class Projector:
                 left = deadline - time.monotonic()
                 if left <= 0 or HOST in self._damaged:
                     return
-                self._due.add(HOST, told=True)
-                self._changed.notify_all()
-                self._changed.wait(min(left, ASK_AGAIN_SECONDS))
+                self._await(HOST, left)
+
+    def _await(self, session_id: str, seconds: float) -> None:
+        """Have a session looked at now, and wait until something changed; the lock is held."""
+        self._due.add(session_id, told=True)
+        self._is_awaited = True
+        self._changed.notify_all()
+        self._changed.wait(min(seconds, ASK_AGAIN_SECONDS))
+
+    def rest(self, seconds: float) -> None:
+        """Wait so long, or until somebody waits for an event."""
+        deadline = time.monotonic() + seconds
+        with self._changed:
+            while not self._is_awaited and not self._is_closed:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(left)
+            self._is_awaited = False
 
     def wait_due(self, seconds: float) -> bool:
         """Wait until a session is due, at most ``seconds``; return whether one is."""
