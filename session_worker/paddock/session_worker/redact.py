@@ -16,17 +16,19 @@ class _Form:
     """A form of key: ``clue`` stands in every one of them, and finding it costs nearly nothing.
 
     Every pattern begins with its literal part, which lets the engine jump from one to the next.
-    ``keeps`` is a group of the pattern that stays, as the word Bearer does.
+    ``keeps`` is a group of the pattern that stays, as the word Bearer does. ``begins`` is with what
+    it may begin, where that is not the clue.
     """
 
     kind: str
     clue: str
     pattern: re.Pattern[str]
     may_follow_a_word: bool = False
+    begins: tuple[str, ...] = ()
 
 
 _TOKEN = "[A-Za-z0-9_-]"  # noqa: S105 - a class of characters
-_FORMS = (
+FORMS = (
     _Form("anthropic-key", "sk-ant-", re.compile(rf"sk-ant-{_TOKEN}{{16,}}")),
     # OpenAI and those who speak its protocol. With hyphens only after a known word: names such as
     # sk-ecdsa-sha2-nistp256 and classes of style sheets look the same.
@@ -35,8 +37,15 @@ _FORMS = (
         "sk-",
         re.compile(rf"sk-(?:(?:proj|svcacct|admin|None|or-v1)-{_TOKEN}{{20,}}|[A-Za-z0-9]{{32,}})"),
     ),
-    _Form("stripe-key", "k_live_", re.compile(r"[sr]k_live_[A-Za-z0-9]{16,}")),
-    _Form("stripe-key", "k_test_", re.compile(r"[sr]k_test_[A-Za-z0-9]{16,}")),
+    *(
+        _Form(
+            "stripe-key",
+            f"k_{use}_",
+            re.compile(rf"[sr]k_{use}_[A-Za-z0-9]{{16,}}"),
+            begins=(f"sk_{use}_", f"rk_{use}_"),
+        )
+        for use in ("live", "test")
+    ),
     _Form("github-token", "github_pat_", re.compile(r"github_pat_[A-Za-z0-9_]{22,}")),
     *(
         _Form("github-token", f"gh{letter}_", re.compile(rf"gh{letter}_[A-Za-z0-9]{{30,}}"))
@@ -74,7 +83,7 @@ LONGEST_HELD_BYTES = 4 * 1024 * 1024
 _WORD = re.compile(r"[A-Za-z0-9]")
 MARK_START = "[redacted:"
 _SECRET_MARK = "[redacted:secret]"  # noqa: S105 - what stands in place of one
-_KINDS = sorted({"secret", "bearer-token", *(form.kind for form in _FORMS)})
+_KINDS = sorted({"secret", "bearer-token", *(form.kind for form in FORMS)})
 _MARK = re.compile(rf"(\[redacted:(?:{'|'.join(_KINDS)})\])")
 _OTHERS = (("earer", _BEARER), (MARK_START, _MARK))
 
@@ -85,12 +94,12 @@ def redact(text: str, secrets: Sequence[str] = ()) -> str:
     Secret values shorter than eight characters are left alone. A text without any is returned as it
     is, after a search for each form's literal part (about 1 ms per megabyte for all of them).
     """
-    usable = _usable(secrets)
+    values = usable(secrets)
     if MARK_START not in text:
-        return _redacted(text, usable)
+        return _redacted(text, values)
     # What stands in a mark is ours and no secret, not even where a secret is a word of it.
     pieces = _MARK.split(text)
-    pieces[::2] = [_redacted(piece, usable) for piece in pieces[::2]]
+    pieces[::2] = [_redacted(piece, values) for piece in pieces[::2]]
     return "".join(pieces)
 
 
@@ -104,7 +113,7 @@ class Redactor:
     def __init__(self, secrets: Sequence[str] = ()) -> None:
         """Take the secret values; each is looked for as UTF-8."""
         given = [secret.encode("utf-8", "replace").decode("latin-1") for secret in secrets]
-        self._secrets = _usable(given)
+        self._secrets = usable(given)
         self._keeps = max([HELD_BYTES, *map(len, self._secrets)])
         self._held = ""  # each byte a character: the forms of keys are all ASCII
         self._before = ""
@@ -122,19 +131,9 @@ class Redactor:
 
     def _sure(self) -> int:
         """Return how far no secret reaches over: everything before is whole."""
-        sure = len(self._held) - self._keeps
-        spans = sorted(self._spans(), reverse=True)
-        for start, end in spans:
-            if start < sure < end:
-                sure = start
+        sure = uncut(self._held, len(self._held) - self._keeps, self._secrets)
         # What is longer than any key is known to be, and goes on, is given out as it is known.
         return sure if len(self._held) - sure < LONGEST_HELD_BYTES else len(self._held)
-
-    def _spans(self) -> list[tuple[int, int]]:
-        patterns = [form.pattern for form in _FORMS if form.clue in self._held]
-        patterns += [re.compile(re.escape(one)) for one in self._secrets if one in self._held]
-        patterns += [pattern for clue, pattern in _OTHERS if clue in self._held]
-        return [found.span() for one in patterns for found in one.finditer(self._held)]
 
     def _give(self, count: int) -> bytes:
         piece, self._held = self._held[:count], self._held[count:]
@@ -143,6 +142,18 @@ class Redactor:
         clean = redact(self._before + piece, self._secrets)[len(self._before) :]
         self._before = piece[-1]
         return clean.encode("latin-1")
+
+
+def uncut(text: str, place: int, secrets: Sequence[str]) -> int:
+    """Return the place, or one before it, at which a cut goes through nothing secret."""
+    patterns = [form.pattern for form in FORMS if form.clue in text]
+    patterns += [re.compile(re.escape(one)) for one in secrets if one in text]
+    patterns += [pattern for clue, pattern in _OTHERS if clue in text]
+    spans = sorted((found.span() for one in patterns for found in one.finditer(text)), reverse=True)
+    for start, end in spans:
+        if start < place < end:
+            place = start
+    return place
 
 
 def redact_json(
@@ -173,10 +184,10 @@ def _name(name: object, secrets: Sequence[str]) -> object:
     return redact(name, secrets) if isinstance(name, str) else name
 
 
-def _usable(secrets: Sequence[str]) -> list[str]:
+def usable(secrets: Sequence[str]) -> list[str]:
     """Return the secrets that can be looked for, the longest first: one may be part of another."""
-    usable = {secret for secret in secrets if len(secret) >= SHORTEST_SECRET}
-    return sorted(usable, key=lambda secret: (-len(secret), secret))
+    values = {secret for secret in secrets if len(secret) >= SHORTEST_SECRET}
+    return sorted(values, key=lambda secret: (-len(secret), secret))
 
 
 def _redacted(text: str, secrets: Sequence[str]) -> str:
@@ -184,7 +195,7 @@ def _redacted(text: str, secrets: Sequence[str]) -> str:
     found = [secret for secret in secrets if secret in text]
     if found:
         text = re.sub("|".join(map(re.escape, found)), _SECRET_MARK, text)
-    for form in _FORMS:
+    for form in FORMS:
         if form.clue in text:
             text = _without(text, form)
     if "earer" in text:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
+from typing import Literal
 
 from pydantic import JsonValue
 
@@ -13,6 +14,7 @@ from paddock.session_worker.approvals import ToolFacts, Toolkit
 from paddock.session_worker.errors import NeedsCredentials, UnknownModel
 from paddock.session_worker.journal import Journal
 from paddock.session_worker.model import (
+    DeltaKind,
     Model,
     ModelAnswer,
     ModelFailed,
@@ -20,6 +22,7 @@ from paddock.session_worker.model import (
     ToolDescription,
     open_model,
 )
+from paddock.session_worker.previews import Preview
 from paddock.session_worker.protocol import Delta
 from paddock.session_worker.sizes import too_large
 from paddock.session_worker.stimuli import (
@@ -127,27 +130,22 @@ class World:
         self._begin(f"call:{call_id}", self._run(call_id, plan))
 
     async def _run(self, call_id: ToolCallId, plan: Plan) -> None:
-        offset = 0
-
-        def progress(text: str) -> None:
-            nonlocal offset
-            self._preview(Delta(message_id=call_id, channel="output", offset=offset, text=text))
-            offset += len(text)
-
+        output = Preview(call_id, "output", self._secrets(), self._preview)
         tool = self.tools[plan.tool]
         try:
-            outcome = await tool.run(plan, self.room, progress)
+            outcome = await tool.run(plan, self.room, output.add)
         except asyncio.CancelledError:
             happened = tool.happened(plan.intent, self.room) if plan.intent else None
             self._arrive(CallEnded(call_id, None, happened=happened))
             return
+        output.end()
         blob = None if outcome.spool is None else await self._keep(outcome.spool)
         self._arrive(CallEnded(call_id, outcome, blob))
 
     async def _keep(self, spool: Path) -> str | None:
         """Keep a call's whole output; without room, or when stopped, its head and tail must do."""
         try:
-            return await self._journal.keep(spool, tuple(self.credentials.values()))
+            return await self._journal.keep(spool, self._secrets())
         except (StoreError, TooLarge) as error:
             print(f"output not kept: {error.message}", file=sys.stderr)  # noqa: T201 - for its log
             return None
@@ -204,28 +202,33 @@ class World:
             self._arrive(Answered(effect.model_call_id, answer, elapsed()))
 
     async def _answer(self, effect: AskModel, request: ModelRequest) -> ModelAnswer:
-        offsets = {"text": 0, "thinking": 0, "reset": 0}
+        channels: tuple[Literal["text", "thinking"], ...] = ("text", "thinking")
+        previews = {
+            channel: Preview(effect.message_id, channel, self._secrets(), self._preview)
+            for channel in channels
+        }
 
-        def on_delta(kind: str, text: str) -> None:
-            if kind == "reset":
-                offsets.update(text=0, thinking=0)
-            self._preview(
-                Delta(
-                    message_id=effect.message_id,
-                    channel=kind,  # type: ignore[arg-type]  # the same literals
-                    offset=offsets[kind],
-                    text=text,
-                )
-            )
-            offsets[kind] += len(text)
+        def on_delta(kind: DeltaKind, text: str) -> None:
+            if kind != "reset":
+                previews[kind].add(text)
+                return
+            for preview in previews.values():
+                preview.reset()
+            void = Delta(message_id=effect.message_id, channel="reset", offset=0, text=text)
+            self._preview(void)
 
         model = await self._open(request.model)
         answer = await model.answer(request, on_delta)
+        for preview in previews.values():
+            preview.end()
         content = [answer.parts, answer.malformed, answer.model_state]
         reason = too_large("the model's answer", content, "ask for less at once")
         if reason is not None:
             raise ModelFailed("bad_answer", reason)
         return answer
+
+    def _secrets(self) -> tuple[str, ...]:
+        return tuple(self.credentials.values())
 
     async def _open(self, name: str) -> Model:
         if self._model is None or self._model_name != name:
