@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -535,6 +536,56 @@ def test_who_waits_for_an_event_ends_the_rest_between_two_batches(tmp_path: Path
             keeper.projector.rest(600.0)  # ends for him alone: nobody else is here
             keeper.catch_up()
             assert seen.result()
+
+
+def test_nobody_waits_for_a_session_that_is_gone(tmp_path: Path) -> None:
+    story = eventful(1)
+    story.write(tmp_path)
+    keeper = Keeper(tmp_path)
+    with LocalStore(keeper):
+        keeper.open()
+        keeper.catch_up()
+        shutil.rmtree(folder_of(tmp_path, story.session_id))
+        with ThreadPoolExecutor(1) as thread:
+            working = thread.submit(keeper.work)
+            try:
+                with pytest.raises(SessionNotFound):
+                    keeper.wait_for({story.session_id: 10_000}, 600.0)
+            finally:
+                keeper.stop()
+            working.result()
+
+
+def test_who_waits_has_a_session_looked_at_now_and_again_and_not_all_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story = eventful(1)
+    story.write(tmp_path)
+    looks = 0
+    take = Projector._take
+
+    def counted(self: Projector, *arguments: Any) -> bool:
+        nonlocal looks
+        looks += 1
+        return take(self, *arguments)
+
+    monkeypatch.setattr(Projector, "_take", counted)
+    keeper = Keeper(tmp_path)
+    with LocalStore(keeper):
+        keeper.open()
+        with ThreadPoolExecutor(4) as threads:
+            working = threads.submit(keeper.work)
+            waits = [
+                threads.submit(keeper.projector.wait_until, story.session_id, 10_000, seconds)
+                for seconds in (0.4, 0.5, 0.6)
+            ]
+            try:
+                assert [wait.result() for wait in waits] == [False] * 3
+            finally:
+                keeper.stop()
+            working.result()
+    # Each asks at most 13 times in 0.6 s, and each time it may be looked at twice.
+    assert looks < 100
 
 
 def test_f3_a_rebuild_tells_how_many_events_it_has_done_of_how_many(

@@ -427,7 +427,7 @@ class Asks:
         return {
             session_id: record.life.head
             for session_id, record in self._host.records.items()
-            if record.life.head > 0
+            if record.life.head > 0 and not record.is_erased
         }
 
     def _lives(self) -> Result:

@@ -221,6 +221,9 @@ class Attendant:
         await asyncio.shield(under_way)
 
     async def _erase(self, session_id: SessionId) -> None:
+        record = self._host.records.get(session_id)
+        if record is not None:
+            record.is_erased = True
         self._host.store.erase(session_id)
         with suppress(SessionNotFound):  # a host that died here had done it
             await self._host.on_disk(lambda: erase(folder_of(self._host.setting.data, session_id)))

@@ -48,6 +48,8 @@ class Record:
     """A name that is reserved for it, and the command whose answer says whether it has it."""
     is_cut_off: bool = False
     """Whether the host ends in the midst of its work, which the next one has go on."""
+    is_erased: bool = False
+    """Whether no byte of it is left, or soon will be: nobody waits to see it in SQL."""
     was_stopped: bool = False
     """Whether its process was found stopped (SIGSTOP) when it was killed for hanging."""
 

@@ -95,13 +95,18 @@ class Projector:
         self._connection = database.cursor()
         self._writer = Writer(self._connection)
         self._lock = threading.Lock()
+        # One for those who wait for rows, one for the thread that writes them: were it the same,
+        # each look at a session would wake who had asked for it, to ask again.
         self._changed = threading.Condition(self._lock)
+        self._asked = threading.Condition(self._lock)
         self._due = Due()
         self._is_awaited = False
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="writing rows")
         self._flight: Flight | None = None
         self._applied: dict[str, Applied] = {}
         self._damaged: dict[str, Damage] = {}
+        self._missing: set[str] = set()
+        """Looked for because somebody asked, and not there."""
         self._unfolded: set[str] = set()
         self._stamps: dict[str, str] = {}
         self._new_stamps: dict[str, str] = {}
@@ -124,7 +129,7 @@ class Projector:
         with self._changed:
             for session_id in session_ids:
                 self._due.add(session_id, told=True)
-            self._changed.notify_all()
+            self._asked.notify_all()
 
     def sequence_of(self, session_id: str) -> int:
         """Return up to which event the session is in DuckDB; 0 if it is not."""
@@ -136,35 +141,46 @@ class Projector:
         return self._damaged.get(session_id)
 
     def wait_until(self, session_id: str, sequence: int, seconds: float) -> bool:
-        """Wait until that event is in DuckDB; return whether it is. Another thread must step."""
-        deadline = time.monotonic() + seconds
+        """Wait until that event is in DuckDB; return whether it is. Another thread must step.
+
+        It cannot be of a session that is damaged, or of which there is no file (any more).
+        """
+
+        def is_over() -> bool:
+            return (
+                self.sequence_of(session_id) >= sequence
+                or session_id in self._damaged
+                or session_id in self._missing
+            )
+
         with self._changed:
-            while self.sequence_of(session_id) < sequence and not self._is_closed:
-                if self._damaged.get(session_id) is not None:
-                    return False
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    return False
-                self._await(session_id, left)
+            if self.sequence_of(session_id) < sequence:
+                self._missing.discard(session_id)  # it may have come since it was looked for
+            self._await(session_id, is_over, seconds)
         return self.sequence_of(session_id) >= sequence
 
     def see_host(self, seconds: float) -> None:
         """Wait until the host's own log is projected as it is now; nobody tells of it."""
         stamp = self._logs.stamp(HOST)
-        deadline = time.monotonic() + seconds
-        with self._changed:
-            while self._stamps.get(HOST, NO_FILE) != stamp and not self._is_closed:
-                left = deadline - time.monotonic()
-                if left <= 0 or HOST in self._damaged:
-                    return
-                self._await(HOST, left)
 
-    def _await(self, session_id: str, seconds: float) -> None:
-        """Have a session looked at now, and wait until something changed; the lock is held."""
-        self._due.add(session_id, told=True)
-        self._is_awaited = True
-        self._changed.notify_all()
-        self._changed.wait(min(seconds, ASK_AGAIN_SECONDS))
+        def is_over() -> bool:
+            return self._stamps.get(HOST, NO_FILE) == stamp or HOST in self._damaged
+
+        with self._changed:
+            self._await(HOST, is_over, seconds)
+
+    def _await(self, session_id: str, is_over: Callable[[], bool], seconds: float) -> None:
+        """Have a session looked at, now and again, until it is over; the lock is held."""
+        now = again = time.monotonic()
+        deadline = now + seconds
+        while not is_over() and not self._is_closed and now < deadline:
+            if now >= again:
+                again = now + ASK_AGAIN_SECONDS
+                self._due.add(session_id, told=True)
+                self._is_awaited = True
+                self._asked.notify_all()
+            self._changed.wait(min(deadline, again) - now)
+            now = time.monotonic()
 
     def rest(self, seconds: float) -> None:
         """Wait so long, or until somebody waits for an event."""
@@ -174,20 +190,20 @@ class Projector:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     break
-                self._changed.wait(left)
+                self._asked.wait(left)
             self._is_awaited = False
 
     def wait_due(self, seconds: float) -> bool:
         """Wait until a session is due, at most ``seconds``; return whether one is."""
         with self._changed:
             if not self._due and not self._is_closed:
-                self._changed.wait(seconds)
+                self._asked.wait(seconds)
             return bool(self._due)
 
     def wake(self) -> None:
         """End the waits of other threads."""
         with self._changed:
-            self._changed.notify_all()
+            self._notify()
 
     def progress(self) -> Progress:
         """Return how far it is."""
@@ -226,6 +242,7 @@ class Projector:
         changed = [s for s in found if s in self._damaged or self._logs.stamp(s) != stamps.get(s)]
         lengths = [self._logs.length(s) for s in found if s != HOST] if self._is_rebuilding else []
         with self._changed:
+            self._missing.clear()
             for session_id in changed:
                 self._due.add(session_id, told=False)
             if self._is_rebuilding:
@@ -318,7 +335,7 @@ class Projector:
         """Let go of the files and of the writing connection."""
         with self._changed:
             self._is_closed = True
-            self._changed.notify_all()
+            self._notify()
         with suppress(duckdb.Error):
             self.save_stamps()
         self._writing.shutdown()
@@ -327,6 +344,10 @@ class Projector:
             self._connection.close()
 
     # --- inside ---
+
+    def _notify(self) -> None:
+        self._changed.notify_all()
+        self._asked.notify_all()
 
     def _end_rebuild(self) -> None:
         """See whether all that there was when a rebuild began is there again, and landed."""
@@ -394,6 +415,9 @@ class Projector:
             self._forget(session_id)
             if session_id in self._applied:
                 self._gone.append(session_id)
+            with self._changed:
+                self._missing.add(session_id)
+                self._changed.notify_all()
             return False
         except NeedsFold:
             self._wait_for_fold(session_id)
