@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -153,6 +154,20 @@ async def test_waiting_for_what_never_comes_times_out(store: Running, client: St
         await client.sql("SELECT 1", wait_for={story.session_id: 10_000}, timeout_seconds=0.3)
     with pytest.raises(SessionNotFound):
         await client.sql("SELECT 1", wait_for={Story(9).session_id: 1}, timeout_seconds=0.3)
+
+
+async def test_s4_who_waits_for_an_erased_session_sees_nothing_of_it(
+    store: Running, client: StoreClient
+) -> None:
+    stories = [a_day(seed, turns=2) for seed in range(6)]
+    for story in stories:
+        story.write(store.data)
+        assert await count(client, story.session_id, len(story.happened)) == len(story.happened)
+    with pytest.raises(TimedOut, match="was erased, and could still be seen"):
+        await client.sql("SELECT 1", wait_for={stories[0].session_id: 0}, timeout_seconds=0.3)
+    for story in stories:
+        shutil.rmtree(folder_of(store.data, story.session_id))
+        assert await count(client, story.session_id, 0) == 0
 
 
 async def test_waiting_for_a_damaged_session_says_so(store: Running, client: StoreClient) -> None:

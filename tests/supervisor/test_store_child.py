@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import zmq
 
+from paddock.client.keys import new_id
 from paddock.store.door import StoreClient
+from paddock.store.ids import SessionId
 from paddock.supervisor.store_child import StoreChild
 
 SILENT_SECONDS = 1.5
@@ -83,3 +85,25 @@ async def test_a_store_that_was_killed_died_of_no_silence(kept: Kept) -> None:
     os.kill(killed, signal.SIGKILL)
     assert "reason" not in await kept.death_of(killed)
     await kept.answers()
+
+
+async def test_it_is_known_what_the_store_has_still_to_erase(kept: Kept) -> None:
+    sessions = [SessionId(new_id()) for _ in range(3)]
+    process = await kept.pid()
+    os.kill(process, signal.SIGSTOP)
+    for session_id in sessions:
+        kept.child.erase(session_id)
+    assert kept.child.erasing() == set(sessions)
+    os.kill(process, signal.SIGCONT)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while kept.child.erasing():  # noqa: ASYNC110 - another process's; nothing to wait on
+            await asyncio.sleep(0.01)
+
+
+async def test_the_next_store_has_nothing_to_erase(kept: Kept) -> None:
+    killed = await kept.pid()
+    os.kill(killed, signal.SIGSTOP)
+    kept.child.erase(SessionId(new_id()))
+    os.kill(killed, signal.SIGKILL)
+    await kept.death_of(killed)
+    assert kept.child.erasing() == set()

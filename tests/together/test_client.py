@@ -114,14 +114,20 @@ async def test_a_key_is_erased_with_its_session(
     assert not list(host.data.glob(f"sessions/*/{session.session_id}"))
 
 
-async def test_nobody_waits_to_see_an_erased_session_in_sql(paddock: Host, ground: Path) -> None:
-    session = await paddock.new(model=write_script(ground / "s.json", [turn("ok")]), cwd=ground)
-    await (await session.send("go")).wait(60)
-    assert session.session_id in await paddock.heads()
-    await session.delete(erase=True)
-    assert session.session_id not in await paddock.heads()
-    rows = await paddock.sql("SELECT * FROM sessions WHERE session_id = ?", [session.session_id])
-    assert not list(rows)
+async def test_s4_sql_shows_nothing_of_a_session_once_it_is_erased(
+    paddock: Host, ground: Path
+) -> None:
+    model = write_script(ground / "s.json", [turn("ok")])
+    for _ in range(5):
+        session = await paddock.new(model=model, cwd=ground)
+        await (await session.send("go")).wait(60)
+        assert session.session_id in await paddock.heads()
+        await session.delete(erase=True)
+        query = "SELECT session_id FROM sessions WHERE session_id = ?"
+        rows = await paddock.sql(query, [session.session_id])
+        assert rows.notice is None
+        assert not list(rows)
+        assert not (await paddock.heads()).get(session.session_id)
 
 
 async def test_ensure_gives_the_session_of_a_name_to_all_who_ask_at_once(

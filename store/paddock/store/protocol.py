@@ -99,7 +99,8 @@ class Request(Word):
 class Sql(Request):
     """One SELECT or EXPLAIN. Answered by ``Header``, ``Rows``…, ``Done`` with ``{rows, is_cut}``.
 
-    ``wait_for``: the query begins when these events can be seen, or fails as ``timed_out``.
+    ``wait_for``: the query begins when these events can be seen, or fails as ``timed_out``; event 0
+    stands for an erased session of which nothing can be seen any more.
     """
 
     tag = "sql"

@@ -264,7 +264,10 @@ class Host:
         return await self.ask(Status())
 
     async def heads(self) -> dict[SessionId, int]:
-        """Return the last sequence of each session that the host knows to have moved."""
+        """Return the last sequence of each session that the host knows to have moved.
+
+        It is 0 for one that was erased and may still be seen in SQL.
+        """
         heads = (await self.ask(Sync()))["heads"]
         assert isinstance(heads, dict)
         return {SessionId(key): value for key, value in heads.items() if isinstance(value, int)}

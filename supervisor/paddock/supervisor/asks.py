@@ -423,12 +423,13 @@ class Asks:
 
     # --- looking ---
 
-    def _heads(self) -> dict[str, int]:
-        return {
+    def _heads(self) -> dict[SessionId, int]:
+        heads = {
             session_id: record.life.head
             for session_id, record in self._host.records.items()
             if record.life.head > 0 and not record.is_erased
         }
+        return heads | dict.fromkeys(self._host.store.erasing(), 0)
 
     def _lives(self) -> Result:
         now = self._host.now()

@@ -224,7 +224,9 @@ class Attendant:
         record = self._host.records.get(session_id)
         if record is not None:
             record.is_erased = True
-        self._host.store.erase(session_id)
         with suppress(SessionNotFound):  # a host that died here had done it
             await self._host.on_disk(lambda: erase(folder_of(self._host.setting.data, session_id)))
+        self._host.store.erase(
+            session_id
+        )  # not before: it would find the file, and fill it in anew
         await self._host.in_registry(lambda: self._host.registry.erased(session_id))

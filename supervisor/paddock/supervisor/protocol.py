@@ -172,7 +172,10 @@ class Status(Verb):
 
 
 class Sync(Verb):
-    """Heads of sessions, so that SQL can wait for them: ``{heads: {session_id: sequence}}``."""
+    """Heads of sessions, so that SQL can wait for them: ``{heads: {session_id: sequence}}``.
+
+    0 is the head of one that was erased, and may still be seen in SQL.
+    """
 
     verb = "heads"
 

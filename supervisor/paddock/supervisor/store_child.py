@@ -16,8 +16,9 @@ from pathlib import Path
 
 import zmq
 
+from paddock.store.errors import PeerBroke
 from paddock.store.ids import SessionId
-from paddock.store.protocol import Erase, GetStatus, Heads, pack
+from paddock.store.protocol import SAID, Erase, GetStatus, Heads, pack, unpack
 from paddock.supervisor.processes import Process, Status
 
 GATHER_SECONDS = 0.02
@@ -32,7 +33,8 @@ LOOKS = 3
 """How often it is asked without an answer: time in which this process stood still is no silence."""
 BEGIN_SECONDS = 60.0
 """Until its first answer it may wait for the store before it, and read what is damaged."""
-ERASE_REQUEST, STATUS_REQUEST = 1, 2
+STATUS_REQUEST = 1
+"""The number of these; erasures have those that follow."""
 
 type Note = Callable[[str, str, dict[str, object]], None]
 
@@ -56,6 +58,8 @@ class StoreChild:
         self._command = command if command is not None else _command(data, runtime)
         self._note = note
         self._heads: dict[SessionId, int] = {}
+        self._erasing: dict[int, SessionId] = {}
+        self._number = STATUS_REQUEST
         self._timer: asyncio.TimerHandle | None = None
         self._pause = FIRST_PAUSE_SECONDS
         self._started_at = 0.0
@@ -102,8 +106,15 @@ class StoreChild:
             asyncio.get_running_loop().call_later(GATHER_SECONDS, self._tell_heads)
 
     def erase(self, session_id: SessionId) -> None:
-        """Have it remove every row of a session; on its next look at the files at the latest."""
-        self._send(pack(ERASE_REQUEST, Erase(session_id=session_id)))
+        """Have it remove every row of a session, the files of which are gone."""
+        self._number += 1
+        self._erasing[self._number] = session_id
+        self._send(pack(self._number, Erase(session_id=session_id)))
+
+    def erasing(self) -> set[SessionId]:
+        """Return the erased sessions of which it may still have rows."""
+        self._take_answers()
+        return set(self._erasing.values())
 
     async def leave(self) -> None:
         """End it: asked first, killed at the deadline."""
@@ -129,6 +140,7 @@ class StoreChild:
         if self._why_killed is not None:
             detail["reason"] = self._why_killed
         self.process = None
+        self._erasing.clear()  # the next one finds no files of them before it answers
         self._look_no_more()
         self._note("stopped" if self._is_leaving else "died", "store", detail)
         if self._is_leaving:
@@ -175,11 +187,13 @@ class StoreChild:
         self._take_answers()
 
     def _take_answers(self) -> None:
-        """Take what it answered: of interest is only that it did."""
+        """Take what it answered: of interest is only that it did, and to what."""
         with suppress(zmq.Again):
-            while True:
-                self._socket.recv(zmq.DONTWAIT)
+            while not self._socket.closed:
+                frame = self._socket.recv(zmq.DONTWAIT)
                 self._unanswered, self._has_answered = 0, True
+                with suppress(PeerBroke):  # a store of another version
+                    self._erasing.pop(unpack(frame, SAID).request_id, None)
 
 
 def _command(data: Path, runtime: Path) -> list[str]:

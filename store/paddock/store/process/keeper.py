@@ -167,6 +167,8 @@ class Keeper:
     def wait_for(self, heads: Mapping[SessionId, int], timeout_seconds: float) -> None:
         """Wait until these events can be seen in SQL: one reads what one wrote.
 
+        Event 0 is that of an erased session, of which nothing can be seen any more.
+
         Raises:
             Damaged: A session's file cannot be read up to there.
             SessionNotFound: There is no such session.
@@ -180,20 +182,24 @@ class Keeper:
                 if projector is None:
                     continue  # it is being replaced, and _enter waits for that
                 left = deadline - time.monotonic()
-                if projector.wait_until(session_id, sequence, left):
+                if sequence == 0:
+                    is_seen = projector.wait_erased(session_id, left)
+                else:
+                    is_seen = projector.wait_until(session_id, sequence, left)
+                if is_seen:
                     break
                 damage = projector.damage_of(session_id)
                 if damage is not None:
                     raise Damaged(damage.what, session_id=session_id, sequence=damage.sequence)
-                if not folder_of(self.data, session_id).exists():
+                if sequence > 0 and not folder_of(self.data, session_id).exists():
                     message = f"there is no session {session_id!r}; `paddock ls` shows them"
                     raise SessionNotFound(message, session_id=session_id)
                 if deadline - time.monotonic() <= 0:
-                    raise TimedOut(
-                        f"event {sequence} of session {session_id!r} could not be seen in SQL "
-                        f"within {timeout_seconds:g} s; {self.word()}",
-                        seconds=timeout_seconds,
-                    )
+                    what = f"event {sequence} of session {session_id!r} could not be seen"
+                    if sequence == 0:
+                        what = f"session {session_id!r} was erased, and could still be seen"
+                    message = f"{what} in SQL within {timeout_seconds:g} s; {self.word()}"
+                    raise TimedOut(message, seconds=timeout_seconds)
 
     def learn(self, heads: Mapping[SessionId, int]) -> None:
         """These logs have grown, up to there; 0 is "nobody knows how far"."""

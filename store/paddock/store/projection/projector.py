@@ -159,6 +159,12 @@ class Projector:
             self._await(session_id, is_over, seconds)
         return self.sequence_of(session_id) >= sequence
 
+    def wait_erased(self, session_id: str, seconds: float) -> bool:
+        """Wait until DuckDB has no event of a session without files; return whether so."""
+        with self._changed:
+            self._await(session_id, lambda: self.sequence_of(session_id) == 0, seconds)
+        return self.sequence_of(session_id) == 0
+
     def see_host(self, seconds: float) -> None:
         """Wait until the host's own log is projected as it is now; nobody tells of it."""
         stamp = self._logs.stamp(HOST)
@@ -408,6 +414,8 @@ class Projector:
     def _take(self, session_id: str, page: int, flight: Flight) -> bool:
         """Fold a session's next page into the batch; return whether more is left."""
         stamp = self._logs.stamp(session_id)  # before it is read: what comes after changes it
+        if stamp == NO_FILE:
+            self._logs.forget(session_id)  # one that is open would be read on, and end nowhere
         try:
             self._check_applied(session_id)
             rows, damage = self._logs.page(session_id, self._sequence_behind(session_id), page)
