@@ -596,6 +596,8 @@ def test_f3_a_rebuild_tells_how_many_events_it_has_done_of_how_many(
         story.write(tmp_path)
     total = sum(len(story.happened) for story in stories)
     monkeypatch.setattr(projector, "BATCH_EVENTS", PAGE_EVENTS)
+    with open_local(tmp_path) as store:
+        store.keeper.path.unlink()
     keeper = Keeper(tmp_path)
     with LocalStore(keeper) as store:
         keeper.open()
@@ -610,6 +612,17 @@ def test_f3_a_rebuild_tells_how_many_events_it_has_done_of_how_many(
         assert any(0 < one < total for one in done)
         assert {one.events_to_rebuild for one in seen if one.state == "rebuilding"} == {total}
         assert store.status().events == total
+
+
+def test_the_first_store_of_a_host_is_no_rebuild_to_tell_of(tmp_path: Path) -> None:
+    eventful(1).write(tmp_path)  # a session may be sooner than its host's store
+    keeper = Keeper(tmp_path)
+    with LocalStore(keeper) as store:
+        keeper.open()
+        assert "the projection is being made (0 of " in store.status().word
+        keeper.catch_up()
+        assert store.sql("SELECT 1").notice is None
+        assert store.status().notice is None
 
 
 def test_f3_the_next_answer_after_a_rebuild_tells_why_once(tmp_path: Path) -> None:

@@ -101,6 +101,7 @@ class Keeper:
         self.is_ready = threading.Event()
         self._settings = settings
         self._fold_file = self._fold if folds_files else None
+        self._is_first = not (data / LOCK_NAME).exists()
         self._lock = _take_lock(data, wait_seconds)
         self._database: Database | None = None
         self._projector: Projector | None = None
@@ -256,10 +257,12 @@ class Keeper:
                 text = f"nothing new can be seen: {self.notice}"
             case "rebuilding":
                 text = (
-                    f"the projection is being rebuilt ({progress.events_rebuilt:,} of "
-                    f"{progress.events_to_rebuild:,} events, {progress.rebuilt:,} of "
-                    f"{progress.sessions:,} sessions): {self.notice}"
+                    f"the projection is being {'made' if self.notice is None else 'rebuilt'} "
+                    f"({progress.events_rebuilt:,} of {progress.events_to_rebuild:,} events, "
+                    f"{progress.rebuilt:,} of {progress.sessions:,} sessions)"
                 )
+                if self.notice is not None:
+                    text += f": {self.notice}"
             case "catching_up":
                 text = f"catching up, {progress.due} sessions to look at"
             case "ready":
@@ -324,7 +327,7 @@ class Keeper:
             self._open(is_rebuild=not self.path.exists() and self._has_sessions())
         except Untrusted as error:
             self._replace(error.message)
-        if self.progress().is_rebuilding and self.notice is None:
+        if self.progress().is_rebuilding and self.notice is None and not self._is_first:
             self.notice = self._untold = "its file was not there"
         self.projector.scan()
         self.is_ready.set()
