@@ -11,6 +11,8 @@ CONTEXT_CHARACTERS = 32
 """More than any key's beginning has."""
 LONGEST_WORD = 4 * 1024
 """How far a word may go on that could be a key, before it is shown as it is known by then."""
+LONGEST_BEGIN = 80
+"""More than the first line of a private key has."""
 
 
 def _beginnings(of: Iterable[str]) -> str:
@@ -22,25 +24,19 @@ def _beginnings(of: Iterable[str]) -> str:
 _KEYS = [
     begin for form in FORMS if not form.may_follow_a_word for begin in form.begins or (form.clue,)
 ]
-_KEY_BEGINS = "-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----"
-_ANY_KEY = "|".join(map(re.escape, _KEYS))
-# What stands at the end of a text and may go on to be something secret; how long it may be.
-_BEGUN = tuple(
-    (re.compile(pattern, re.DOTALL), reach)
-    for pattern, reach in (
-        (rf"(?<![A-Za-z0-9])(?:(?:{_ANY_KEY})\S*|{_beginnings(_KEYS)})\Z", LONGEST_WORD),
-        (rf"(?:{_beginnings(('Bearer', 'bearer'))}|[Bb]earer[ \t]+\S*)\Z", LONGEST_WORD),
-        (rf"(?:{_beginnings((MARK_START,))}|{re.escape(MARK_START)}[a-z-]*)\Z", LONGEST_WORD),
-        (
-            rf"(?:{_beginnings(('-----BEGIN ',))}|-----BEGIN [A-Z0-9 ]{{0,55}}-{{0,5}})\Z",
-            LONGEST_WORD,
-        ),
-        (
-            rf"{_KEY_BEGINS}(?!.*-----END [A-Z0-9 ]{{0,40}}PRIVATE KEY-----).*\Z",
-            HELD_BYTES,
-        ),
-    )
+# Of each text these look at one place, or go through it once: it comes in thousands of pieces, and
+# whoever writes it may mean ill. Those named ``_LAST`` are for a text that is turned around.
+_KEY = re.compile(rf"(?<![A-Za-z0-9])(?:{'|'.join(map(re.escape, _KEYS))})")
+_BEGUN = re.compile(
+    rf"(?:(?<![A-Za-z0-9])(?:{_beginnings(_KEYS)})"
+    rf"|{_beginnings((MARK_START, 'Bearer', 'bearer', '-----BEGIN '))})\Z"
 )
+_KEY_BLOCK = re.compile("(?=(-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----))")
+_KEY_BLOCK_END = re.compile("-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----")
+_LAST_WORD = re.compile(r"\S*")
+_LAST_BEARER = re.compile(r"\S*[ \t]+rerae[bB]")
+_LAST_MARK = re.compile(r"[a-z-]*" + re.escape(MARK_START[::-1]))
+_LAST_BEGIN = re.compile(r"-{0,5}[A-Z0-9 ]{0,55} NIGEB-----")
 
 
 class PreviewRedactor:
@@ -68,16 +64,11 @@ class PreviewRedactor:
     def _begun(self) -> int:
         """Return from where on something secret may have begun that is not whole; else the end."""
         text = self._held
-        end = len(text)
-        starts = [end - _shared(text, secret) for secret in self._secrets]
+        starts = [len(text) - _shared(text, secret) for secret in self._secrets]
         for secret in self._secrets:  # a mark will stand there, behind which a key may begin
-            text = text.replace(secret, "]" * len(secret))
-        starts += [
-            found.start()
-            for pattern, reach in _BEGUN
-            if (found := pattern.search(text, max(0, end - reach))) is not None
-        ]
-        return min(starts, default=end)
+            if secret in text:
+                text = text.replace(secret, "]" * len(secret))
+        return min(*starts, _word_begun(text), _block_begun(text))
 
     def _give(self, count: int) -> str:
         piece, self._held = self._held[:count], self._held[count:]
@@ -86,6 +77,35 @@ class PreviewRedactor:
         clean = redact(self._before + piece, self._secrets)[len(self._before) :]
         self._before = _context(self._before + clean)
         return clean
+
+
+def _word_begun(text: str) -> int:
+    """Return where a key of one word, a bearer's token or a mark may have begun; else the end."""
+    end = len(text)
+    back = text[: -LONGEST_WORD - 1 : -1]
+    word = end - _length(_LAST_WORD, back)
+    key = _KEY.search(text, word)
+    begun = _BEGUN.search(text, max(0, end - CONTEXT_CHARACTERS))
+    starts = [found.start() for found in (key, begun) if found is not None]
+    starts += [end - _length(pattern, back) for pattern in (_LAST_BEARER, _LAST_MARK)]
+    return min(starts)
+
+
+def _block_begun(text: str) -> int:
+    """Return where a private key may have begun that has not ended; else the end."""
+    end = len(text)
+    starts = [end - _length(_LAST_BEGIN, text[: -LONGEST_BEGIN - 1 : -1])]
+    window = max(0, end - HELD_BYTES)
+    ended = max((found.start() for found in _KEY_BLOCK_END.finditer(text, window)), default=-1)
+    blocks = _KEY_BLOCK.finditer(text, window)
+    starts.append(next((block.start() for block in blocks if block.end(1) > ended), end))
+    return min(starts)
+
+
+def _length(pattern: re.Pattern[str], text: str) -> int:
+    """Return how long what stands at the beginning is; 0 if it does not."""
+    found = pattern.match(text)
+    return 0 if found is None else found.end()
 
 
 def _context(shown: str) -> str:
