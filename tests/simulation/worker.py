@@ -29,6 +29,7 @@ from paddock.session_worker.protocol import (
     Credentials,
     Deliver,
     Durable,
+    Fault,
     FromWorker,
     Hello,
     NotAccepted,
@@ -123,6 +124,7 @@ class Worker:
         self._stimuli: deque[Stimulus] = deque()
         self._is_due = False
         self._is_blocked = False
+        self._fault: Fault | None = None
         self._is_leaving = False
         self._tasks: dict[str, Task] = {}
         self._stage_told: Stage = "starting"
@@ -235,6 +237,7 @@ class Worker:
             except StoreError as error:
                 self._take_back(batch, checkpoint, error)
                 return
+            self._fault = None
             self._compare()
             self._say(self._durable(first, len(events)))
         self._carry_out_all(acts)
@@ -275,6 +278,8 @@ class Worker:
     ) -> None:
         self._stimuli.extendleft(reversed(batch))
         self._is_blocked = True
+        self._fault = Fault(code=error.code, reason="disk")
+        self._say_beat()
         for stimulus in self._stimuli:
             if isinstance(stimulus, Delivered):
                 command_id = stimulus.command.command_id
@@ -572,6 +577,7 @@ class Worker:
                     head=self.file.believed,
                     operation_id=self.engine.operation_id(),
                     rss_bytes=1,
+                    fault=self._fault,
                 )
             )
 

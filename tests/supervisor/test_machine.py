@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddock.session_worker.protocol import Command, Settled
+from paddock.session_worker.protocol import Command, Fault, Settled
 from paddock.store.errors import Bug, Damaged
 from paddock.store.ids import CommandId, SessionId
 from paddock.supervisor.children import ZygoteBroke
@@ -478,6 +478,32 @@ def test_the_host_that_ends_starts_nothing_whatever_waits() -> None:
     effects = step(life, Buried(2.3, 1, 4, "suspended", "shutdown"))
     assert [e.error.code for e in effects if isinstance(e, ReplyError)] == ["host_gone"]
     assert life.stage is Stage.COLD
+
+
+# --- a disk that refuses ---
+
+
+def test_f2_what_waits_behind_an_answer_that_cannot_be_written_is_refused() -> None:
+    life = lived()
+    step(life, Commanded(2.0, command(1), ticket(1)))
+    step(life, WasAccepted(2.1, CommandId("c1"), 3))
+    step(life, Commanded(2.2, command(2), ticket(2)))
+    refused = step(life, Beaten(2.3, "working", 3, fault=Fault(code="disk_full", reason="no room")))
+    assert [(effect.ticket, effect.error.code) for effect in told(refused)] == [
+        (ticket(2), "disk_full")
+    ]
+    (late,) = told(step(life, Commanded(2.4, command(3), ticket(3))))
+    assert (late.ticket, late.error.message) == (ticket(3), "no room")
+    interrupt = Commanded(2.5, command(4, "interrupt"), ticket(4))
+    assert step(life, interrupt) == [Deliver(interrupt.command)], "its worker refuses it itself"
+    assert step(life, Beaten(2.6, "working", 4)) == []
+    assert not told(step(life, Commanded(2.7, command(5), ticket(5))))
+    effects = step(life, WasSettled(2.8, settled(1)))
+    assert Deliver(command(5)) in effects, "the one in delivery was answered when there was room"
+
+
+def told(effects: list[Effect]) -> list[ReplyError]:
+    return [effect for effect in effects if isinstance(effect, ReplyError)]
 
 
 # --- hanging ---

@@ -39,6 +39,7 @@ from paddock.session_worker.protocol import (
     Credentials,
     Deliver,
     Durable,
+    Fault,
     FromWorker,
     Hello,
     NotAccepted,
@@ -130,6 +131,7 @@ class SessionLoop:
         self._stage_told: Stage = "starting"
         self._link: Link | None = None
         self._lag_ms = 0.0
+        self._fault: Fault | None = None
         self._is_welcome = False
         self._is_ahead = False
         """Whether the state has what is not durable yet: nobody is told of that (P2)."""
@@ -221,6 +223,7 @@ class SessionLoop:
                 return
             finally:
                 self._is_ahead = False
+            self._fault = None
             # First what somebody waits for; the rows are for those who follow.
             accepted, acts = _apart(acts)
             for act in accepted:
@@ -238,6 +241,8 @@ class SessionLoop:
         """After a failed commit: believe the file, refuse commands, take facts in again later."""
         self._stimuli.extendleft(reversed(batch))
         while True:
+            self._fault = Fault(code=error.code, reason=error.message)
+            self._say_beat()
             self._refuse_commands(error)
             await asyncio.sleep(DISK_RETRY_SECONDS)
             try:
@@ -396,7 +401,11 @@ class SessionLoop:
         self._stage_told = self._beat_told.stage
         self._say(
             self._beat_told.model_copy(
-                update={"lag_ms": self._lag_ms, "rss_bytes": resident_bytes()}
+                update={
+                    "lag_ms": self._lag_ms,
+                    "rss_bytes": resident_bytes(),
+                    "fault": self._fault,
+                }
             )
         )
 

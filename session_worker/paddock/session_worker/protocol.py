@@ -219,8 +219,20 @@ class Delta(FromWorker):
     text: str
 
 
+class Fault(BaseModel):
+    """Why nothing can be written: the disk is full, say. ``code`` is that of an error."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    code: str
+    reason: str
+
+
 class Beat(FromWorker):
-    """I am alive: each second at work, each five at rest, and at once when the stage changes."""
+    """I am alive: each second at work, each five at rest, and at once when the stage changes.
+
+    With ``fault`` also at each try to write that fails: what waits for a command's answer cannot
+    come to it, and is refused.
+    """
 
     tag = "beat"
     stage: Stage
@@ -231,6 +243,7 @@ class Beat(FromWorker):
     queued: int = 0
     lag_ms: float = 0.0
     rss_bytes: int = 0
+    fault: Fault | None = None
 
 
 class Accepted(FromWorker):

@@ -459,6 +459,7 @@ class Asks:
                     "memory_limit_bytes": life.memory_limit_bytes,
                     "lag_ms": record.lag_ms,
                     "error": None if life.error is None else life.error.message,
+                    "fault": None if life.fault is None else life.fault.message,
                 }
             )
         return {"workers": workers}

@@ -158,6 +158,12 @@ class Queue:
         pending = self._delivered.pop(command_id, None)
         return pending if pending is not None else self._waiting.pop(command_id, None)
 
+    def take_waiting(self) -> list[Pending]:
+        """Take out and return what was not handed over."""
+        waiting = list(self._waiting.values())
+        self._waiting.clear()
+        return waiting
+
     def empty(self) -> list[Pending]:
         """Take out and return everything: the session takes no command any more."""
         everything = [*self._delivered.values(), *self._waiting.values()]

@@ -73,7 +73,8 @@ def meaning_of(word: FromWorker, at: float) -> Stimulus | None:
         case Durable():
             return Grew(at, word.first + word.count - 1)
         case Beat():
-            return Beaten(at, word.stage, word.head, word.operation_id, word.rss_bytes)
+            doing = (word.stage, word.head, word.operation_id)
+            return Beaten(at, *doing, word.rss_bytes, word.fault)
         case Accepted():
             return WasAccepted(at, word.command_id, word.sequence)
         case Settled():

@@ -116,12 +116,12 @@ class Life:
         self.last_active_at = 0.0
         self.error: PaddockError | None = None
         """Why it is stuck or failed."""
+        self.fault: PaddockError | None = None
+        """Why its worker can write nothing at the moment."""
         self.patience = patience
         self.effects: list[Effect] = []
-        self.has_room = False
+        self.has_room = self.is_wanted = self.reset = False
         self.why = ""
-        self.is_wanted = False
-        self.reset = False
         self.cause: str | None = None
         """Why we killed it."""
         self.missed_beats = 0
@@ -205,7 +205,7 @@ class Life:
         self.start += 1
         self.deadline = at + patience_seconds
         self.generation = self.pid = self.worker_stage = self.operation_id = None
-        self.peak_rss_bytes = self.memory_bytes = self.error = self.cause = None
+        self.peak_rss_bytes = self.memory_bytes = self.error = self.cause = self.fault = None
         self.is_warned = self.is_over = False
         self.was_live = False
 
@@ -390,6 +390,12 @@ class Life:
         for ticket in waiting:
             self.refuse(ticket, error)
         for pending in self.queue.empty():
+            for ticket in pending.tickets:
+                self.refuse(ticket, error)
+
+    def refuse_waiting(self, error: PaddockError) -> None:
+        """Tell those whose command was not handed over that it will not be."""
+        for pending in self.queue.take_waiting():
             for ticket in pending.tickets:
                 self.refuse(ticket, error)
 

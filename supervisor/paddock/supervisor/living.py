@@ -24,6 +24,8 @@ def command(life: Life, stimulus: Commanded) -> None:
     """A command for a live session."""
     if life.enqueue(stimulus):
         life.deliver(life.queue.hand_over())
+        if life.fault is not None:
+            life.refuse_waiting(life.fault)
 
 
 def wait_in_queue(life: Life, stimulus: Commanded) -> None:
@@ -43,6 +45,12 @@ def beat(life: Life, stimulus: Beaten) -> None:
     judge_memory(life, stimulus.at, max(stimulus.rss_bytes, summed))
     if stimulus.stage == "working":
         life.last_active_at = stimulus.at
+    fault = stimulus.fault
+    life.fault = None if fault is None else _coded(fault.code, fault.reason)
+    if life.fault is not None:
+        # The one in delivery was accepted, and its answer waits for the disk: those behind it
+        # would wait with it, and nobody be told.
+        life.refuse_waiting(life.fault)
     if life.is_live:
         needs = stimulus.stage == "needs_credentials"
         life.stage = Stage.NEEDS_CREDENTIALS if needs else Stage.LIVE

@@ -7,7 +7,7 @@ process carry the number of its start, so that what comes late about another is 
 from dataclasses import dataclass
 from enum import StrEnum
 
-from paddock.session_worker.protocol import Command, Settled
+from paddock.session_worker.protocol import Command, Fault, Settled
 from paddock.session_worker.protocol import Stage as WorkerStage
 from paddock.store.errors import PaddockError
 from paddock.store.ids import CommandId, OperationId
@@ -132,6 +132,7 @@ class Beaten:
     head: int
     operation_id: OperationId | None = None
     rss_bytes: int = 0
+    fault: Fault | None = None
 
 
 @dataclass(frozen=True, slots=True)

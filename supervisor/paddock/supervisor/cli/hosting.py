@@ -224,6 +224,9 @@ def _print_workers(workers: list[dict[str, Any]], *, as_json: bool) -> None:
         for worker in workers
     ]
     print_table(columns, rows, empty="no worker lives", right=("pid", "gen", "memory"))
+    for worker in workers:
+        if worker.get("fault") or worker.get("error"):
+            hint(f"{worker.get('session_id')}: {worker.get('fault') or worker.get('error')}")
 
 
 def _memory_of(worker: dict[str, Any]) -> str:
