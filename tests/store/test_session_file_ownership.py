@@ -19,6 +19,8 @@ from paddock.store.session_file import (
     this_process,
     witness_of,
 )
+from paddock.store.session_file.lock import OwnerLock
+from paddock.store.session_file.place import place_of
 from tests.store.filebench import (
     AT_US,
     SESSION,
@@ -250,3 +252,18 @@ def test_the_witness_and_the_holder_are_read_whole_while_they_are_written(folder
 def every_row_of(folder: Path) -> list[object]:
     with own(folder) as file:
         return list(every_row(file))
+
+
+@pytest.mark.parametrize("lost", [b"", bytes(512), b"witness 00000000000000000007 torn"])
+def test_f1_a_log_whose_witness_was_lost_is_not_empty_while_its_next_owner_opens_it(
+    folder: Path, lost: bytes
+) -> None:
+    before = make(folder, 7, clean=False)  # with a write-ahead log
+    (folder / "owner.lock").write_bytes(lost)  # nothing in it is synced
+    lock = OwnerLock.take(place_of(folder))
+    try:
+        assert read(folder) == before
+    finally:
+        lock.close()
+    with own(folder):
+        assert read(folder) == before

@@ -124,6 +124,8 @@ def name_of(data: Path, session_id: SessionId) -> str | None:
     """
     name = None
     with SessionReader(folder_of(data, session_id), session_id) as reader:
+        if not reader.head()[0]:
+            raise _never_created(session_id)
         for row in reader.matching(kinds=NAMING):
             match decode(row.kind, row.payload):
                 case SessionCreated(config=config):
@@ -177,10 +179,14 @@ def look(data: Path, session_id: SessionId) -> Look:
     except NeedsFold:
         return Look("open", 0)
     if not rows:
-        message = f"session {session_id!r} was never created to the end; `paddock ls` shows others"
-        raise SessionNotFound(message, session_id=session_id)
+        raise _never_created(session_id)
     found, reason = found_in(rows)
     return Look(found, head, reason, config=config)
+
+
+def _never_created(session_id: SessionId) -> SessionNotFound:
+    message = f"session {session_id!r} was never created to the end; `paddock ls` shows others"
+    return SessionNotFound(message, session_id=session_id)
 
 
 def _worker_of(folder: Path) -> Holder | None:

@@ -27,7 +27,7 @@ CREATE TABLE IF NOT EXISTS epochs (
 CREATE TABLE IF NOT EXISTS entries (
     session_id TEXT PRIMARY KEY, start_id TEXT NOT NULL, boot_id TEXT NOT NULL,
     pid_namespace INTEGER NOT NULL, written_at INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS looks (boot_id TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS looks (boot_id TEXT PRIMARY KEY); -- and the mount, behind a space
 CREATE TABLE IF NOT EXISTS names (name TEXT PRIMARY KEY, session_id TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS tombstones (
     session_id TEXT PRIMARY KEY, command_id TEXT NOT NULL, erase INTEGER NOT NULL,
@@ -44,8 +44,8 @@ class Epoch:
 
     number: int
     is_told_all: bool
-    """Whether every session that may have something open has an entry: all were looked at since
-    the machine was started, by a host that came to the end of it."""
+    """Whether this file lacks nothing: all sessions were looked at since the machine was started
+    and the disk mounted, by a host that came to the end of it."""
     was_clean: bool
     is_first: bool
 
@@ -98,6 +98,7 @@ class Registry:
         """Why it was made anew, in a line for a person."""
         self._turn = threading.Lock()
         self._epoch = 0
+        self._since = ""
         self._connection = sqlite3.connect(
             path, isolation_level=None, check_same_thread=False, timeout=5.0
         )
@@ -146,9 +147,12 @@ class Registry:
         at_us: int,
         former: Former | None = None,
         *,
+        mount: str = "",
         above: int = 0,
     ) -> Epoch:
         """Begin the term of this supervisor; its number is above all before, and ``above``.
+
+        ``mount``: by which the disk of this file is there.
 
         A term before it that was not ended was a death: it is recorded, with how it ended where
         ``former`` tells.
@@ -164,14 +168,15 @@ class Registry:
         if last is not None and last[2] is None:
             self._note_death(last[0], last[3], was_lost=last[1] != boot_id, former=former, at=at_us)
         self.note("started", "supervisor", {"pid": pid}, at_us)
-        looked = self._one("SELECT 1 FROM looks WHERE boot_id = ?", (boot_id,))
+        self._since = f"{boot_id} {mount}"
+        looked = self._one("SELECT 1 FROM looks WHERE boot_id = ?", (self._since,))
         was_clean = last is None or last[2] is not None
         return Epoch(number, looked is not None, was_clean, is_first=last is None)
 
-    def looked_at_all(self, boot_id: str) -> None:
+    def looked_at_all(self) -> None:
         """Remember that every session was looked at in this boot, and what is open has an entry."""
-        self._do("DELETE FROM looks WHERE boot_id != ?", (boot_id,))
-        self._do("INSERT OR IGNORE INTO looks VALUES (?)", (boot_id,))
+        self._do("DELETE FROM looks WHERE boot_id != ?", (self._since,))
+        self._do("INSERT OR IGNORE INTO looks VALUES (?)", (self._since,))
 
     def _note_death(
         self, epoch: int, pid: int, *, was_lost: bool, former: Former | None, at: int

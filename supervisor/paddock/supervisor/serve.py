@@ -16,13 +16,20 @@ import sys
 from collections.abc import Iterable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TextIO, cast
 
 import structlog
 
 from paddock.session_worker import __version__
 from paddock.session_worker.toolbox import cgroups
-from paddock.store.errors import NeedsFold, PaddockError, SessionNotFound, StoreError
+from paddock.store.errors import (
+    AlreadyExists,
+    NeedsFold,
+    PaddockError,
+    SessionNotFound,
+    StoreError,
+)
 from paddock.store.ids import SessionId
 from paddock.store.saying import Words
 from paddock.store.session_file import folder_of, is_owned, sessions_in, start_ticks_of
@@ -44,6 +51,7 @@ from paddock.supervisor.home import (
     write_host_file,
 )
 from paddock.supervisor.loop import SHUTDOWN, Host
+from paddock.supervisor.mount import mount_of
 from paddock.supervisor.processes import become_subreaper
 from paddock.supervisor.record import Setting, now_us
 from paddock.supervisor.registry import Entry, Epoch, Former, Registry
@@ -99,6 +107,7 @@ class Service:
         self._easing = Easing(self._host)
         self._has_told_all = True
         """Whether every session that was found with something open got its entry."""
+        self._names_found: dict[SessionId, list[str]] = {}
         self._end: asyncio.Future[_End] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
@@ -168,6 +177,7 @@ class Service:
         with suppress(StoreError):
             for name, session_id in self._registry.reserved():
                 names.setdefault(session_id, []).append(name)
+        self._names_found = names
         for session_id, reserved in names.items():
             kept: str | None = None
             folder = folder_of(data, session_id)
@@ -190,7 +200,7 @@ class Service:
         entries = {each.session_id: each for each in await host.in_registry(self._registry.entries)}
         candidates = list(entries)
         if not self._epoch.is_told_all:
-            # After the loss of the whole host (or of this file) entries are no proof.
+            # After the loss of the whole host (or of this file) entries and names are no proof.
             candidates = await host.on_disk(lambda: sessions_in(host.setting.data))
         for start in range(0, len(candidates), LOOKS_AT_ONCE):
             await asyncio.gather(
@@ -201,9 +211,10 @@ class Service:
             )
         if self._has_told_all and not self._epoch.is_told_all:
             with suppress(StoreError):  # it only makes the next host look at all of them again
-                await host.in_registry(lambda: self._registry.looked_at_all(boot_id()))
+                await host.in_registry(self._registry.looked_at_all)
         if self._epoch.is_first and candidates:
             self._tell_made_anew()
+        if not self._epoch.is_told_all:
             await self._restore_names(candidates)
         for session_id in await host.in_registry(self._registry.to_erase):
             try:
@@ -264,7 +275,7 @@ class Service:
         self._host.note("made_anew", "host.sqlite", why)
 
     async def _restore_names(self, session_ids: Iterable[SessionId]) -> None:
-        """Reserve the names of sessions anew, the host's own file being lost with them."""
+        """Reserve the names of sessions anew, the host's own file having lost some, or all."""
         host, left = self._host, list(session_ids)
         until = host.now() + FOLD_SECONDS
         while left:
@@ -277,13 +288,21 @@ class Service:
                 await asyncio.sleep(SWEEP_SECONDS)
 
     async def _restored(self, session_id: SessionId) -> bool:
-        """Reserve a session's name; return False if its file has to be folded first."""
-        host = self._host
+        """Reserve a session's name, and no other; return False if that has to wait.
+
+        For its file, which its burial folds, or for another session to give the name back.
+        """
+        host, data = self._host, self._host.setting.data
         try:
-            name = await host.on_disk(lambda: births.name_of(host.setting.data, session_id))
+            # A worker that lives may be renaming it to what is reserved.
+            is_settled = not await host.on_disk(lambda: is_owned(folder_of(data, session_id)))
+            name = await host.on_disk(lambda: births.name_of(data, session_id))
+            for former in self._names_found.get(session_id, ()) if is_settled else ():
+                if former != name:
+                    await host.in_registry(partial(self._registry.release, former, session_id))
             if name is not None:
                 await host.in_registry(lambda: self._registry.reserve(name, session_id))
-        except NeedsFold:  # its burial is under way, and folds it
+        except (NeedsFold, AlreadyExists):
             return False
         except PaddockError as error:
             log.warning("name_not_restored", session_id=session_id, error=error.message)
@@ -368,7 +387,10 @@ def main(arguments: list[str] | None = None) -> int:
         lock = take_lock(configuration.folders.data)
         registry = Registry.open(configuration.folders.data / "host.sqlite")
         above = last_epoch(configuration.folders.runtime)
-        epoch = registry.begin_epoch(os.getpid(), boot_id(), now_us(), former, above=above)
+        mount = mount_of(configuration.folders.data)
+        epoch = registry.begin_epoch(
+            os.getpid(), boot_id(), now_us(), former, mount=mount, above=above
+        )
     except PaddockError as error:
         print(f"paddock: {error.message}", file=sys.stderr)  # noqa: T201 - to whoever started it
         return EXIT_REFUSED

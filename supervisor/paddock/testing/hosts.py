@@ -125,14 +125,18 @@ class HostForTests:
         except (PaddockError, subprocess.TimeoutExpired):
             return  # by force, then
 
-    def _end_by_force(self) -> None:
-        """Kill all that this home's hosts started: a host that was killed could end nothing."""
+    def kill_all(self) -> None:
+        """Kill the host and all that it started, as the loss of a machine does."""
         for process in self._processes():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         if self._process is not None:
             self._process.wait(END_SECONDS)
         wait_until(lambda: not self._processes(), END_SECONDS, what="the end of all processes")
+
+    def _end_by_force(self) -> None:
+        """End what is left: a host that was killed could end nothing."""
+        self.kill_all()
         for socket in self.places.runtime.glob("*.sock"):
             socket.unlink()
         sweep(self.places.runtime)  # of a zygote that was killed on its way out

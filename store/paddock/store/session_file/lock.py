@@ -197,7 +197,9 @@ class OwnerLock:
             descriptor = _take(place, wait_seconds)
         lock = cls(place, descriptor, read_witness(descriptor), read_seal(descriptor))
         try:
-            if lock.inherited is None:
+            if lock.inherited is None and not place.has_database():
+                # Nobody is shown what is made from here on before it is testified. A file that is
+                # there lost its witness with the power: it has what its readers see in it.
                 lock.testify(NOTHING)
             lock.seal("none")
             lock.say(0)

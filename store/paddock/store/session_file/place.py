@@ -34,12 +34,20 @@ class Place:
         """The file whose lock makes an owner."""
         return self.folder / self.lock_name
 
+    def has_database(self) -> bool:
+        """Whether there is a database that is not empty."""
+        return _has_content(self.database)
+
     def has_wal(self) -> bool:
         """Whether there is a write-ahead log that is not empty."""
-        try:
-            return self.wal.stat().st_size > 0
-        except FileNotFoundError:
-            return False
+        return _has_content(self.wal)
+
+
+def _has_content(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def place_of(folder: Path | Place) -> Place:
