@@ -31,6 +31,11 @@ TRICKS = {
         "PADDOCK_OWNER=another.1 PADDOCK_CALL=x setsid -f sh -c 'echo $$ >> pids; exec sleep 1000'"
     ),
     "not dumpable": f'setsid -f {PYTHON} -c "{NOTE}; {PRCTL}(4, 0); {SLEEP}"',
+    "main thread gone": (
+        f'setsid -f {PYTHON} -c "{NOTE}; import ctypes, threading, time\n'
+        f"threading.Thread(target=time.sleep, args=(1000,)).start()\n"
+        f'ctypes.CDLL(None).pthread_exit(None)"'
+    ),
     "subreaper of its own": (
         f'setsid -f env -i {PYTHON} -c "{NOTE}; {PRCTL}(36, 1)\n'
         f'if os.fork() == 0 and os.fork() == 0:\n os.setsid(); {NOTE}\n{SLEEP}"'

@@ -52,7 +52,8 @@ def is_gone(pid: int) -> bool:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:
         return True
-    return stat.rpartition(")")[2].split()[0] in ("Z", "X")
+    fields = stat.rpartition(")")[2].split()
+    return fields[0] in ("Z", "X") and int(fields[17]) <= 1  # the number of its threads
 
 
 def pids_in(path: Path, count: int = 1) -> list[int]:

@@ -162,6 +162,27 @@ def test_f14_a_zombie_is_no_owner() -> None:
     os.waitpid(child, 0)
 
 
+def test_p3_a_process_without_its_main_thread_is_no_zombie(folder: Path) -> None:
+    """It holds its locks still, as one does for a moment that is being killed."""
+    code = """
+file = SessionFile.own(Path(sys.argv[1]), SESSION)
+import ctypes, threading, time
+threading.Thread(target=time.sleep, args=(1000,)).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+    make(folder, 1)
+    child = run(code, folder)
+    state = Path(f"/proc/{child.pid}/stat")
+    wait_until(lambda: state.read_text().rpartition(") ")[2][0] == "Z", "its main thread is gone")
+    try:
+        holder = holder_of(folder)
+        assert holder is not None
+        assert holder.is_alive
+        assert is_owned(folder)
+    finally:
+        kill(child)
+
+
 def test_who_waits_for_a_session_owns_it_when_it_is_given_up(folder: Path) -> None:
     make(folder, 1)
     held = own(folder)

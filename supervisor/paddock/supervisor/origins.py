@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from paddock.session_worker.toolbox import cgroups, marks, processes
+from paddock.store.session_file.lock import is_over
 
 UNKNOWN = "unknown"
 """The session of a process that came from one of ours, nobody knows which, or is gone."""
@@ -91,4 +92,4 @@ def _parent_of(pid: int) -> int | None:
     except OSError:
         return None
     fields = stat[stat.rindex(b")") + 2 :].split()
-    return None if fields[0] in (b"Z", b"X") else int(fields[PPID_FIELD])
+    return None if is_over(fields) else int(fields[PPID_FIELD])

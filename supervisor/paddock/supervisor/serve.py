@@ -290,16 +290,18 @@ class Service:
     async def _restored(self, session_id: SessionId) -> bool:
         """Reserve a session's name, and no other; return False if that has to wait.
 
-        For its file, which its burial folds, or for another session to give the name back.
+        For its file, which its burial folds, for its owner, who may be renaming it to what is
+        reserved, or for another session to give the name back.
         """
         host, data = self._host, self._host.setting.data
         try:
-            # A worker that lives may be renaming it to what is reserved.
             is_settled = not await host.on_disk(lambda: is_owned(folder_of(data, session_id)))
             name = await host.on_disk(lambda: births.name_of(data, session_id))
-            for former in self._names_found.get(session_id, ()) if is_settled else ():
-                if former != name:
-                    await host.in_registry(partial(self._registry.release, former, session_id))
+            stale = [each for each in self._names_found.get(session_id, ()) if each != name]
+            if stale and not is_settled:
+                return False
+            for each in stale:
+                await host.in_registry(partial(self._registry.release, each, session_id))
             if name is not None:
                 await host.in_registry(lambda: self._registry.reserve(name, session_id))
         except (NeedsFold, AlreadyExists):

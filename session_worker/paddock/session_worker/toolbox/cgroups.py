@@ -11,6 +11,7 @@ Everything here blocks for microseconds, but for ``end``, which waits.
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -24,6 +25,8 @@ DATA_WORD: Final = "user.paddock.data"
 PROBE_SECONDS = 5.0
 """A kill takes a millisecond; a machine that is busy may take longer to reap."""
 END_SECONDS = 5.0
+AT_ONCE_SECONDS = 0.1
+"""A group is empty by then, unless the kernel holds one of its processes, or spares it."""
 PAUSE_SECONDS = 0.002
 
 
@@ -146,11 +149,32 @@ def end(group: Path, seconds: float = END_SECONDS) -> int:
     ``seconds``; ``populated`` then tells.
     """
     count = len(pids(group))
-    with suppress(OSError):
-        (group / "cgroup.kill").write_text("1")
-    _wait_empty(group, seconds)
+    deadline = time.monotonic() + seconds
+    while True:
+        with suppress(OSError):
+            (group / "cgroup.kill").write_text("1")
+        if _wait_empty(group, min(seconds, AT_ONCE_SECONDS)) or time.monotonic() > deadline:
+            break
+        # The kernel kills each process by its main thread: one whose main thread is gone goes on.
+        for pid in pids(group):
+            _kill_in(group, pid)
     remove(group)
     return count
+
+
+def _kill_in(group: Path, pid: int) -> None:
+    """Kill a process if it is in the group, and not another that has its number by now."""
+    try:
+        handle = os.pidfd_open(pid)
+    except OSError:
+        return
+    try:
+        if pid in pids(group):
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(handle)
 
 
 def pids(group: Path) -> list[int]:

@@ -44,6 +44,7 @@ READ_BYTES = 256 * 1024
 PR_SET_CHILD_SUBREAPER = 36
 PAGE_BYTES = resource.getpagesize()
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+THREADS_FIELD = 17  # number 20 of proc(5), counted from the state
 REFUSED_TO_START = 126
 NOT_FOUND = 127
 
@@ -457,7 +458,8 @@ def _usage(pids: list[int]) -> tuple[int, int, float]:
             fields = _slurp(f"/proc/{pid}/stat").rpartition(b")")[2].split()
         except OSError:
             continue
-        if fields and fields[0] not in (b"Z", b"X"):
+        # A process goes on without its main thread as long as another one does.
+        if fields and (fields[0] not in (b"Z", b"X") or int(fields[THREADS_FIELD]) > 1):
             count += 1
             memory += int(fields[21]) * PAGE_BYTES
         ticks += sum(int(field) for field in fields[11:15])

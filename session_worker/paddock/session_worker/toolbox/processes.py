@@ -14,6 +14,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from paddock.session_worker.toolbox.marks import is_of, read_mark
+from paddock.store.session_file.lock import is_over
 
 OWNER_VARIABLE = "PADDOCK_OWNER"
 CALL_VARIABLE = "PADDOCK_CALL"
@@ -127,7 +128,7 @@ def _start_time(pid: int) -> int | None:
         fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     except OSError:
         return None
-    is_alive = len(fields) > START_TIME_FIELD and fields[0] not in (b"Z", b"X")
+    is_alive = len(fields) > START_TIME_FIELD and not is_over(fields)
     return int(fields[START_TIME_FIELD]) if is_alive else None
 
 

@@ -17,6 +17,7 @@ import fcntl
 import json
 import os
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -35,6 +36,8 @@ SEAL_BYTES = 96
 HOLDER_AT = SEAL_AT + SEAL_BYTES
 HOLDER_BYTES = 320
 
+THREADS_FIELD, START_FIELD = 17, 19
+"""Of /proc/PID/stat, counted from the state (proc(5))."""
 POLL_SECONDS = 0.002
 # A probe (is_owned) holds a shared lock for some 3 µs. Who finds the lock taken by probes alone
 # tries again for at most this long before it calls it owned.
@@ -89,14 +92,23 @@ def _my_start_ticks(pid: int) -> int:
 def start_ticks_of(pid: int) -> int | None:
     """Return when a process started, in clock ticks since boot, or None if there is none.
 
-    A zombie counts as none: it holds no lock any more. Where there is no /proc, 0 while it runs.
+    A zombie counts as none: it holds no lock any more, unless threads of it are still on their way
+    out. Where there is no /proc, 0 while it runs.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return None if Path("/proc/self").exists() else _is_there(pid)
     fields = stat[stat.rindex(b")") + 2 :].split()  # the name before it may hold anything
-    return None if fields[0] in {b"Z", b"X"} else int(fields[19])
+    return None if is_over(fields) else int(fields[START_FIELD])
+
+
+def is_over(fields: Sequence[bytes]) -> bool:
+    """Whether a process is dead, by the fields of its /proc/PID/stat from the state on.
+
+    One whose main thread has ended looks like a zombie, and goes on as long as another one does.
+    """
+    return fields[0] in {b"Z", b"X"} and int(fields[THREADS_FIELD]) <= 1
 
 
 def _is_there(pid: int) -> int | None:
