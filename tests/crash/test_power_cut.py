@@ -90,6 +90,7 @@ async def test_p1_f2_what_was_acknowledged_is_there_after_the_loss_of_a_file_sys
                 # One was accepted before, perhaps, and has no answer; nobody waits in vain again.
                 assert talk.codes[-1] == "store_error"
                 assert set(talk.codes) <= {"store_error", "timed_out"}
+            assert (await host.status())["cannot_write"] == SESSIONS
             workers = await host.lives()
             assert len(workers) == SESSIONS
             assert all("check the disk" in worker["fault"] for worker in workers)

@@ -11,6 +11,7 @@ import pytest
 
 from paddock.supervisor.cli import exit_codes
 from paddock.supervisor.cli.main import VERBS, answer, command_of
+from tests.store.disks import full, small_disk
 
 
 @pytest.fixture
@@ -220,6 +221,22 @@ def test_doctor_finds_settings_that_keep_a_host_from_starting(
     findings = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert findings["settings"]["verdict"] == "bad"
     assert "'perhaps'" in findings["settings"]["value"]
+
+
+def test_f2_doctor_finds_a_disk_that_takes_nothing(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PADDOCK_HOME", str(home))
+    with small_disk(home / "data", 1024 * 1024) as disk:
+        with full(disk):
+            assert answer(["doctor", "--json"]) == exit_codes.FAILED
+            findings = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+            assert findings["data folder"]["verdict"] == "bad"
+            assert "No space left" in findings["data folder"]["advice"]
+        answer(["doctor", "--json"])
+        findings = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+        assert findings["data folder"]["verdict"] == "ok"
+        assert list(disk.iterdir()) == []
 
 
 def test_f12_doctor_says_when_the_clock_is_behind_what_was_written(

@@ -481,6 +481,7 @@ class Asks:
             "live": host.fleet.current,
             "max_live_sessions": host.fleet.limit,
             "stages": stages,
+            "cannot_write": sum(r.life.fault is not None for r in host.records.values()),
             "host_file_notice": host.registry.notice,
             "store_pid": None if host.store.process is None else host.store.process.pid,
             "store_restarts": host.store.restarts,

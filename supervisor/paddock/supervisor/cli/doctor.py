@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import stat
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -38,6 +39,7 @@ SAFE_SQLITE = (3, 51, 3)
 ENOUGH_FILES = 4096
 ENOUGH_PROCESSES = 2048
 ENOUGH_BYTES = 2_000_000_000
+PAGE_BYTES = 4096
 SOCKET_PATH_LIMIT = 107
 STORE_SECONDS = 5.0
 CLOCK_SECONDS = 2.0
@@ -141,6 +143,9 @@ def _folder(name: str, folder: Path) -> Finding:
     if not os.access(folder, os.W_OK | os.X_OK):
         advice = f"make it writable: chmod u+wx {folder}"
         return Finding(f"{name} folder", "bad", shown, advice)
+    if (trouble := _trouble_of_writing(folder)) is not None:
+        advice = f"{trouble}: make room, or check the disk; sessions can write nothing there"
+        return Finding(f"{name} folder", "bad", shown, advice)
     kind = file_system_of(folder)
     if name == "data" and kind in NETWORK_FILE_SYSTEMS:
         advice = "locks and fsync mean something else there: put PADDOCK_HOME on a local disk"
@@ -149,6 +154,18 @@ def _folder(name: str, folder: Path) -> Finding:
         advice = f"others can look into it: chmod 700 {folder}"
         return Finding(f"{name} folder", "note", shown, advice)
     return Finding(f"{name} folder", "ok", shown)
+
+
+def _trouble_of_writing(folder: Path) -> str | None:
+    """Write a page and have it synced; return what fails, in the system's words."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(PAGE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
 
 
 def file_system_of(folder: Path) -> str | None:
