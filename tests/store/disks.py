@@ -58,9 +58,12 @@ class RealDisk:
             os.close(descriptor)
 
     def unmount(self) -> None:
-        """Take it away, once nobody has a file open on it any more."""
+        """Take it away, once nobody has a file open on it any more, in whatever namespace."""
         deadline = time.monotonic() + GOING_SECONDS
-        while subprocess.run(["umount", self.folder], check=False).returncode != 0:
+        subprocess.run(["umount", "--lazy", self.folder], check=True)
+        while subprocess.run(
+            ["losetup", "-j", self._image], capture_output=True, check=True
+        ).stdout:
             assert time.monotonic() < deadline, "somebody has a file open still"
             time.sleep(0.05)
 

@@ -6,7 +6,7 @@ time for what writes.
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -18,12 +18,15 @@ from paddock.session_worker.ledger import digest_of
 from paddock.session_worker.redact import redact_json
 from paddock.store.errors import AlreadyExists, Damaged, NeedsFold, SessionNotFound
 from paddock.store.events import (
+    CommandAccepted,
+    CommandRejected,
     Row,
     SessionConfig,
     SessionConfigured,
     SessionCreated,
     SessionDeleted,
     decode,
+    stored_of,
 )
 from paddock.store.ids import CommandId, SessionId
 from paddock.store.session_file import (
@@ -42,7 +45,15 @@ PAUSE_SECONDS = 0.005
 WIRE_BYTES = 4 * 1024 * 1024
 """Of events in one message, unless one alone is larger."""
 
-NAMING = frozenset({"session_created", "session_configured", "session_deleted"})
+NAMING = frozenset(
+    {
+        "session_created",
+        "session_configured",
+        "session_deleted",
+        "command_accepted",
+        "command_rejected",
+    }
+)
 
 type Found = Literal["cold", "open", "alive", "failed", "deleted"]
 
@@ -116,27 +127,47 @@ def config_of(data: Path, session_id: SessionId) -> tuple[SessionConfig, str]:
     return created.config, created.digest
 
 
-def name_of(data: Path, session_id: SessionId) -> str | None:
-    """Return the name that a session goes by, read off its whole log.
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The name that a session goes by, and those that it was told to go by next."""
+
+    present: str | None = None
+    coming: frozenset[str] = frozenset()
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self.coming
+        if self.present is not None and self.present not in self.coming:
+            yield self.present
+
+
+def names_of(data: Path, session_id: SessionId) -> Names:
+    """Return the names of a session, read off its whole log.
 
     Raises:
         SessionNotFound, StoreError: There is none, or it cannot be read.
     """
-    name = None
+    present: str | None = None
+    coming: dict[CommandId, str] = {}
     with SessionReader(folder_of(data, session_id), session_id) as reader:
         if not reader.head()[0]:
             raise _never_created(session_id)
         for row in reader.matching(kinds=NAMING):
-            match decode(row.kind, row.payload):
+            match stored_of(session_id, row).event:
                 case SessionCreated(config=config):
-                    name = config.name
+                    present = config.name
+                case CommandAccepted(command_id=command_id, verb="configure", arguments=asked):
+                    if isinstance(name := asked.get("name"), str):
+                        coming[command_id] = name
+                case CommandRejected(command_id=command_id):
+                    coming.pop(command_id, None)
                 case SessionConfigured(name=str(renamed)):
-                    name = renamed
+                    present = renamed
+                    coming = {each: name for each, name in coming.items() if name != renamed}
                 case SessionDeleted():
-                    return None
+                    return Names()
                 case _:
                     pass
-    return name
+    return Names(present, frozenset(coming.values()))
 
 
 def _created(rows: Sequence[Row], session_id: SessionId) -> SessionCreated:

@@ -37,6 +37,7 @@ from paddock.supervisor.fleet import Fleet
 from paddock.supervisor.home import Secret
 from paddock.supervisor.life import Life, Patience
 from paddock.supervisor.machine import step
+from paddock.supervisor.names import Naming
 from paddock.supervisor.nursery import Nursery
 from paddock.supervisor.processes import Process, reap_orphans
 from paddock.supervisor.record import Record, Setting, now_us
@@ -110,6 +111,7 @@ class Host:
             command=store_command,
             note=self.note,
         )
+        self.naming = Naming(self)
         self.is_leaving = False
         self.answered: Callable[[Effect, Record], None] = lambda _effect, _record: None
         """What tells clients: the clients' door sets it."""
@@ -161,6 +163,10 @@ class Host:
     async def in_registry[T](self, work: Callable[[], T]) -> T:
         """Run what reads or writes the host's own file, in order."""
         return await asyncio.get_running_loop().run_in_executor(self._registrar, work)
+
+    def tell_registry(self, work: Callable[[], None]) -> None:
+        """Have something written to the host's own file, in order; nobody waits for it."""
+        self._registrar.submit(work)
 
     def note(self, kind: str, subject: str, detail: dict[str, object]) -> None:
         """Record an event of the host."""
@@ -300,7 +306,7 @@ class Host:
                 for loser in self.fleet.victim_stayed(record.session_id):
                     self.rooms.seek(loser)
             case TellSettled():
-                self._settle_name(record, effect)
+                self.naming.settle(record, effect)
                 self.answered(effect, record)
             case Notify(what="memory"):
                 self.answered(effect, record)
@@ -322,24 +328,6 @@ class Host:
         )
         if record.life.is_live:
             self.stimulate(record, Commanded(self.now(), command))
-
-    def _settle_name(self, record: Record, told: TellSettled) -> None:
-        """Give back the name that a session does not have, or not any more."""
-        if record.renaming is None or record.renaming[0] != told.answer.command_id:
-            return
-        name, session_id, registry = record.renaming[1], record.session_id, self.registry
-        record.renaming = None
-        if told.answer.kind == "session_configured":
-            record.name = name
-            give_back = registry.release_others
-        else:
-            give_back = registry.release
-
-        def work() -> None:
-            with suppress(StoreError):  # a name too many is reserved: `rm` gives all of them back
-                give_back(name, session_id)
-
-        self._registrar.submit(work)
 
     def _set_timer(self, record: Record) -> None:
         deadline = record.life.deadline

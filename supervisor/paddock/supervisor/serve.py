@@ -13,10 +13,8 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Iterable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import TextIO, cast
 
 import structlog
@@ -24,17 +22,14 @@ import structlog
 from paddock.session_worker import __version__
 from paddock.session_worker.toolbox import cgroups
 from paddock.store.errors import (
-    AlreadyExists,
-    NeedsFold,
     PaddockError,
     SessionNotFound,
     StoreError,
 )
 from paddock.store.ids import SessionId
 from paddock.store.saying import Words
-from paddock.store.session_file import folder_of, is_owned, sessions_in, start_ticks_of
+from paddock.store.session_file import sessions_in, start_ticks_of
 from paddock.store.session_file.lock import boot_id, pid_namespace
-from paddock.store.session_file.place import place_of
 from paddock.supervisor import births
 from paddock.supervisor.beats import Beats
 from paddock.supervisor.clients import Clients
@@ -62,8 +57,6 @@ log = structlog.get_logger("paddock.supervisor")
 
 WORKER = "paddock.session_worker.main:run_worker"
 SWEEP_SECONDS = 1.0
-FOLD_SECONDS = 60.0
-"""For the burials of sessions that were found undone; their names are read after that."""
 FORGET_SECONDS = 600.0
 """A session at rest costs nothing: its record is made from its file again when it is asked for."""
 LOOKS_AT_ONCE = 64
@@ -107,7 +100,6 @@ class Service:
         self._easing = Easing(self._host)
         self._has_told_all = True
         """Whether every session that was found with something open got its entry."""
-        self._names_found: dict[SessionId, list[str]] = {}
         self._end: asyncio.Future[_End] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
@@ -116,7 +108,7 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._go, "signal", False, 20.0)  # noqa: FBT003
         self._host.open()
-        await self._host.on_disk(self._free_names)
+        await self._host.on_disk(self._host.naming.free)
         self._clients.open()
         self._announce()
         finishing = self._host.spawn_task(self._finish_what_is_found())
@@ -166,34 +158,6 @@ class Service:
 
     # --- finishing what is found ---
 
-    def _free_names(self) -> None:
-        """Take names back that a host which died had reserved for what then never came to be.
-
-        Before anybody can ask: a name is reserved first, then its session made or renamed. What
-        cannot be freed for want of room is freed by the next host.
-        """
-        data = self._host.setting.data
-        names: dict[SessionId, list[str]] = {}
-        with suppress(StoreError):
-            for name, session_id in self._registry.reserved():
-                names.setdefault(session_id, []).append(name)
-        self._names_found = names
-        for session_id, reserved in names.items():
-            kept: str | None = None
-            folder = folder_of(data, session_id)
-            if place_of(folder).database.exists():
-                if len(reserved) == 1 or is_owned(folder):  # a worker may be renaming it yet
-                    continue
-                try:
-                    kept = births.name_of(data, session_id)
-                except PaddockError as error:  # its worker died: what it did is not read yet
-                    log.info("names_kept", session_id=session_id, error=error.message)
-                    continue
-            for name in reserved:
-                if name != kept:
-                    with suppress(StoreError):
-                        self._registry.release(name, session_id)
-
     async def _finish_what_is_found(self) -> None:
         """Take in the sessions that may have something open, and erase what is to be erased."""
         host = self._host
@@ -215,7 +179,7 @@ class Service:
         if self._epoch.is_first and candidates:
             self._tell_made_anew()
         if not self._epoch.is_told_all:
-            await self._restore_names(candidates)
+            await host.naming.restore(candidates)
         for session_id in await host.in_registry(self._registry.to_erase):
             try:
                 await host.attendant.erase(session_id)
@@ -273,42 +237,6 @@ class Service:
             self._registry.notice = "made anew from the sessions: it was not there, or empty"
         why: dict[str, object] = {"why": self._registry.notice}
         self._host.note("made_anew", "host.sqlite", why)
-
-    async def _restore_names(self, session_ids: Iterable[SessionId]) -> None:
-        """Reserve the names of sessions anew, the host's own file having lost some, or all."""
-        host, left = self._host, list(session_ids)
-        until = host.now() + FOLD_SECONDS
-        while left:
-            late = [each for each in left if not await self._restored(each)]
-            if late and host.now() > until:
-                log.warning("names_not_restored", sessions=late)
-                return
-            left = late
-            if left:
-                await asyncio.sleep(SWEEP_SECONDS)
-
-    async def _restored(self, session_id: SessionId) -> bool:
-        """Reserve a session's name, and no other; return False if that has to wait.
-
-        For its file, which its burial folds, for its owner, who may be renaming it to what is
-        reserved, or for another session to give the name back.
-        """
-        host, data = self._host, self._host.setting.data
-        try:
-            is_settled = not await host.on_disk(lambda: is_owned(folder_of(data, session_id)))
-            name = await host.on_disk(lambda: births.name_of(data, session_id))
-            stale = [each for each in self._names_found.get(session_id, ()) if each != name]
-            if stale and not is_settled:
-                return False
-            for each in stale:
-                await host.in_registry(partial(self._registry.release, each, session_id))
-            if name is not None:
-                await host.in_registry(lambda: self._registry.reserve(name, session_id))
-        except (NeedsFold, AlreadyExists):
-            return False
-        except PaddockError as error:
-            log.warning("name_not_restored", session_id=session_id, error=error.message)
-        return True
 
     # --- resting ---
 
