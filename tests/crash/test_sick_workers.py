@@ -87,7 +87,8 @@ async def test_f6_a_stopped_worker_is_found_killed_with_its_tools_and_replaced(
 
         async def shell() -> psutil.Process | None:
             pids = workspace / "pids"
-            return psutil.Process(int(pids.read_text())) if pids.exists() else None
+            written = pids.read_text() if pids.exists() else ""
+            return psutil.Process(int(written)) if written.endswith("\n") else None
 
         tool = await wait_until_async(shell, what="the tool runs")
         stopped = made.kill_worker(session.session_id, signal.SIGSTOP)

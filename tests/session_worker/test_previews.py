@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from paddock.session_worker.previews import LONGEST_WORD, Preview, PreviewRedactor
 from paddock.session_worker.protocol import Delta
-from paddock.session_worker.redact import redact
+from paddock.session_worker.redact import HELD_BYTES, redact
 from tests.session_worker.test_redact import KEYS, SECRET, pieces
 
 
@@ -60,6 +60,16 @@ def test_f10_a_preview_of_a_word_without_an_end_is_shown_all_the_same() -> None:
     shown = [redactor.feed("sk-ant-" + "a" * LONGEST_WORD) for _ in range(3)]
     assert any(shown)
     assert "".join(shown).startswith("[redacted:anthropic-key]")
+
+
+@pytest.mark.parametrize("start", ["-----BEGIN PRIVATE KEY-----\n", "sk-ant-", "Bearer "])
+@pytest.mark.parametrize("more", ["-", "a", "- "])
+def test_f10_what_a_preview_holds_back_has_a_bound(start: str, more: str) -> None:
+    redactor = PreviewRedactor()
+    count = len(redactor.feed(start + "a" * 40))
+    for fed in range(1, 30):
+        count += len(redactor.feed(more * 4_000))
+        assert fed * 4_000 * len(more) - count < 2 * HELD_BYTES
 
 
 def test_a_preview_tells_where_it_stands_in_what_was_shown() -> None:

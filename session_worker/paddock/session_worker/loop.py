@@ -223,7 +223,7 @@ class SessionLoop:
                 return
             finally:
                 self._is_ahead = False
-            self._fault = None
+            self._end_fault()
             # First what somebody waits for; the rows are for those who follow.
             accepted, acts = _apart(acts)
             for act in accepted:
@@ -253,6 +253,14 @@ class SessionLoop:
                 break
         self.engine.roll_back(session, checkpoint)
         self._arrival.set()
+        if not self._stimuli:
+            self._end_fault()  # nothing is to be written: the next command finds out
+
+    def _end_fault(self) -> None:
+        """Tell that it can be written again, as far as is known."""
+        if self._fault is not None:
+            self._fault = None
+            self._say_beat()
 
     def _refuse_commands(self, error: StoreError) -> None:
         """Tell those who wait to be accepted that the disk does not take them."""

@@ -49,13 +49,16 @@ class PreviewRedactor:
 
     def __init__(self, secrets: Sequence[str] = ()) -> None:
         self._secrets = usable(secrets)
+        self._most_held = max([HELD_BYTES, *map(len, self._secrets)])
         self._held = ""
         self._before = ""
 
     def feed(self, text: str) -> str:
         """Take the next piece; return what is sure by now."""
         self._held += text
-        return self._give(uncut(self._held, self._begun(), self._secrets))
+        begun = self._begun()
+        sure = uncut(self._held, begun, self._secrets)
+        return self._give(sure if len(self._held) - sure <= self._most_held else begun)
 
     def end(self) -> str:
         """Return the rest."""

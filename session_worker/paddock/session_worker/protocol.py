@@ -230,8 +230,8 @@ class Fault(BaseModel):
 class Beat(FromWorker):
     """I am alive: each second at work, each five at rest, and at once when the stage changes.
 
-    With ``fault`` also at each try to write that fails: what waits for a command's answer cannot
-    come to it, and is refused.
+    With ``fault`` also at each try to write that fails: commands that wait behind an answer which
+    cannot be written are refused by the supervisor.
     """
 
     tag = "beat"

@@ -273,6 +273,8 @@ class Asks:
     async def _give_birth(self, words: CreateSession) -> Record:
         """Reserve name and room, then make the file; nothing is left where that fails (L4)."""
         host, session_id, name = self._host, words.session_id, words.config.name
+        if name is not None:
+            await host.naming.known()
         is_new_name = name is not None and await host.in_registry(
             lambda: host.registry.reserve(name, session_id)
         )
@@ -319,8 +321,9 @@ class Asks:
         name = command.arguments.get("name")
         if command.verb == "configure" and isinstance(name, str):
             registry = self._host.registry
-            await self._host.in_registry(lambda: registry.reserve(name, words.session_id))
-            record.renaming = (command.command_id, name)
+            await self._host.naming.known()
+            if await self._host.in_registry(lambda: registry.reserve(name, words.session_id)):
+                record.renaming = (command.command_id, name)
         if command.verb == "delete":
             seconds = self._host.settings.suspend_deadline_seconds
             self._host.stimulate(record, DeleteAsked(self._host.now(), command, seconds, ticket))
@@ -498,6 +501,9 @@ class Asks:
     async def _resolve(self, text: str) -> tuple[Result, Afterwards]:
         host = self._host
         by_name = await host.in_registry(lambda: host.registry.session_of(text))
+        if by_name is None:
+            await host.naming.known()
+            by_name = await host.in_registry(lambda: host.registry.session_of(text))
         if by_name is not None:
             return {"session_id": by_name}, None
         wanted = text.lower()

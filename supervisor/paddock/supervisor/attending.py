@@ -226,7 +226,6 @@ class Attendant:
             record.is_erased = True
         with suppress(SessionNotFound):  # a host that died here had done it
             await self._host.on_disk(lambda: erase(folder_of(self._host.setting.data, session_id)))
-        self._host.store.erase(
-            session_id
-        )  # not before: it would find the file, and fill it in anew
+        # Not before: the store would find the file, and fill it in anew.
+        self._host.store.erase(session_id)
         await self._host.in_registry(lambda: self._host.registry.erased(session_id))

@@ -19,6 +19,7 @@ from paddock.session_worker.redact import redact_json
 from paddock.store.errors import AlreadyExists, Damaged, NeedsFold, SessionNotFound
 from paddock.store.events import (
     CommandAccepted,
+    CommandQuarantined,
     CommandRejected,
     Row,
     SessionConfig,
@@ -52,6 +53,7 @@ NAMING = frozenset(
         "session_deleted",
         "command_accepted",
         "command_rejected",
+        "command_quarantined",
     }
 )
 
@@ -135,9 +137,9 @@ class Names:
     coming: frozenset[str] = frozenset()
 
     def __iter__(self) -> Iterator[str]:
-        yield from self.coming
-        if self.present is not None and self.present not in self.coming:
+        if self.present is not None:
             yield self.present
+        yield from self.coming - {self.present}
 
 
 def names_of(data: Path, session_id: SessionId) -> Names:
@@ -158,11 +160,15 @@ def names_of(data: Path, session_id: SessionId) -> Names:
                 case CommandAccepted(command_id=command_id, verb="configure", arguments=asked):
                     if isinstance(name := asked.get("name"), str):
                         coming[command_id] = name
-                case CommandRejected(command_id=command_id):
+                case (
+                    CommandRejected(command_id=command_id)
+                    | CommandQuarantined(command_id=command_id)
+                ):
                     coming.pop(command_id, None)
-                case SessionConfigured(name=str(renamed)):
-                    present = renamed
-                    coming = {each: name for each, name in coming.items() if name != renamed}
+                case SessionConfigured(command_id=by, name=renamed):
+                    if by is not None:
+                        coming.pop(by, None)
+                    present = renamed or present
                 case SessionDeleted():
                     return Names()
                 case _:

@@ -58,6 +58,10 @@ class Queue:
         """Whether every command has its answer."""
         return not self._waiting and not self._delivered
 
+    def knows(self, command_id: CommandId) -> bool:
+        """Whether a command is here, and has no answer yet."""
+        return command_id in self._waiting or command_id in self._delivered
+
     def in_delivery(self) -> tuple[CommandId, ...]:
         """Return the ids of those handed over and not accepted yet."""
         return tuple(

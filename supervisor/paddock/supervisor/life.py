@@ -305,7 +305,7 @@ class Life:
         self.stage = Stage.COLD
         self.deadline = None
         self.is_wanted = self.reset = self.owes_start = self.is_found = False
-        self.leaving = None
+        self.leaving = self.fault = None
         self.worker_stage = self.operation_id = None
         self.return_room()
 

@@ -222,6 +222,7 @@ class Host:
                 who, what = self._waiting.popleft()
                 self._step(who, what)
                 self._set_timer(who)
+                self.naming.look(who)
         finally:
             self._is_stepping = False
 

@@ -109,6 +109,8 @@ class Service:
             loop.add_signal_handler(number, self._go, "signal", False, 20.0)  # noqa: FBT003
         self._host.open()
         await self._host.on_disk(self._host.naming.free)
+        if not self._epoch.is_told_all:
+            self._host.naming.lose()
         self._clients.open()
         self._announce()
         finishing = self._host.spawn_task(self._finish_what_is_found())
@@ -173,19 +175,19 @@ class Service:
                     for each in candidates[start : start + LOOKS_AT_ONCE]
                 )
             )
-        if self._has_told_all and not self._epoch.is_told_all:
-            with suppress(StoreError):  # it only makes the next host look at all of them again
-                await host.in_registry(self._registry.looked_at_all)
         if self._epoch.is_first and candidates:
             self._tell_made_anew()
-        if not self._epoch.is_told_all:
-            await host.naming.restore(candidates)
         for session_id in await host.in_registry(self._registry.to_erase):
             try:
                 await host.attendant.erase(session_id)
             except PaddockError as error:  # the others are erased all the same
                 log.warning("not_erased", session_id=session_id, error=error.message)
         await self._end_tools_left()
+        if self._epoch.is_told_all:
+            await host.naming.restore(host.naming.unclear())
+        elif await host.naming.restore(candidates) and self._has_told_all:
+            with suppress(StoreError):  # it only makes the next host look at all of them again
+                await host.in_registry(self._registry.looked_at_all)
 
     async def _end_tools_left(self) -> None:
         """End what runs in control groups of generations whose worker is gone."""

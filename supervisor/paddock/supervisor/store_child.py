@@ -18,7 +18,7 @@ import zmq
 
 from paddock.store.errors import PeerBroke
 from paddock.store.ids import SessionId
-from paddock.store.protocol import SAID, Erase, GetStatus, Heads, pack, unpack
+from paddock.store.protocol import SAID, Done, Erase, GetStatus, Heads, pack, unpack
 from paddock.supervisor.processes import Process, Status
 
 GATHER_SECONDS = 0.02
@@ -193,7 +193,9 @@ class StoreChild:
                 frame = self._socket.recv(zmq.DONTWAIT)
                 self._unanswered, self._has_answered = 0, True
                 with suppress(PeerBroke):  # a store of another version
-                    self._erasing.pop(unpack(frame, SAID).request_id, None)
+                    number, word = unpack(frame, SAID)
+                    if isinstance(word, Done):
+                        self._erasing.pop(number, None)
 
 
 def _command(data: Path, runtime: Path) -> list[str]:

@@ -171,7 +171,7 @@ def _kill_in(group: Path, pid: int) -> None:
     try:
         if pid in pids(group):
             signal.pidfd_send_signal(handle, signal.SIGKILL)
-    except ProcessLookupError:
+    except OSError:  # it is gone, or may not be signalled by us: cgroup.kill alone may end it
         return
     finally:
         os.close(handle)

@@ -458,12 +458,25 @@ def _usage(pids: list[int]) -> tuple[int, int, float]:
             fields = _slurp(f"/proc/{pid}/stat").rpartition(b")")[2].split()
         except OSError:
             continue
-        # A process goes on without its main thread as long as another one does.
-        if fields and (fields[0] not in (b"Z", b"X") or int(fields[THREADS_FIELD]) > 1):
+        if fields and fields[0] not in (b"Z", b"X"):
             count += 1
             memory += int(fields[21]) * PAGE_BYTES
+        elif fields and int(fields[THREADS_FIELD]) > 1:  # it goes on without its main thread
+            count += 1
+            memory += _resident_bytes_of_threads(pid)
         ticks += sum(int(field) for field in fields[11:15])
     return count, memory, ticks / TICKS_PER_SECOND
+
+
+def _resident_bytes_of_threads(pid: int) -> int:
+    """Return what a process without its main thread uses: any other thread tells."""
+    most = 0
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 - pathlib is slow to import
+            most = max(most, int(_slurp(f"/proc/{pid}/task/{thread}/statm").split()[1]))
+    except (OSError, IndexError):
+        pass  # it ended while we looked
+    return most * PAGE_BYTES
 
 
 def _slurp(path: str) -> bytes:

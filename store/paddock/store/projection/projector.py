@@ -102,6 +102,7 @@ class Projector:
         self._due = Due()
         self._is_awaited = False
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="writing rows")
+        self._gathered: Flight | None = None
         self._flight: Flight | None = None
         self._applied: dict[str, Applied] = {}
         self._damaged: dict[str, Damage] = {}
@@ -161,9 +162,16 @@ class Projector:
 
     def wait_erased(self, session_id: str, seconds: float) -> bool:
         """Wait until DuckDB has no event of a session without files; return whether so."""
+
+        def is_gone() -> bool:
+            # What is read of it by now may be on its way yet.
+            under_way = (self._gathered, self._flight)
+            is_coming = any(one is not None and session_id in one.touched for one in under_way)
+            return self.sequence_of(session_id) == 0 and not is_coming
+
         with self._changed:
-            self._await(session_id, lambda: self.sequence_of(session_id) == 0, seconds)
-        return self.sequence_of(session_id) == 0
+            self._await(session_id, is_gone, seconds)
+        return is_gone()
 
     def see_host(self, seconds: float) -> None:
         """Wait until the host's own log is projected as it is now; nobody tells of it."""
@@ -274,7 +282,7 @@ class Projector:
         """
         if self._flight is not None and self._flight.events < SMALL_BATCH_EVENTS:
             self._land()
-        flight = Flight(Batch(position=self._position))
+        flight = self._gathered = Flight(Batch(position=self._position))
         again: list[str] = []
         try:
             with _no_collection():
@@ -292,6 +300,7 @@ class Projector:
                     self._due.add(session_id, told=False)
         if flight.touched:
             self._send(flight)
+        self._gathered = None
         self._end_rebuild()
         return flight.events
 
@@ -554,6 +563,7 @@ class Projector:
 
     def _take_back(self, flight: Flight) -> None:
         """Forget what was folded of a batch that will not be written; it is due again."""
+        self._gathered = None
         with self._changed:
             for session_id in flight.touched:
                 self._folded.pop(session_id, None)
