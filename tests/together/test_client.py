@@ -12,6 +12,7 @@ import pytest
 
 from paddock.client import Host, Noticed, Previewed, Session, connect, sync
 from paddock.client.keys import new_id
+from paddock.client.session import Operation
 from paddock.session_worker.errors import (
     InputNotFound,
     NothingToDecide,
@@ -22,6 +23,7 @@ from paddock.session_worker.protocol import Interrupt
 from paddock.store.errors import AlreadyExists, SessionNotFound, SqlRefused, TimedOut
 from paddock.store.events import SessionConfig, Stored, UserMessageAdded
 from paddock.store.ids import ApprovalId, CommandId, SessionId
+from paddock.supervisor.cli.run import Watching
 from paddock.supervisor.errors import BadConfiguration, NoHost, PathTooLong
 from paddock.testing import HostForTests, call, turn, wait_until_async, write_script
 
@@ -550,3 +552,23 @@ async def test_an_unknown_command_id_is_the_clients_own(
     assert first.command_id == again.command_id == mine
     assert first.operation_id == again.operation_id
     await client.close()
+
+
+async def test_ctrl_c_before_it_is_known_what_was_begun_ends_that_and_leaves_nothing_running(
+    paddock: Host, ground: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = write_script(ground / "s.json", [turn(call("bash", command="sleep 100"))])
+    session = await paddock.new(model=model, mode="yolo", cwd=ground)
+    watching = Watching(session, attended=False, is_quiet=True)
+    send = session.send
+
+    async def send_and_be_pressed(words: str) -> Operation:
+        operation = await send(words)
+        watching._interrupt()
+        return operation
+
+    monkeypatch.setattr(session, "send", send_and_be_pressed)
+    async with asyncio.timeout(60):
+        outcome = await watching.run("go")
+    assert outcome is not None
+    assert outcome.status == "cancelled"

@@ -149,6 +149,7 @@ class Watching:
         self._is_quiet = is_quiet
         self._pressed = 0
         self._main: asyncio.Task[Outcome] | None = None
+        self._operation: Operation | None = None
         self._interrupts: set[asyncio.Task[None]] = set()
         self.denied = 0
 
@@ -176,8 +177,9 @@ class Watching:
         from paddock.supervisor.cli.asking import Asker
         from paddock.supervisor.cli.screen import Screen
 
-        operation = await self._session.send(words)
-        self._operation: Operation = operation
+        operation = self._operation = await self._session.send(words)
+        if self._pressed:
+            self._begin_interrupt(operation)
         watch = Watch(operation.command_id, operation.operation_id)
         screen = Screen(words=sys.stderr if self._is_quiet else sys.stdout)
         asker = Asker(self._session, screen) if self._attended else None
@@ -208,18 +210,20 @@ class Watching:
     def _interrupt(self) -> None:
         self._pressed += 1
         assert self._main is not None
-        if self._pressed > 1 or not hasattr(self, "_operation"):
-            self._pressed = max(2, self._pressed)
+        if self._pressed > 1:
             self._main.cancel()
             return
         hint("\ninterrupting … (Ctrl-C again leaves it running)")
-        task = asyncio.ensure_future(self._interrupt_operation())
-        self._interrupts.add(task)
+        if self._operation is not None:  # else once it is known: it may be at work by now
+            self._begin_interrupt(self._operation)
 
-    async def _interrupt_operation(self) -> None:
+    def _begin_interrupt(self, operation: "Operation") -> None:
+        self._interrupts.add(asyncio.ensure_future(self._interrupt_operation(operation)))
+
+    async def _interrupt_operation(self, operation: "Operation") -> None:
         from paddock.store.errors import PaddockError
 
         try:
-            await self._operation.interrupt()
+            await operation.interrupt()
         except PaddockError as error:
             hint(error.message)
