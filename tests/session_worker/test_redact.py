@@ -6,7 +6,15 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from paddock.session_worker.redact import HELD_BYTES, Redactor, redact, redact_json
+from paddock.session_worker.redact import (
+    FORMS,
+    HELD_BYTES,
+    Form,
+    Redactor,
+    may_hold_a_key,
+    redact,
+    redact_json,
+)
 
 # Put together here, so that nothing in this file has the form of a key.
 KEYS = {
@@ -110,6 +118,21 @@ def test_no_given_secret_is_left(text: str, secret: str) -> None:
 def test_a_secret_that_is_a_word_of_our_marks_leaves_them_alone() -> None:
     once = redact(KEYS["private-key"], ["private-"])
     assert once == redact(once, ["private-"]) == "[redacted:private-key]"
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.clue)
+@given(data=st.data())
+def test_what_fits_a_form_is_found_by_the_search_for_all_of_them(
+    form: Form, data: st.DataObject
+) -> None:
+    key = data.draw(st.from_regex(form.pattern))
+    around = data.draw(st.sampled_from([*SURROUNDINGS, "ä{}", "{}\ud800", "AKIA{}", "\0{}\0"]))
+    assert may_hold_a_key(around.replace("{}", key))
+
+
+def test_the_search_for_all_forms_passes_what_only_holds_their_clues() -> None:
+    assert not may_hold_a_key(" ".join(form.clue for form in FORMS if not form.may_follow_a_word))
+    assert not may_hold_a_key("he is the bearer of a name like gh_ or sk-4 \xff")
 
 
 # -- streams ---------------------------------------------------------------------------------------
