@@ -391,3 +391,11 @@ async def test_f14_a_process_that_got_the_number_of_another_is_not_signalled(whe
     assert processes._end(found, where.owner, mercy=False)
     assert await program.wait() == -signal.SIGKILL
     assert not processes._end(found, where.owner, mercy=False)
+
+
+async def test_p9_a_command_lets_the_sessions_go_first(bash: Tool, where: Room) -> None:
+    done = await call(bash, where, command="nice; cat /proc/self/autogroup 2>/dev/null")
+    niceness, *group = done.text.splitlines()
+    assert int(niceness) >= 10
+    if group and os.geteuid() == 0:  # without privileges the kernel takes it only now and then
+        assert group[0].endswith("nice 10")

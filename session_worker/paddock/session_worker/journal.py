@@ -20,6 +20,10 @@ SNAPSHOT_PART = 10
 """And a tenth of all events: a snapshot grows with its session, and writing it must not cost more
 an event the longer that is."""
 
+KEEPING_NICENESS = 10
+"""Of the thread that keeps a large output: reading, hashing and compressing a gigabyte takes seconds
+of a processor that other sessions' commands may want."""
+
 _READ_AT_ONCE = 2000
 
 
@@ -99,7 +103,7 @@ class Journal:
         def put() -> str:
             return self.file.put_blob(without_secrets_in(source, secrets)).digest
 
-        return await in_thread(put)
+        return await in_thread(put, niceness=KEEPING_NICENESS)
 
     async def keep_snapshot(
         self, session: Session, *, is_at_rest: bool = False, now: bool = False

@@ -41,6 +41,9 @@ REAP_SECONDS = 5.0  # SIGKILL cannot be refused, only delayed by a system call t
 FRAME_BYTES = 4000  # with its header below PIPE_BUF, so that a frame is written whole or not at all
 LIVE_BYTES_PER_TICK = 64 * 1024
 READ_BYTES = 256 * 1024
+# With 10 a command gets a tenth of a processor that a session wants as well, and all of one that
+# nobody wants: a command of a quiet session beside three greedy tools took 25 ms in place of 42.
+NICENESS = 10
 PR_SET_CHILD_SUBREAPER = 36
 PAGE_BYTES = resource.getpagesize()
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
@@ -380,6 +383,7 @@ def _become(command: list[str]) -> None:
 
 def _prepare_child(options: Options, output: int) -> None:
     enter_group(options.group)
+    _give_way()
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.dup2(output, 1)
@@ -397,6 +401,26 @@ def _prepare_child(options: Options, output: int) -> None:
         os.write(score, b"800")
     except OSError:
         return
+
+
+def _give_way() -> None:
+    """Let the host's own processes go first, so that no tool keeps another session waiting.
+
+    The kernel may share out processors by login session first (sched(7), autogroup): what setsid
+    began is one, and has a niceness of its own. Where there is none, or not for us, the rest does.
+    """
+    if os.getpriority(os.PRIO_PROCESS, 0) < NICENESS:
+        os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+    try:
+        group = os.open("/proc/self/autogroup", os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        os.write(group, b"%d" % NICENESS)
+    except OSError:  # without privileges it takes one such a tenth of a second
+        pass
+    finally:
+        os.close(group)
 
 
 _CHANGED = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD)

@@ -2,15 +2,18 @@
 
 import asyncio
 import contextlib
+import os
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 
 
-async def in_thread[T](work: Callable[[], T]) -> T:
+async def in_thread[T](work: Callable[[], T], *, niceness: int = 0) -> T:
     """Run blocking work in a thread of its own and await its result.
 
     Not in the loop's executor: a few calls stuck on a dead file system would fill that, and its
-    threads are waited for when the process ends.
+    threads are waited for when the process ends. ``niceness`` lets others go first, where the
+    system knows that of a thread.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
@@ -26,6 +29,8 @@ async def in_thread[T](work: Callable[[], T]) -> T:
     def run() -> None:
         result, error = None, None
         try:
+            if niceness:
+                _give_way(niceness)
             result = work()
         except BaseException as caught:  # noqa: BLE001 - handed over
             error = caught
@@ -34,6 +39,13 @@ async def in_thread[T](work: Callable[[], T]) -> T:
 
     threading.Thread(target=run, name="paddock-tool", daemon=True).start()
     return await future
+
+
+def _give_way(niceness: int) -> None:
+    """Make this thread no less nice than that, where a thread can be."""
+    if sys.platform == "linux":
+        me = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, me, max(niceness, os.getpriority(os.PRIO_PROCESS, me)))
 
 
 async def to_its_end[T](work: Coroutine[object, object, T] | asyncio.Future[T]) -> T:
