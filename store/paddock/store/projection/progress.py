@@ -54,6 +54,11 @@ class Due:
         elif session_id not in self.told:
             self.found[session_id] = None
 
+    def drop(self, session_id: str) -> None:
+        """Have a session not looked at."""
+        self.told.pop(session_id, None)
+        self.found.pop(session_id, None)
+
     def pop(self) -> str | None:
         """Take out the next one."""
         for queue in (self.told, self.found):

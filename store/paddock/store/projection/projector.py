@@ -51,8 +51,12 @@ LONG_PAGE_BYTES = 4 * 1024 * 1024
 """Less than where a reader ends a page early, so that a page that long may not be the last."""
 ASK_AGAIN_SECONDS = 0.05
 """How often a waiting reader has its session looked at, where nobody tells of its commits."""
+NARROWING = 10
+"""How much smaller the next batch is in which an event is looked for that cannot be stored."""
 KEPT_SESSIONS = 2_000
 """Folded sessions kept in memory; others are read from their row when they go on."""
+UNFIT = (duckdb.DataError, duckdb.IntegrityError, duckdb.ProgrammingError)
+"""What DuckDB says of a value that its column cannot hold: an event's fault, not the database's."""
 FAILURES = (KeyError, TypeError, ValueError, AttributeError)
 """What folding a payload of an unexpected form raises; the log's or our fault, never the host's."""
 
@@ -106,6 +110,9 @@ class Projector:
         self._flight: Flight | None = None
         self._applied: dict[str, Applied] = {}
         self._damaged: dict[str, Damage] = {}
+        self._apart: dict[str, int] = {}
+        """Sessions that were in a batch of which DuckDB could not take a value, and how many of
+        their events make a batch of their own: what is wrong with one keeps no other waiting."""
         self._missing: set[str] = set()
         """Looked for because somebody asked, and not there."""
         self._unfolded: set[str] = set()
@@ -277,6 +284,9 @@ class Projector:
 
         When nothing is due, what is in flight has landed on return.
 
+        Where a value cannot be stored, its session is gone on with alone, and in ever smaller
+        batches, until the one event is found: then the session is damaged from there on.
+
         Raises:
             duckdb.Error: Nothing of the batch before, or of this one, was stored; both are due.
         """
@@ -291,6 +301,9 @@ class Projector:
             if self._gone:
                 gone, self._gone = self._gone, []
                 self.erase(gone)
+        except _SetApart:
+            self._take_back(flight)
+            return 0
         except BaseException:
             self._take_back(flight)
             raise
@@ -414,9 +427,15 @@ class Projector:
                 if is_alone:
                     break
                 continue
-            take = self._take_host if session_id == HOST else self._take
-            if take(session_id, page, flight):
+            apart = self._apart.get(session_id)
+            if apart is not None and flight.touched:
                 again.append(session_id)
+                break
+            take = self._take_host if session_id == HOST else self._take
+            if take(session_id, apart or page, flight):
+                again.append(session_id)
+            if apart is not None:
+                break
             if time.monotonic() - began > seconds:
                 break
 
@@ -455,7 +474,8 @@ class Projector:
         if damage is not None:
             self._note_damage(session_id, damage)
         else:
-            self._end_damage(session_id)
+            if session_id not in self._apart:  # else it has to land first
+                self._end_damage(session_id)
             if not has_more:
                 self._note_stamp(session_id, stamp, flight)
         return has_more
@@ -526,6 +546,10 @@ class Projector:
         known = [session_id for session_id in applied if session_id in self._applied]
         try:
             self._writer.stage(flight.batch, states, known)
+        except UNFIT as error:
+            self._take_back(flight)
+            self._set_apart(flight, error)
+            return
         except BaseException:
             self._take_back(flight)
             raise
@@ -555,11 +579,42 @@ class Projector:
             return
         try:
             flight.written.result()
+        except UNFIT as error:
+            is_gathering, self._flight = self._gathered is not None, None
+            self._take_back(flight)
+            self._set_apart(flight, error)
+            if is_gathering:  # with what this one would have left behind
+                raise _SetApart from error
         except BaseException:
             self._take_back(flight)
             raise
+        else:
+            self._flight = None
+            self._end_apart(flight)
         finally:
             self._flight = None
+
+    def _set_apart(self, flight: Flight, error: duckdb.Error) -> None:
+        """Have the sessions of a batch with an unfit value gone on with each by itself."""
+        if len(flight.touched) > 1:
+            self._apart.update(dict.fromkeys(flight.touched, PAGE_EVENTS))
+            return
+        (session_id,) = flight.touched
+        if flight.events > 1:
+            self._apart[session_id] = max(1, flight.events // NARROWING)
+            return
+        self._apart[session_id] = 1
+        sequence = self.sequence_of(session_id) + 1
+        what = f"event {sequence} cannot be stored: {str(error).splitlines()[0]}"
+        self._note_damage(session_id, Damaged(what, sequence=sequence))
+        with self._lock:
+            self._due.drop(session_id)  # until its file changes, or is looked at anew
+
+    def _end_apart(self, flight: Flight) -> None:
+        """A batch has landed: a session that was alone in it and has no more is as others are."""
+        for session_id in [one for one in flight.stamps if one in self._apart]:
+            del self._apart[session_id]
+            self._end_damage(session_id)
 
     def _take_back(self, flight: Flight) -> None:
         """Forget what was folded of a batch that will not be written; it is due again."""
@@ -643,6 +698,10 @@ class Projector:
             self._damaged[session_id] = damage
             self._left_to_rebuild.discard(session_id)
             self._changed.notify_all()
+
+
+class _SetApart(Exception):
+    """The batch before this one had a value that cannot be stored."""
 
 
 @contextmanager
