@@ -50,6 +50,12 @@ def test_v4_a_provider_that_told_nothing_is_not_taken_to_mean_zero() -> None:
     assert cost_of(answered(silent), resolve("anthropic:claude-sonnet-4-5", {})) is None
 
 
+def test_a_count_that_cannot_be_is_not_known_and_has_no_price() -> None:
+    usage = RequestUsage(input_tokens=10**20, output_tokens=-1, cache_read_tokens=3)
+    assert usage_of(usage) == Usage(cache_read_tokens=3, cache_write_tokens=0, reasoning_tokens=0)
+    assert cost_of(answered(usage), resolve("anthropic:claude-sonnet-4-5", {})) is None
+
+
 def sent_again(state: dict[str, Any] | None) -> list[wire.ModelResponsePart]:
     """Return what goes back of an answer of a thought and a word, kept with that state."""
     parts = (

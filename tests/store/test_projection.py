@@ -106,7 +106,10 @@ def test_r1_the_sessions_row_agrees_with_the_fold_of_the_session(seed: int) -> N
         fold.summarize(folded)
         shown, conversation = folded.session, state.conversation
         assert shown["message_count"] == conversation.message_count
-        assert shown["input_tokens"] == conversation.totals.input_tokens
+        totals = conversation.totals
+        is_counted = not totals.uncounted_calls
+        assert shown["input_tokens"] == (totals.input_tokens if is_counted else None)
+        assert shown["output_tokens"] == (totals.output_tokens if is_counted else None)
         assert folded.memory.head == conversation.head
         at_work = conversation.operation
         assert shown["open_operation_id"] == (at_work.operation_id if at_work else None)
@@ -433,6 +436,56 @@ def test_f1_a_repaired_session_is_followed_again(tmp_path: Path) -> None:
         assert store.sql("SELECT count(*) FROM events").rows == [(len(story.happened),)]
     with open_local(tmp_path) as store:
         assert store.status().damaged == {}
+
+
+@pytest.mark.parametrize("where", ["among", "first", "last"])
+def test_p9_a_number_that_no_column_can_hold_stops_its_own_session_only(
+    tmp_path: Path, where: str
+) -> None:
+    story, others = a_day(1, turns=0 if where == "first" else 40), [a_day(n) for n in range(2, 6)]
+    story.ask("Count.")
+    call = story.call(story.think())
+    story.run(call)
+    story.change(call, "a.py", added=2**80)
+    bad = len(story.happened)
+    story.finish(call)
+    story.end()
+    for _ in range(40 if where == "among" else 0):
+        story.turn()
+    written = len(story.happened)
+    for one in (story, *others):
+        one.write(tmp_path)
+    with open_local(tmp_path) as store:
+        told = store.status()
+        assert list(told.damaged) == [story.session_id]
+        assert f"event {bad} cannot be stored" in told.damaged[story.session_id]
+        expected = {one.session_id: len(one.happened) for one in others}
+        expected[story.session_id] = bad - 1
+        query = "SELECT session_id, max(sequence) FROM events GROUP BY ALL"
+        assert dict(store.sql(query).rows) == expected
+        for one in (story, *others):  # who comes later, and who goes on, is seen as well
+            one.turn()
+            one.write_more(tmp_path, written if one is story else expected[one.session_id])
+        late = a_day(9)
+        late.write(tmp_path)
+        store.keeper.projector.scan()
+        store.keeper.catch_up()
+        expected = {one.session_id: len(one.happened) for one in (*others, late)}
+        expected[story.session_id] = bad - 1
+        assert dict(store.sql(query).rows) == expected
+
+
+def test_p9_a_count_of_tokens_that_cannot_be_is_not_known(tmp_path: Path) -> None:
+    story, other = a_day(1), a_day(2)
+    for one, tokens in ((story, 10**30), (other, 7)):
+        one.ask("Count.")
+        one.think(tokens=(tokens, 1))
+        one.write(tmp_path)
+    with open_local(tmp_path) as store:
+        assert store.status().damaged == {}
+        query = "SELECT input_tokens IS NULL FROM sessions WHERE session_id = $id"
+        assert store.sql(query, {"id": story.session_id}).rows == [(True,)]
+        assert store.sql(query, {"id": other.session_id}).rows == [(False,)]
 
 
 def test_what_a_dead_owner_left_is_folded_in_where_nobody_else_would(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ SNAPSHOT_PART = 10
 an event the longer that is."""
 
 KEEPING_NICENESS = 10
-"""Of the thread that keeps a large output: reading, hashing and compressing a gigabyte takes seconds
-of a processor that other sessions' commands may want."""
+"""Of the thread that keeps a large output: to read, hash and compress a gigabyte takes seconds of a
+processor that other sessions' commands may want."""
 
 _READ_AT_ONCE = 2000
 

@@ -93,6 +93,10 @@ type UserPart = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 type AssistantPart = Annotated[TextPart | ThinkingPart | ToolCallPart, Field(discriminator="type")]
 
 
+MOST_TOKENS = 10**12
+"""No model call has so many: who tells more is not believed."""
+
+
 class Usage(Value):
     """Tokens of one model call; ``input_tokens`` includes the cached ones. None is "not told"."""
 

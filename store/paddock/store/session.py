@@ -240,13 +240,14 @@ class OpenApproval:
 
 @dataclass(slots=True)
 class Totals:
-    """Usage of the whole session; a cost of None means that some of it is not known."""
+    """What is known of the usage of a whole session: a lower bound where calls did not tell."""
 
     input_tokens: int = 0
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0
+    uncounted_calls: int = 0
     cost_usd: float = 0.0
     unpriced_calls: int = 0
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from math import isfinite
 from typing import assert_never
 
 import httpx2
@@ -38,7 +39,7 @@ from paddock.session_worker.models.conversation import (
 )
 from paddock.session_worker.models.failures import failure_of
 from paddock.session_worker.models.provider import Patience
-from paddock.store.events import Usage
+from paddock.store.events import MOST_TOKENS, Usage
 from paddock.store.text import whole
 
 # A stream that ends without its final message is an error, wherever it is from (V2).
@@ -195,24 +196,36 @@ def _answer(
 
 
 def usage_of(usage: RequestUsage) -> Usage:
-    """Return what a provider counted; a provider that told nothing is not taken to mean zero."""
+    """Return what a provider counted, as far as it can be.
+
+    A provider that told nothing is not taken to mean zero.
+    """
     if usage.unmeasured_requests:
         return Usage()
+    reasoning = usage.output_reasoning_tokens or usage.details.get("reasoning_tokens", 0)
     return Usage(
-        input_tokens=usage.input_tokens,
-        cache_read_tokens=usage.cache_read_tokens,
-        cache_write_tokens=usage.cache_write_tokens,
-        output_tokens=usage.output_tokens,
-        reasoning_tokens=usage.output_reasoning_tokens or usage.details.get("reasoning_tokens", 0),
+        input_tokens=_possible(usage.input_tokens),
+        cache_read_tokens=_possible(usage.cache_read_tokens),
+        cache_write_tokens=_possible(usage.cache_write_tokens),
+        output_tokens=_possible(usage.output_tokens),
+        reasoning_tokens=_possible(reasoning),
     )
+
+
+def _possible(tokens: int) -> int | None:
+    return tokens if type(tokens) is int and 0 <= tokens <= MOST_TOKENS else None
 
 
 def cost_of(response: wire.ModelResponse, place: Place) -> float | None:
     """Return the list price of an answer in US dollars; None where there is none."""
-    if response.usage.unmeasured_requests or place.is_local or place.provider.prices is None:
+    counted = usage_of(response.usage)
+    if counted.input_tokens is None or counted.output_tokens is None:
+        return None
+    if place.is_local or place.provider.prices is None:
         return None
     if response.usage.cost is not None:
-        return float(response.usage.cost)
+        cost = float(response.usage.cost)
+        return cost if isfinite(cost) else None
     try:
         price = calc_price(
             response.usage,

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from paddock.store.events import Row
+from paddock.store.events import MOST_TOKENS, Row
 from paddock.store.projection import schema
 from paddock.store.projection.host_log import HostRow
 from paddock.store.upcast import upcast
@@ -73,6 +73,9 @@ class Memory:
     """What the fold of a session remembers besides what its views show."""
 
     head: str | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    uncounted_calls: int = 0
     cost_usd: float = 0.0
     unpriced_calls: int = 0
     failed_at: int | None = None
@@ -238,6 +241,8 @@ def summarize(folded: Folded) -> None:
     """Bring the session's own row up to its last event: what follows from all the rest."""
     session, memory = folded.session, folded.memory
     session["last_sequence"] = folded.sequence
+    session["input_tokens"] = None if memory.uncounted_calls else memory.input_tokens
+    session["output_tokens"] = None if memory.uncounted_calls else memory.output_tokens
     session["cost_usd"] = None if memory.unpriced_calls else memory.cost_usd
     session["open_operation_id"] = next(iter(folded.operations), None)
     if memory.deleted:
@@ -599,9 +604,11 @@ _USAGE = (
 def _model_call_finished(folded: Folded, row: Row, payload: Values, batch: Batch) -> None:
     usage = payload.get("usage") or {}
     cost = payload.get("cost_usd")
-    session, memory = folded.session, folded.memory
-    for name in ("input_tokens", "output_tokens"):
-        session[name] += usage.get(name) or 0
+    memory = folded.memory
+    tokens = {name: _tokens(usage.get(name)) for name in _USAGE}
+    memory.input_tokens += tokens["input_tokens"] or 0
+    memory.output_tokens += tokens["output_tokens"] or 0
+    memory.uncounted_calls += tokens["input_tokens"] is None or tokens["output_tokens"] is None
     operation = folded.operations.get(row.operation_id or "")
     if cost is None:
         memory.unpriced_calls += 1
@@ -614,12 +621,17 @@ def _model_call_finished(folded: Folded, row: Row, payload: Values, batch: Batch
     call = folded.model_calls.get(str(payload.get("model_call_id")))
     if call is None:
         return
-    for name in _USAGE:
-        call[name] = usage.get(name)
+    call.update(tokens)
     call["cost_usd"] = cost
-    for name in ("ttft_ms", "duration_ms", "context_tokens", "http_status"):
+    call["context_tokens"] = _tokens(payload.get("context_tokens"))
+    for name in ("ttft_ms", "duration_ms", "http_status"):
         call[name] = payload.get(name)
     _close_model_call(folded, call, "ok", row.occurred_at, batch)
+
+
+def _tokens(told: object) -> int | None:
+    """Return how many tokens were told; what is no such number is not known."""
+    return told if type(told) is int and 0 <= told <= MOST_TOKENS else None
 
 
 def _model_call_failed(folded: Folded, row: Row, payload: Values, batch: Batch) -> None:

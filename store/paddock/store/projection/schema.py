@@ -13,7 +13,7 @@ again. A view is the two together. So a batch writes few tables, and ten million
 from dataclasses import dataclass
 from typing import Literal
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised with every change here or in the fold: a database of another version is made anew."""
 
 type Type = Literal[
@@ -109,8 +109,11 @@ SESSIONS = View(
         _big("message_count", "user, assistant and tool messages, on every branch"),
         _big("last_sequence", "its last event known here"),
         _text("open_operation_id", "the operation at work"),
-        _big("input_tokens", "of all its model calls, cached ones included"),
-        _big("output_tokens"),
+        _big(
+            "input_tokens",
+            "of all its model calls, cached ones included; NULL as soon as one did not tell",
+        ),
+        _big("output_tokens", "likewise"),
         Column("cost_usd", "DOUBLE", "of all its model calls; NULL as soon as one is unpriced"),
     ),
     wide=True,

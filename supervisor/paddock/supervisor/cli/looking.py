@@ -325,7 +325,7 @@ def _about(state: "State", data: Path) -> dict[str, Any]:
 
     life, conversation = state.life, state.conversation
     config = life.config
-    operation = conversation.operation
+    operation, totals = conversation.operation, conversation.totals
     messages = thread(conversation)
     return {
         "session_id": state.session_id,
@@ -351,9 +351,9 @@ def _about(state: "State", data: Path) -> dict[str, Any]:
         "last_sequence": state.sequence,
         "folder": str(folder_of(data, state.session_id)),
         "message_count": conversation.message_count,
-        "input_tokens": conversation.totals.input_tokens,
-        "output_tokens": conversation.totals.output_tokens,
-        "cost_usd": None if conversation.totals.unpriced_calls else conversation.totals.cost_usd,
+        "input_tokens": None if totals.uncounted_calls else totals.input_tokens,
+        "output_tokens": None if totals.uncounted_calls else totals.output_tokens,
+        "cost_usd": None if totals.unpriced_calls else totals.cost_usd,
         "operation": None
         if operation is None
         else {
