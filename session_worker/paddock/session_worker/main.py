@@ -37,6 +37,7 @@ from paddock.session_worker.journal import Journal
 from paddock.session_worker.ledger import open_calls
 from paddock.session_worker.link import HostAddress, Link
 from paddock.session_worker.loop import SessionLoop, mint, now_us
+from paddock.session_worker.model import named
 from paddock.session_worker.outputs import Outputs
 from paddock.session_worker.protocol import StartOrders
 from paddock.session_worker.stimuli import Stimulus, Unwanted
@@ -224,7 +225,10 @@ async def _live(
         return World(journal, tools, room, credentials, loop.arrive, loop.preview, warm)
 
     function = FunctionDriver(agent) if agent is not None else None
-    driver: Driver = function or BuiltinDriver()
+    environment = {**room.environment, **orders.credentials}
+    driver: Driver = function or BuiltinDriver(
+        lambda name: named(name or orders.default_model, environment)
+    )
     secrets = tuple(orders.credentials.values())
     engine = Engine(session, generation, driver, toolkit_of(tools), secrets)
     loop = SessionLoop(orders, journal, engine, world_of, function)

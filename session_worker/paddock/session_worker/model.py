@@ -142,6 +142,7 @@ class ModelAnswer:
     finish_reason: str | None = None
     http_status: int | None = None
     ttft_ms: float | None = None
+    context_limit: int | None = None
     model_state: dict[str, JsonValue] | None = None
     malformed: tuple[Malformed, ...] = ()
 
@@ -261,6 +262,40 @@ def retry_delay_ms(failed: ModelFailed, attempt: int, jitter: float) -> float | 
 
 
 # --- which one ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """Who is asked: told with the request, so that one that fails names its model too."""
+
+    provider: str | None = None
+    model: str | None = None
+    context_limit: int | None = None
+
+
+type Naming = Callable[[str | None], Named]
+"""Who is asked where the session names that model, or none."""
+
+
+def unnamed(_: str | None) -> Named:
+    """Say that it is not known who is asked."""
+    return Named()
+
+
+def named(name: str | None, environment: Mapping[str, str]) -> Named:
+    """Return who a model's name stands for, as :func:`open_model` will find it; nothing is read."""
+    if name is None:
+        return Named()
+    if name.startswith(SCRIPT_PREFIX):
+        return Named("script", name.removeprefix(SCRIPT_PREFIX))
+    from paddock.session_worker.errors import UnknownModel
+    from paddock.session_worker.models import catalog
+
+    try:
+        place = catalog.resolve(name, environment)
+    except UnknownModel:
+        return Named(model=name)
+    return Named(place.provider.name, place.model, catalog.context_limit(place))
 
 
 def open_model(name: str, environment: Mapping[str, str]) -> Model:

@@ -30,8 +30,11 @@ from paddock.session_worker.model import (
     Called,
     Item,
     ModelAnswer,
+    Named,
+    Naming,
     ToolResult,
     UserWords,
+    unnamed,
 )
 from paddock.store.events import (
     ApprovalDecided,
@@ -123,7 +126,13 @@ class Step:
 # --- what comes next ---
 
 
-def advance(session: Session, in_flight: InFlight, toolkit: Toolkit, now: Moment) -> Step:
+def advance(
+    session: Session,
+    in_flight: InFlight,
+    toolkit: Toolkit,
+    now: Moment,
+    named: Naming = unnamed,
+) -> Step:
     """Return the next step of a built-in agent; an empty one when there is nothing to do but wait.
 
     The caller appends and evolves the events, notes the effects in ``in_flight``, and calls again
@@ -137,7 +146,7 @@ def advance(session: Session, in_flight: InFlight, toolkit: Toolkit, now: Moment
         return calls
     if operation.operation == "shell":
         return Step([OperationCompleted(operation_id=operation.operation_id)])
-    return _advance_turn(session, operation, in_flight, now)
+    return _advance_turn(session, operation, in_flight, now, named)
 
 
 def advance_calls(session: Session, in_flight: InFlight, toolkit: Toolkit) -> Step:
@@ -167,10 +176,16 @@ def _running(session: Session, in_flight: InFlight) -> list[ToolCallId]:
     ]
 
 
-def _advance_turn(session: Session, operation: Operation, in_flight: InFlight, now: Moment) -> Step:
+def _advance_turn(
+    session: Session, operation: Operation, in_flight: InFlight, now: Moment, named: Naming
+) -> Step:
     conversation = session.conversation
     if operation.model_call is not None:
-        return _await_model(session, operation, operation.model_call, in_flight, now)
+        step = _await_model(session, operation, operation.model_call, in_flight)
+        if step is not None:
+            return step
+        failed = operation.model_call
+        return _ask(operation, failed.attempt + 1, failed.message_id, now, named(session.model()))
     exceeded = _exceeded(session, operation, now)
     if exceeded is not None:
         text = f"{exceeded.limit} reached {exceeded.reached:g} of {exceeded.maximum:g}"
@@ -186,15 +201,16 @@ def _advance_turn(session: Session, operation: Operation, in_flight: InFlight, n
                 )
             ]
         )
-    step = _ask(operation, 1, MessageId(now.mint()), now)
+    step = _ask(operation, 1, MessageId(now.mint()), now, named(session.model()))
     if session.life.title is None and operation.model_calls == 0:
         step.effects.append(RequestTitle(_text_of(head)))
     return step
 
 
 def _await_model(
-    session: Session, operation: Operation, call: ModelCall, in_flight: InFlight, now: Moment
-) -> Step:
+    session: Session, operation: Operation, call: ModelCall, in_flight: InFlight
+) -> Step | None:
+    """Return what follows from the call that is open; None when it is to be made again."""
     if not call.failed or in_flight.needs_credentials or in_flight.retry == "waiting":
         return Step()
     if call.retry_in_ms is None:
@@ -202,15 +218,20 @@ def _await_model(
         return Step(fail(session, operation, kind, error))
     if call.retry_in_ms > 0 and in_flight.retry == "none":
         return Step(effects=[RetryLater(call.retry_in_ms)])
-    return _ask(operation, call.attempt + 1, call.message_id, now)
+    return None
 
 
-def _ask(operation: Operation, attempt: int, message_id: MessageId, now: Moment) -> Step:
+def _ask(
+    operation: Operation, attempt: int, message_id: MessageId, now: Moment, asked: Named
+) -> Step:
     model_call_id = ModelCallId(now.mint())
     started = ModelCallStarted(
         operation_id=operation.operation_id,
         message_id=message_id,
         model_call_id=model_call_id,
+        provider=asked.provider,
+        model=asked.model,
+        context_limit=asked.context_limit,
         attempt=attempt,
     )
     return Step([started], [AskModel(model_call_id, message_id, attempt)])
@@ -306,6 +327,7 @@ def on_answer(
             duration_ms=duration_ms,
             ttft_ms=answer.ttft_ms,
             context_tokens=answer.usage.input_tokens,
+            context_limit=answer.context_limit,
             http_status=answer.http_status,
             finish_reason=answer.finish_reason,
         ),

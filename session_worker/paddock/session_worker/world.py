@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -219,6 +220,7 @@ class World:
 
         model = await self._open(request.model)
         answer = await model.answer(request, on_delta)
+        answer = replace(answer, context_limit=model.context_limit)
         for preview in previews.values():
             preview.end()
         content = [answer.parts, answer.malformed, answer.model_state]

@@ -482,6 +482,7 @@ class ModelCallStarted(EventBase):
     model: str | None = None
     attempt: int = 1
     context_limit: int | None = None
+    """As far as it is known before the answer."""
 
 
 class ModelCallFinished(EventBase):
@@ -496,6 +497,7 @@ class ModelCallFinished(EventBase):
     duration_ms: float
     ttft_ms: float | None = None
     context_tokens: int | None = None
+    context_limit: int | None = None
     http_status: int | None = None
     finish_reason: str | None = None
 

@@ -626,6 +626,7 @@ def _model_call_finished(folded: Folded, row: Row, payload: Values, batch: Batch
     call["context_tokens"] = _tokens(payload.get("context_tokens"))
     for name in ("ttft_ms", "duration_ms", "http_status"):
         call[name] = payload.get(name)
+    call["context_limit"] = payload.get("context_limit") or call["context_limit"]
     _close_model_call(folded, call, "ok", row.occurred_at, batch)
 
 
