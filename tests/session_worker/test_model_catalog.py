@@ -8,7 +8,9 @@ from paddock.session_worker.model import (
     MAX_ATTEMPTS,
     RETRYABLE,
     ModelFailed,
+    Named,
     default_model,
+    named,
     open_model,
     retry_delay_ms,
 )
@@ -40,6 +42,14 @@ def test_v6_a_model_is_found_by_alias_own_name_or_provider_and_name(
     place = resolve(name, {})
     assert (place.provider.name, place.model, place.base_url) == (provider, model, base_url)
     assert resolve(place.name, {}) == place
+
+
+def test_who_is_asked_is_told_without_asking() -> None:
+    assert named("sonnet", {}) == Named("anthropic", "claude-sonnet-5-5", 1_000_000)
+    assert named("openai:m@http://127.0.0.1:1/v1", {}) == Named("openai-chat", "m")
+    assert named("script:/a/b.json", {}) == Named("script", "/a/b.json")
+    assert named("nobody:x", {}) == Named(model="nobody:x")
+    assert named(None, {}) == Named()
 
 
 @pytest.mark.parametrize("name", ["Claude Sonnet 5.5", "nobody:x", "anthropic:", "", "llama", ":x"])

@@ -3,7 +3,8 @@
 import pytest
 
 from paddock.session_worker.acts import RunCall
-from paddock.session_worker.model import AssistantWords, ModelFailed, ToolResult, UserWords
+from paddock.session_worker.drivers.driver import BuiltinDriver
+from paddock.session_worker.model import AssistantWords, ModelFailed, Named, ToolResult, UserWords
 from paddock.session_worker.protocol import Command, NotAccepted, Suspend
 from paddock.session_worker.stimuli import (
     Answered,
@@ -14,6 +15,7 @@ from paddock.session_worker.stimuli import (
 )
 from paddock.session_worker.toolbox.contract import ToolOutcome
 from paddock.session_worker.turn import AskModel, RetryLater
+from paddock.store.events import ModelCallStarted, stored_of
 from paddock.store.ids import CommandId
 from paddock.store.session import thread
 from tests.session_worker.play import Play, answer, call, fold, observed
@@ -41,6 +43,23 @@ def test_t1_a_title_is_tried_again_when_the_first_message_had_no_usable_text() -
     play.model_says("what?")
     play.send("fix the test")
     assert play.session.life.title == "fix the test"
+
+
+def test_each_request_to_a_model_tells_who_is_asked() -> None:
+    play = Play(driver_of=lambda: BuiltinDriver(lambda _: Named("anthropic", "m", 200_000)))
+    play.send("hello")
+    play.model_fails(ModelFailed("rate_limited", "slow down", http_status=429))
+    play.retry()
+    rows = [row for row in play.log if row.kind == "model_call_started"]
+    asked = [stored_of(play.session.session_id, row).event for row in rows]
+    assert [
+        (one.provider, one.model, one.context_limit, one.attempt)
+        for one in asked
+        if isinstance(one, ModelCallStarted)
+    ] == [
+        ("anthropic", "m", 200_000, 1),
+        ("anthropic", "m", 200_000, 2),
+    ]
 
 
 def test_t2_a_title_is_cut_at_80_characters_without_breaking_text() -> None:
