@@ -9,7 +9,13 @@ import pytest
 
 from paddock.session_worker.journal import SNAPSHOT_AT_REST, SNAPSHOT_EVERY, _due
 from paddock.session_worker.protocol import Beat
-from paddock.store.events import SessionAnnotated, ToolCallFinished, ToolCallStarted, WorkerExited
+from paddock.store.events import (
+    SessionAnnotated,
+    ToolCallFinished,
+    ToolCallStarted,
+    WorkerExited,
+    WorkspaceChanged,
+)
 from paddock.store.fold import FOLD_VERSION
 from paddock.store.ids import SessionId
 from paddock.store.session import Session, load, thread
@@ -48,6 +54,37 @@ def test_t6_a_full_turn_is_user_assistant_with_call_result_answer(host: BenchHos
     assert call.status == "ok"
     assert "hi" in call.text
     host.suspend()
+
+
+def test_the_repository_is_seen_at_the_start_and_after_each_operation(
+    host: BenchHost, tmp_path: Path
+) -> None:
+    repository = tmp_path / "repository"
+    refs = repository / ".git" / "refs" / "heads"
+    refs.mkdir(parents=True)
+    (repository / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
+    (refs / "main").write_text("c0ffee\n")
+    turns = [{"tool_calls": [bash("echo bada55 > .git/refs/heads/main")]}, {"text": "done"}]
+    host.create(model=script(host, turns), mode="yolo", workspace=str(repository))
+    host.start()
+    assert host.state().conversation.workspace == WorkspaceChanged(
+        workspace=str(repository), repo=str(repository), branch="main", commit="c0ffee"
+    )
+    host.send("commit")
+    deadline = time.monotonic() + 30
+    while commits(host) != ["c0ffee", "bada55"]:
+        assert time.monotonic() < deadline, "the new commit was not seen"
+        time.sleep(0.01)
+    host.suspend()
+    host.start()
+    host.suspend()
+    assert commits(host) == ["c0ffee", "bada55"]
+
+
+def commits(host: BenchHost) -> list[str | None]:
+    """Return what was told of the repository's commit, in order."""
+    told = [stored.event for stored in host.events()]
+    return [event.commit for event in told if isinstance(event, WorkspaceChanged)]
 
 
 def test_l14_messages_survive_suspend_and_resume(host: BenchHost) -> None:

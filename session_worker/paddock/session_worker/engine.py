@@ -88,6 +88,7 @@ from paddock.session_worker.stimuli import (
     SuspendAsked,
     TitleFound,
     Unwanted,
+    WorkspaceSeen,
 )
 from paddock.session_worker.toolbox.contract import Plan
 from paddock.session_worker.turn import (
@@ -116,6 +117,7 @@ from paddock.store.events import (
     Stored,
     ToolCallFinished,
     ToolCallRequested,
+    WorkspaceChanged,
 )
 from paddock.store.fold import evolve
 from paddock.store.ids import CommandId, ModelCallId, OperationId, ToolCallId
@@ -123,6 +125,18 @@ from paddock.store.session import Call, Session
 
 STOP_SECONDS = 8.0
 """How long what is cancelled may take to end before its worker goes on without it."""
+
+
+def workspace_news(session: Session, seen: WorkspaceChanged) -> list[Event]:
+    """Return what is seen of the workspace's repository, if the session does not know it yet.
+
+    The repository's own name, where the session was made with one, stands for its folder.
+    """
+    config, known = session.life.config, session.conversation.workspace
+    if seen.repo is not None and config is not None and config.repo is not None:
+        seen = seen.model_copy(update={"repo": config.repo})
+    return [seen] if seen != known and (known is not None or seen.repo is not None) else []
+
 
 _NOT_BEGUN = frozenset({"requested", "allowed"})
 
@@ -280,6 +294,8 @@ class Engine:
             case TitleFound():
                 if self.session.life.title is None:
                     self.emit([SessionTitled(title=title_of(stimulus.title))], now)
+            case WorkspaceSeen():
+                self.emit(workspace_news(self.session, stimulus.seen), now)
             case CredentialsCame():
                 self._secrets = (*self._secrets, *stimulus.values.values())
                 self.in_flight = replace(self.in_flight, needs_credentials=False)

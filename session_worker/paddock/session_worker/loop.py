@@ -73,6 +73,7 @@ from paddock.session_worker.turn import (
 from paddock.session_worker.world import World
 from paddock.store.errors import StoreError, TooLarge
 from paddock.store.events import (
+    OPERATION_ENDS,
     CommandAccepted,
     Event,
     WorkerExited,
@@ -229,6 +230,8 @@ class SessionLoop:
             for act in accepted:
                 self._carry_out(act)
             self._say(durable(first, self.engine.generation, now.at_us, events))
+            if any(event.kind in OPERATION_ENDS for event in events):
+                self._world.look_at_workspace()
         for act in acts:
             self._carry_out(act)
         if self.engine.stage() != self._stage_told:

@@ -31,7 +31,7 @@ from paddock.session_worker.drivers.function import (
     load_agent,
 )
 from paddock.session_worker.ends import begins_with, may_begin
-from paddock.session_worker.engine import Engine
+from paddock.session_worker.engine import Engine, workspace_news
 from paddock.session_worker.errors import AgentNotFound, WorkspaceMissing
 from paddock.session_worker.journal import Journal
 from paddock.session_worker.ledger import open_calls
@@ -43,6 +43,7 @@ from paddock.session_worker.protocol import StartOrders
 from paddock.session_worker.stimuli import Stimulus, Unwanted
 from paddock.session_worker.tools import Confines, Limits, Room, Tool, Warm, builtin_tools
 from paddock.session_worker.words import CleanWords
+from paddock.session_worker.workspace import workspace_seen
 from paddock.session_worker.world import World, spool_folder, toolkit_of
 from paddock.store.errors import AlreadyOwned, Damaged, PaddockError, StoreError
 from paddock.store.events import Event, SessionConfig, SessionCreated, WorkerStarted
@@ -232,7 +233,8 @@ async def _live(
     secrets = tuple(orders.credentials.values())
     engine = Engine(session, generation, driver, toolkit_of(tools), secrets)
     loop = SessionLoop(orders, journal, engine, world_of, function)
-    await loop.begin(_first_events(orders, session, generation, agent))
+    news = workspace_news(session, workspace_seen(room.workspace))
+    await loop.begin([*_first_events(orders, session, generation, agent), *news])
     for stimulus in first:
         loop.arrive(stimulus)
     host = HostAddress(orders.address, orders.epoch, orders.supervisor_pid)

@@ -8,7 +8,7 @@ from pydantic import JsonValue
 from paddock.session_worker.model import ModelAnswer, ModelFailed
 from paddock.session_worker.protocol import Arguments, Command, Suspend
 from paddock.session_worker.toolbox.contract import Plan, ToolOutcome
-from paddock.store.events import Effects
+from paddock.store.events import Effects, WorkspaceChanged
 from paddock.store.ids import CommandId, ModelCallId, OperationId, ToolCallId
 
 
@@ -86,6 +86,13 @@ class TitleFound:
     """A title was found for the session."""
 
     title: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceSeen:
+    """The workspace was looked at."""
+
+    seen: WorkspaceChanged
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +207,7 @@ type Stimulus = (
     | LacksCredentials
     | RetryDue
     | TitleFound
+    | WorkspaceSeen
     | CredentialsCame
     | SuspendAsked
     | DeadlinePassed

@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from paddock.store.events import WorkspaceChanged
+
 LONGEST_REF_FILE_BYTES = 4 * 1024 * 1024
 GIT_SECONDS = 5.0
 
@@ -100,6 +102,14 @@ def describe(workspace: Path) -> WorkspaceFacts:
             branch, commit = _head(git)
             return WorkspaceFacts(str(path), str(folder), branch, commit)
     return WorkspaceFacts(str(path), None, None, None)
+
+
+def workspace_seen(workspace: Path) -> WorkspaceChanged:
+    """Return what :func:`describe` sees, as an event."""
+    facts = describe(workspace)
+    return WorkspaceChanged(
+        workspace=facts.path, repo=facts.repository, branch=facts.branch, commit=facts.commit
+    )
 
 
 def is_dirty(workspace: Path, environment: Mapping[str, str]) -> bool | None:

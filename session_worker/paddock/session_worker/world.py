@@ -34,11 +34,13 @@ from paddock.session_worker.stimuli import (
     Prepared,
     RetryDue,
     Stimulus,
+    WorkspaceSeen,
 )
 from paddock.session_worker.toolbox.threads import in_thread
 from paddock.session_worker.tools import BadCall, Plan, Room, Tool, Warm
 from paddock.session_worker.turn import AskModel, model_items
 from paddock.session_worker.words import know_secrets
+from paddock.session_worker.workspace import workspace_seen
 from paddock.store.errors import StoreError, TooLarge
 from paddock.store.ids import ToolCallId
 from paddock.store.session import Call, Session
@@ -161,6 +163,14 @@ class World:
         if tool is None or call.intent is None:
             return None
         return tool.happened(call.intent, self.room)
+
+    def look_at_workspace(self) -> None:
+        """Say what became of the workspace's repository."""
+        self._begin("workspace", self._look())
+
+    async def _look(self) -> None:
+        seen = await in_thread(lambda: workspace_seen(self.room.workspace))
+        self._arrive(WorkspaceSeen(seen))
 
     # --- the model ---
 

@@ -630,7 +630,7 @@ class FileChanged(EventBase):
 
 
 class WorkspaceChanged(EventBase):
-    """The state of the workspace's repository, as seen at the end of an operation."""
+    """The state of the workspace's repository, seen at a worker's start or an operation's end."""
 
     kind: Annotated[Literal["workspace_changed"], Field(exclude=True)] = "workspace_changed"
     workspace: str
@@ -729,6 +729,10 @@ KINDS: Mapping[str, type[EventBase]] = {
     member.model_fields["kind"].default: member for member in LIFECYCLE + CONVERSATION
 }
 """Every kind that this version knows, and its model."""
+OPERATION_ENDS = frozenset(
+    {"operation_completed", "operation_failed", "operation_cancelled", "operation_interrupted"}
+)
+"""The kinds of which each operation has exactly one (P4)."""
 LIFECYCLE_KINDS: frozenset[str] = frozenset(
     member.model_fields["kind"].default for member in LIFECYCLE
 )

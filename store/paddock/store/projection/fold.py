@@ -485,11 +485,12 @@ def _model_changed(folded: Folded, _row: Row, payload: Values, _batch: Batch) ->
 
 def _workspace_changed(folded: Folded, _row: Row, payload: Values, _batch: Batch) -> None:
     session = folded.session
-    for name in ("workspace", "repo", "branch"):
-        if payload.get(name) is not None:
-            session[name] = payload[name]
+    session["workspace"] = payload.get("workspace") or session["workspace"]
+    session["repo"], session["branch"] = payload.get("repo"), payload.get("branch")
     if payload.get("commit") is not None:
         session["commit_end"] = payload["commit"]
+        if session["commit_start"] is None:
+            session["commit_start"] = payload["commit"]
 
 
 # --- operations ---

@@ -98,7 +98,7 @@ SESSIONS = View(
         _text("workspace", "its folder"),
         _text("repo"),
         _text("branch"),
-        _text("commit_start", "of the workspace when it was created"),
+        _text("commit_start", "of the workspace when it was first seen"),
         _text("commit_end", "of the workspace as last seen"),
         _text("parent_session_id", "the session that made it"),
         _big("forked_from_sequence", "the event of the parent up to which it is a copy"),
