@@ -108,6 +108,11 @@ def test_redacting_twice_changes_nothing_more(text: str, secrets: list[str]) -> 
     assert redact(once, secrets) == once
 
 
+def test_a_key_behind_what_only_looks_like_one_is_taken_out() -> None:
+    key = KEYS["anthropic-key"]
+    assert redact(f"disk-ant-and-a-half_{key}") == "disk-ant-and-a-half_[redacted:anthropic-key]"
+
+
 @given(st.lists(pieces).map("".join), st.text(min_size=8))
 def test_no_given_secret_is_left(text: str, secret: str) -> None:
     marks = [f"[redacted:{kind}]" for kind in (*KEYS, "secret", "bearer-token")]

@@ -17,7 +17,6 @@ SHORTEST_SECRET = 8  # below, a value is likely to be an ordinary word, and a te
 class Form:
     """A form of key: ``clue`` stands in every one of them.
 
-    Every pattern begins with its literal part, which lets the engine jump from one to the next.
     ``begins`` is with what it may begin, where that is not the clue. ``within`` is a pattern that
     looks neither ahead nor back and is found in all that has this form, where the pattern does.
     """
@@ -25,56 +24,63 @@ class Form:
     kind: str
     clue: str
     pattern: re.Pattern[str]
-    may_follow_a_word: bool = False
+    within: str
     begins: tuple[str, ...] = ()
-    within: str = ""
+    may_follow_a_word: bool = False
+
+
+def _form(
+    kind: str,
+    clue: str,
+    rest: str,
+    *,
+    head: str = "",
+    ahead: str = "",
+    begins: tuple[str, ...] = (),
+) -> Form:
+    """Return a form whose keys begin with the clue, or with the pattern ``head``.
+
+    Behind a letter or a digit it is the end of an ordinary word: task-…, disk-…. That is looked for
+    behind the beginning, which lets the engine jump from one to the next.
+    """
+    head = head or re.escape(clue)
+    pattern = re.compile(f"{head}(?<![A-Za-z0-9]{head}){rest}{ahead}")
+    return Form(kind, clue, pattern, head + rest, begins)
 
 
 _TOKEN = "[A-Za-z0-9_-]"  # noqa: S105 - a class of characters
 FORMS = (
-    Form("anthropic-key", "sk-ant-", re.compile(rf"sk-ant-{_TOKEN}{{16,}}")),
+    _form("anthropic-key", "sk-ant-", f"{_TOKEN}{{16,}}"),
     # OpenAI and those who speak its protocol. With hyphens only after a known word: names such as
     # sk-ecdsa-sha2-nistp256 and classes of style sheets look the same.
-    Form(
+    _form(
         "api-key",
         "sk-",
-        re.compile(rf"sk-(?:(?:proj|svcacct|admin|None|or-v1)-{_TOKEN}{{20,}}|[A-Za-z0-9]{{32,}})"),
+        rf"(?:(?:proj|svcacct|admin|None|or-v1)-{_TOKEN}{{20,}}|[A-Za-z0-9]{{32,}})",
     ),
     *(
-        Form(
+        _form(
             "stripe-key",
             f"k_{use}_",
-            re.compile(rf"[sr]k_{use}_[A-Za-z0-9]{{16,}}"),
+            "[A-Za-z0-9]{16,}",
+            head=f"[sr]k_{use}_",
             begins=(f"sk_{use}_", f"rk_{use}_"),
         )
         for use in ("live", "test")
     ),
-    Form("github-token", "github_pat_", re.compile(r"github_pat_[A-Za-z0-9_]{22,}")),
-    *(
-        Form("github-token", f"gh{letter}_", re.compile(rf"gh{letter}_[A-Za-z0-9]{{30,}}"))
-        for letter in "pousr"
-    ),
-    Form("gitlab-token", "glpat-", re.compile(rf"glpat-{_TOKEN}{{20,}}")),
-    Form(
-        "aws-key",
-        "AKIA",
-        re.compile(r"AKIA[0-9A-Z]{16}(?![0-9A-Za-z])"),
-        within="AKIA[0-9A-Z]{16}",
-    ),
-    Form(
-        "aws-key",
-        "ASIA",
-        re.compile(r"ASIA[0-9A-Z]{16}(?![0-9A-Za-z])"),
-        within="ASIA[0-9A-Z]{16}",
-    ),
-    Form("google-key", "AIza", re.compile(rf"AIza{_TOKEN}{{35}}")),
-    Form("google-secret", "GOCSPX-", re.compile(rf"GOCSPX-{_TOKEN}{{20,}}")),
-    Form("slack-token", "xox", re.compile(r"xox[abeoprs]-[A-Za-z0-9-]{10,}")),
-    Form("slack-token", "xapp-", re.compile(r"xapp-[A-Za-z0-9-]{20,}")),
-    Form("hugging-face-token", "hf_", re.compile(r"hf_[A-Za-z0-9]{30,}")),
-    Form("npm-token", "npm_", re.compile(r"npm_[A-Za-z0-9]{36,}")),
-    Form("pypi-token", "pypi-AgE", re.compile(rf"pypi-AgE{_TOKEN}{{50,}}")),
-    Form("jwt", "eyJ", re.compile(rf"eyJ{_TOKEN}{{8,}}\.eyJ{_TOKEN}{{8,}}\.{_TOKEN}{{8,}}")),
+    _form("github-token", "github_pat_", "[A-Za-z0-9_]{22,}"),
+    *(_form("github-token", f"gh{letter}_", "[A-Za-z0-9]{30,}") for letter in "pousr"),
+    _form("gitlab-token", "glpat-", f"{_TOKEN}{{20,}}"),
+    _form("aws-key", "AKIA", "[0-9A-Z]{16}", ahead="(?![0-9A-Za-z])"),
+    _form("aws-key", "ASIA", "[0-9A-Z]{16}", ahead="(?![0-9A-Za-z])"),
+    _form("google-key", "AIza", f"{_TOKEN}{{35}}"),
+    _form("google-secret", "GOCSPX-", f"{_TOKEN}{{20,}}"),
+    _form("slack-token", "xox", "[abeoprs]-[A-Za-z0-9-]{10,}"),
+    _form("slack-token", "xapp-", "[A-Za-z0-9-]{20,}"),
+    _form("hugging-face-token", "hf_", "[A-Za-z0-9]{30,}"),
+    _form("npm-token", "npm_", "[A-Za-z0-9]{36,}"),
+    _form("pypi-token", "pypi-AgE", f"{_TOKEN}{{50,}}"),
+    _form("jwt", "eyJ", rf"{_TOKEN}{{8,}}\.eyJ{_TOKEN}{{8,}}\.{_TOKEN}{{8,}}"),
     # The signature of a key block may be missing where an output was cut: then to where it breaks.
     Form(
         "private-key",
@@ -85,8 +91,8 @@ FORMS = (
             r"(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----"
             r"|(?=[^A-Za-z0-9+/=\s:,.\\-])|(?=\\(?![nr]))|\Z)"
         ),
+        "PRIVATE KEY-----",
         may_follow_a_word=True,
-        within="PRIVATE KEY-----",
     ),
 )
 _BEARER = re.compile(r"([Bb]earer[ \t]+)([A-Za-z0-9._~+/-]{16,}=*)")
@@ -94,7 +100,6 @@ HELD_BYTES = 16 * 1024
 """The longest key that is found where a border between pieces goes through it: a private key of
 16,384 bits has 13,000 bytes."""
 LONGEST_HELD_BYTES = 4 * 1024 * 1024
-_WORD = re.compile(r"[A-Za-z0-9]")
 MARK_START = "[redacted:"
 _SECRET_MARK = "[redacted:secret]"  # noqa: S105 - what stands in place of one
 _KINDS = sorted({"secret", "bearer-token", *(form.kind for form in FORMS)})
@@ -106,7 +111,7 @@ _ANY = SchemaValidator(
     core_schema.str_schema(
         pattern="|".join(
             (
-                *(form.within or form.pattern.pattern for form in FORMS),
+                *(form.within for form in FORMS),
                 _BEARER.pattern,
                 re.escape(MARK_START),
             )
@@ -239,7 +244,7 @@ def _redacted(text: str, secrets: Sequence[str]) -> str:
     text = _without_values(text, secrets)
     for form in FORMS:
         if form.clue in text:
-            text = _without(text, form)
+            text = form.pattern.sub(f"[redacted:{form.kind}]", text)
     if "earer" in text:
         text = _BEARER.sub(r"\1[redacted:bearer-token]", text)
     return text
@@ -248,13 +253,3 @@ def _redacted(text: str, secrets: Sequence[str]) -> str:
 def _without_values(text: str, secrets: Sequence[str]) -> str:
     found = [secret for secret in secrets if secret in text]
     return re.sub("|".join(map(re.escape, found)), _SECRET_MARK, text) if found else text
-
-
-def _without(text: str, form: Form) -> str:
-    def mark(found: re.Match[str]) -> str:
-        start = found.start()
-        if start and not form.may_follow_a_word and _WORD.match(text, start - 1):
-            return found[0]  # the end of an ordinary word: task-…, disk-…
-        return f"[redacted:{form.kind}]"
-
-    return form.pattern.sub(mark, text)
