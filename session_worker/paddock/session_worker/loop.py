@@ -5,11 +5,13 @@ then are its acts carried out and its events shown (P2).
 """
 
 import asyncio
+import contextlib
 import os
 import resource
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import InvalidStateError
 
 import msgpack
 
@@ -357,7 +359,7 @@ class SessionLoop:
             case Renew():
                 self._world.renew(act.values)
             case Reply():
-                if not act.caller.done():
+                with contextlib.suppress(InvalidStateError):  # its thread waits for it no more
                     act.caller.set_result(act.value)
 
     def _prepare(self, act: PrepareCall) -> None:
