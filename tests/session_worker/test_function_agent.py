@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.session_worker.protocol import Beat
+from paddock.session_worker.protocol import Beat, Bye, Suspend
 from paddock.store.events import TextPart
 from paddock.store.session import thread
 from tests.session_worker.bench_host import BenchHost, bench_host
@@ -13,9 +13,10 @@ from tests.session_worker.test_worker import certify, wait_until_started
 
 MODULE = '''
 from pathlib import Path
+import asyncio
 import time
 from pydantic import BaseModel
-from paddock.agent import Context, StepInterrupted, agent, tool
+from paddock.agent import Context, StepFailed, StepInterrupted, agent, tool
 
 HERE = Path(__file__).parent
 
@@ -79,6 +80,77 @@ async def once(s: Context) -> None:
 async def quitter(s: Context) -> None:
     async for turn in s.turns():
         raise SystemExit("enough")
+
+class OddError(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+def leave(raised):
+    raise raised
+
+async def leave_soon(raised):
+    raise raised
+
+@agent("leaver")
+async def leaver(s: Context) -> None:
+    async for turn in s.turns():
+        match turn.text:
+            case "cancelled task":
+                task = asyncio.ensure_future(asyncio.sleep(100))
+                task.cancel()
+                await task
+            case "cancelled":
+                raise asyncio.CancelledError
+            case "keyboard":
+                raise KeyboardInterrupt
+            case "exit in a task":
+                await asyncio.create_task(leave_soon(SystemExit("far away")))
+            case "generator":
+                raise GeneratorExit
+            case "group":
+                raise BaseExceptionGroup("two", [ValueError("one"), KeyboardInterrupt()])
+            case "stop iteration":
+                raise StopIteration
+            case "stop async iteration":
+                raise StopAsyncIteration("over")
+            case "odd":
+                raise OddError
+            case "stopped loop":
+                asyncio.get_running_loop().stop()
+                await asyncio.sleep(100)
+            case _:
+                await turn.reply("still here")
+
+@agent("stepper")
+async def stepper(s: Context) -> None:
+    async for turn in s.turns():
+        told = []
+        for raised in (
+            SystemExit("enough"), KeyboardInterrupt(), StopIteration("x"), OddError(),
+            asyncio.CancelledError(), BaseExceptionGroup("two", [ValueError("one")]),
+        ):
+            for function in (leave, leave_soon):
+                try:
+                    await s.step("leave", function, raised)
+                except StepFailed as failed:
+                    told.append(type(raised).__name__ in str(failed) or str(failed))
+        await turn.reply(str(told))
+
+@agent("stubborn")
+async def stubborn(s: Context) -> None:
+    async for turn in s.turns():
+        note("entered " + turn.text)
+        try:
+            await s.call(refund, order_id=turn.text, cents=1)
+        except asyncio.CancelledError:
+            match turn.text:
+                case "left":
+                    return
+                case "raised":
+                    raise ValueError("I was cut off")
+                case "next":
+                    continue
+        await turn.reply("came to its end")
 
 def thick(text: str) -> str:
     return text * 40_000_000
@@ -276,3 +348,113 @@ def test_an_agent_that_exits_fails_its_operation(host: BenchHost) -> None:
     assert ended is not None
     assert (ended.status, ended.error) == ("failed", "SystemExit: enough")
     host.suspend()
+
+
+@pytest.mark.parametrize(
+    ("way", "error"),
+    [
+        ("cancelled task", "CancelledError: cancelled by its own code, nobody asked it to stop"),
+        ("cancelled", "CancelledError: cancelled by its own code, nobody asked it to stop"),
+        ("keyboard", "KeyboardInterrupt"),
+        ("exit in a task", "SystemExit: far away"),
+        ("generator", "GeneratorExit"),
+        ("group", "BaseExceptionGroup: two (2 sub-exceptions): ValueError: one; KeyboardInterrupt"),
+        ("stop iteration", "RuntimeError: coroutine raised StopIteration"),
+        ("stop async iteration", "StopAsyncIteration: over"),
+        ("odd", "OddError: (its words cannot be told)"),
+        ("stopped loop", "RuntimeError: Event loop stopped before Future completed."),
+    ],
+)
+def test_p4_whatever_escapes_from_an_agent_fails_its_operation_and_it_takes_the_next(
+    host: BenchHost, way: str, error: str
+) -> None:
+    create(host, "leaver")
+    host.start()
+    operation = host.send(way).operation_id
+    host.rest()
+    ended = host.state().conversation.ended
+    assert ended is not None
+    assert (ended.operation_id, ended.status) == (operation, "failed")
+    assert (ended.error_kind, ended.error) == ("agent_error", error)
+    host.send("more")
+    host.rest()
+    assert replies(host) == ["still here"]
+    host.suspend()
+
+
+def test_whatever_escapes_from_a_step_is_recorded_and_raised_as_its_failure(
+    host: BenchHost,
+) -> None:
+    create(host, "stepper")
+    host.start()
+    host.send("go")
+    host.rest()
+    assert replies(host) == [str([True] * 12)]
+    steps = [s.event for s in host.events() if s.event.kind == "step_finished"]
+    assert [step.status for step in steps] == ["error"] * 12
+    host.suspend()
+
+
+WAYS = ["left", "raised", "next"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_c1_an_interrupted_operation_is_cancelled_whatever_its_agent_makes_of_that(
+    host: BenchHost, way: str
+) -> None:
+    folder = create(host, "stubborn")
+    (folder / "slow").touch()
+    host.start()
+    host.send(way)
+    wait_until_started(host)
+    assert host.command("interrupt").kind == "operation_cancelled"
+    (folder / "slow").unlink()
+    host.send("more")
+    host.rest()
+    assert replies(host) == ["came to its end"]
+    assert [s.event.kind for s in host.events()].count("operation_failed") == 0
+    host.suspend()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_suspended_operation_goes_on_at_the_next_start_whatever_its_agent_makes_of_that(
+    host: BenchHost, way: str
+) -> None:
+    folder = create(host, "stubborn")
+    (folder / "slow").touch()
+    host.start()
+    operation = host.send(way).operation_id
+    wait_until_started(host)
+    host.say(Suspend(reason="asked", force=True, deadline_seconds=0.5))
+    host.wait_for(Bye)
+    assert host.worker is not None
+    assert host.worker.wait(30) == 0, host.last_words()
+    open_ = host.state().conversation.operation
+    assert open_ is not None
+    assert open_.operation_id == operation
+    (folder / "slow").unlink()
+    host.start()
+    host.rest()
+    assert (folder / "notes").read_text().count(f"entered {way}") == 2
+    assert replies(host) == ["came to its end"]
+    host.suspend()
+
+
+@pytest.mark.parametrize(
+    ("agent", "what"),
+    [
+        ("def one(s): ...", "is not async"),
+        ("async def one(s): yield", "is a generator"),
+        ("def one(s): yield", "is a generator"),
+    ],
+)
+def test_a_function_that_can_be_no_agent_is_one_clear_line(
+    host: BenchHost, agent: str, what: str
+) -> None:
+    folder = host.data.parent / "agents"
+    (folder / "odd.py").write_text(f"from paddock.agent import agent\n@agent('one')\n{agent}\n")
+    host.create(agent="odd:one", python_path=[str(folder)])
+    with pytest.raises(AssertionError, match=rf"agent 'one': one {what}.*an agent is 'async def'"):
+        host.start()
+    assert host.worker is not None
+    assert host.worker.wait(30) == 64

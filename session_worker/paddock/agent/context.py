@@ -11,9 +11,10 @@ from typing import Any, Literal, Protocol, cast, get_type_hints
 from pydantic import JsonValue, TypeAdapter
 from pydantic_core import to_jsonable_python
 
+from paddock.agent import handed
 from paddock.agent.declare import TOOL_MARK, ToolDeclaration
 from paddock.session_worker.ledger import digest_of
-from paddock.session_worker.sizes import ERROR_CHARACTERS, too_large
+from paddock.session_worker.sizes import too_large
 from paddock.session_worker.stimuli import (
     CallWanted,
     FromAgent,
@@ -71,6 +72,10 @@ class NextTurn:
 class Desk(Protocol):
     """Where an agent's questions to the ledger go; each is answered once it is durable."""
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the agent was asked to end: what it leaves then is cut off and not done."""
+
     async def next_turn(self) -> NextTurn:
         """Wait for the next operation."""
 
@@ -111,14 +116,15 @@ class Context:
     async def turns(self) -> AsyncIterator[Turn]:
         """Give each turn: new, queued, or entered again after a death.
 
-        A turn that was left without a reply ends without a message.
+        A turn that was left without a reply ends without a message, unless the agent was asked to
+        stop: what was interrupted is cancelled, and what was suspended is given again.
         """
         while True:
             told = await self._desk.next_turn()
             self._turn = Turn(self, told)
             self._places.clear()
             yield self._turn
-            if not self._turn.is_answered:
+            if not self._turn.is_answered and not self._desk.is_stopping:
                 await self._end_turn(self._turn, None)
 
     async def step[T](
@@ -159,8 +165,13 @@ class Context:
             value = _fitting(
                 f"the value of step {place!r}", adapter.dump_python(result, mode="json")
             )
-        except Exception as raised:  # noqa: BLE001 - the user's code; recorded and raised again
-            value, error = None, f"{type(raised).__name__}: {raised}"[:ERROR_CHARACTERS]
+        except asyncio.CancelledError as raised:
+            if _is_cancelled():
+                raise  # the step is cut off with its agent, or by it
+            value, error = None, handed.told(raised)
+        except (Exception, SystemExit, KeyboardInterrupt) as raised:  # noqa: BLE001 - user's code
+            # Recorded, and raised again.
+            value, error = None, handed.told(raised)
         elapsed = (time.monotonic() - began) * 1000
         await self._ask(
             lambda answer: StepEnded(operation_id, place, value, error, elapsed, answer)
@@ -229,6 +240,12 @@ class Context:
         answer: Future[object] = Future()
         self._desk.post(question(answer))
         return await asyncio.wrap_future(answer)
+
+
+def _is_cancelled() -> bool:
+    """Return whether the present task was itself cancelled, and not only what it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _run[T](

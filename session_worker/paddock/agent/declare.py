@@ -1,5 +1,6 @@
 """Saying that a function is an agent, or a tool: two decorators that only mark it."""
 
+import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -50,9 +51,19 @@ def agent[F: Callable[..., Awaitable[None]]](
     """Mark an async function of one :class:`Context` as an agent.
 
     ``version`` stands in the log, so that outcomes can be compared between versions.
+
+    Raises:
+        TypeError: It marks a function that is not async, or one that yields.
     """
 
     def mark(function: F) -> F:
+        what = _what_else(function)
+        if what is not None:
+            message = (
+                f"agent {name!r}: {function.__qualname__} is {what}; "
+                "an agent is 'async def' and takes its turns with 'async for turn in s.turns()'"
+            )
+            raise TypeError(message)
         setattr(function, AGENT_MARK, AgentSpec(name, version, function))
         return function
 
@@ -87,3 +98,13 @@ def tool[F: Callable[..., Any]](
         return function
 
     return mark
+
+
+def _what_else(function: Callable[..., object]) -> str | None:
+    """Return what a function is that can be no agent; None of one that is async, or may be."""
+    inner = inspect.unwrap(function)
+    if inspect.isasyncgenfunction(inner) or inspect.isgeneratorfunction(inner):
+        return "a generator (it yields)"
+    if inspect.isfunction(inner) and not inspect.iscoroutinefunction(inner):
+        return "not async"
+    return None
