@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from paddock.agent import agent, tool
 from paddock.session_worker.protocol import Beat, Bye, Suspend
 from paddock.store.events import TextPart
 from paddock.store.session import thread
@@ -151,6 +152,79 @@ async def stubborn(s: Context) -> None:
                 case "next":
                     continue
         await turn.reply("came to its end")
+
+def pair():
+    return (1, 2)
+
+def half():
+    return "half \\ud800"
+
+@agent("rounder")
+async def rounder(s: Context) -> None:
+    async for turn in s.turns():
+        plan = await s.step("plan", think, turn.text)
+        said = f"{await s.step('pair', pair)} {await s.step('half', half)} {type(plan).__name__}"
+        await turn.reply(said)
+
+def deep(levels):
+    return [] if levels == 1 else [deep(levels - 1)]
+
+def circle():
+    made = []
+    made.append(made)
+    return made
+
+def give(value):
+    return VALUES[value]
+
+VALUES = {
+    "number": float("inf"), "levels": deep(101), "digits": 10**5000, "circle": circle(),
+    "key": {1: "a"}, "object": object(), "half": {"\\ud800": 1}, "bytes": b"\\xff",
+    "abyss": deep(900),
+}
+
+@agent("clumsy")
+async def clumsy(s: Context) -> None:
+    async for turn in s.turns():
+        async def try_all(what, tries):
+            for name, attempt in tries.items():
+                try:
+                    await attempt()
+                except (TypeError, ValueError, StepFailed) as error:
+                    note(f"{what} {name}: {type(error).__name__}: {error}")
+                else:
+                    note(f"{what} {name}: nothing")
+
+        async def with_state(value, action):
+            s.state = value
+            await action()
+
+        if turn.text in VALUES:
+            await s.call("bash", command=VALUES[turn.text])
+        await try_all("reply", {
+            "5": lambda: turn.reply(5),
+            "object": lambda: turn.reply({"a": 1}),
+            "None": lambda: turn.reply(None),
+        })
+        await try_all("step", {
+            "5": lambda: s.step(5, think, "x"),
+            "long": lambda: s.step("k" * 5000, think, "x"),
+            "function": lambda: s.step("a", 5),
+            "effects": lambda: s.step("a", think, "x", effects="maybe"),
+            "arguments": lambda: s.step("a", think, VALUES["circle"]),
+        })
+        await try_all("tool", {"5": lambda: s.call(5), "think": lambda: s.call(think)})
+        for action in (s.save, lambda: turn.reply("no")):
+            await try_all("state", {
+                "5": lambda: with_state(5, action),
+                **{name: lambda v=v: with_state({"x": v}, action) for name, v in VALUES.items()},
+            })
+        s.state = {"fine": deep(98), "n": 2**70}
+        await try_all("call", {
+            name: lambda v=v: s.call("bash", command=v) for name, v in VALUES.items()
+        })
+        await try_all("value", {name: lambda n=name: s.step(n, give, n) for name in VALUES})
+        await turn.reply("done")
 
 def thick(text: str) -> str:
     return text * 40_000_000
@@ -441,7 +515,7 @@ def test_a_suspended_operation_goes_on_at_the_next_start_whatever_its_agent_make
 
 
 @pytest.mark.parametrize(
-    ("agent", "what"),
+    ("function", "what"),
     [
         ("def one(s): ...", "is not async"),
         ("async def one(s): yield", "is a generator"),
@@ -449,12 +523,90 @@ def test_a_suspended_operation_goes_on_at_the_next_start_whatever_its_agent_make
     ],
 )
 def test_a_function_that_can_be_no_agent_is_one_clear_line(
-    host: BenchHost, agent: str, what: str
+    host: BenchHost, function: str, what: str
 ) -> None:
     folder = host.data.parent / "agents"
-    (folder / "odd.py").write_text(f"from paddock.agent import agent\n@agent('one')\n{agent}\n")
+    (folder / "odd.py").write_text(f"from paddock.agent import agent\n@agent('one')\n{function}\n")
     host.create(agent="odd:one", python_path=[str(folder)])
     with pytest.raises(AssertionError, match=rf"agent 'one': one {what}.*an agent is 'async def'"):
         host.start()
     assert host.worker is not None
     assert host.worker.wait(30) == 64
+
+
+FLAWS = {
+    "number": "holds inf, which is no number in JSON",
+    "levels": "is nested more than 100 levels deep",
+    "digits": "holds a whole number of more than 4,300 digits",
+    "circle": "cannot be written as JSON: Circular reference detected",
+    "key": "has a key that is no string",
+    "object": "holds what JSON cannot hold: Unable to serialize unknown type",
+    "half": "cannot be written as JSON: ",
+    "bytes": "cannot be written as JSON: ",
+    "abyss": "is nested too deeply",
+}
+
+
+def test_what_cannot_be_recorded_is_an_error_where_the_agent_hands_it_over(
+    host: BenchHost,
+) -> None:
+    folder = create(host, "clumsy")
+    host.start()
+    host.send("go")
+    host.rest()
+    assert replies(host) == ["done"]
+    lines = (folder / "notes").read_text().splitlines()
+    told = dict(line.split(": ", 1) for line in lines)
+    assert told["reply 5"] == "TypeError: a reply must be a string, not int"
+    assert told["reply object"] == "TypeError: a reply must be a string, not dict"
+    assert told["step 5"] == "TypeError: the key of a step must be a string, not int"
+    assert "5,000 characters" in told["step long"]
+    assert told["step function"] == "TypeError: step 'a' needs a function, not int"
+    assert "must be one of none, idempotent, write" in told["step effects"]
+    assert "cannot be told from others: Circular" in told["step arguments"]
+    assert "mark it with @tool" in told["tool think"]
+    assert told["state 5"] == "TypeError: the state must be a dict, not int"
+    for name, flaw in FLAWS.items():
+        assert f"Error: the state {flaw}" in told[f"state {name}"]
+        assert f"Error: a call of 'bash' {flaw}" in told[f"call {name}"]
+        assert f"Error: the value of step {name!r} {flaw}" in told[f"value {name}"]
+        assert told[f"value {name}"].startswith("StepFailed: ")
+    kinds = [stored.event.kind for stored in host.events()]
+    assert kinds.count("step_started") == len(
+        FLAWS
+    )  # their functions ran, and what they gave is bad
+    assert kinds.count("tool_call_requested") == 0
+    host.suspend()
+    host.start()
+    assert host.state().conversation.state["n"] == 2**70
+    host.send("number")
+    host.rest()
+    ended = host.state().conversation.ended
+    assert ended is not None
+    assert ended.error == "ValueError: a call of 'bash' holds inf, which is no number in JSON"
+    host.suspend()
+    assert [stored.event.kind for stored in host.events()].count("worker_started") == 2
+
+
+@pytest.mark.parametrize(
+    ("mark", "what"),
+    [
+        ("agent(5)", "an agent's name must be a string, not int"),
+        ("agent('a', version=7)", "an agent's version must be a string, not int"),
+        ("tool(effects='some')", "a tool's effects are one of"),
+        ("tool(approval='no')", "its approval one of"),
+        ("tool(timeout_seconds=float('nan'))", "timeout_seconds must be a number above 0, not nan"),
+    ],
+)
+def test_a_mark_that_cannot_be_is_an_error_where_it_is_made(mark: str, what: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=what):
+        eval(mark, {"agent": agent, "tool": tool})
+
+
+def test_a_step_gives_the_first_time_what_it_gives_on_re_entry(host: BenchHost) -> None:
+    create(host, "rounder")
+    host.start()
+    host.send("go")
+    host.rest()
+    assert replies(host) == ["[1, 2] half \ufffd Plan"]
+    host.suspend()

@@ -1,7 +1,8 @@
 """Saying that a function is an agent, or a tool: two decorators that only mark it."""
 
 import inspect
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,6 +11,9 @@ if TYPE_CHECKING:
 
 AGENT_MARK = "__paddock_agent__"
 TOOL_MARK = "__paddock_tool__"
+
+_EFFECTS = ("none", "idempotent", "write")
+_APPROVALS = ("allow", "ask")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +57,10 @@ def agent[F: Callable[..., Awaitable[None]]](
     ``version`` stands in the log, so that outcomes can be compared between versions.
 
     Raises:
-        TypeError: It marks a function that is not async, or one that yields.
+        TypeError: It marks a function that is not async, or one that yields; name or version are no
+            strings.
     """
+    _check_texts({"an agent's name": name, "an agent's version": version or ""})
 
     def mark(function: F) -> F:
         what = _what_else(function)
@@ -81,7 +87,17 @@ def tool[F: Callable[..., Any]](
     """Mark a function of an importable module as a tool; it stays callable as it is.
 
     ``exclusive`` (by default what writes) means that no other call runs beside it.
+
+    Raises:
+        TypeError, ValueError: One of them is not what it can be.
     """
+    if effects not in _EFFECTS or approval not in _APPROVALS:
+        message = f"a tool's effects are one of {_EFFECTS}, its approval one of {_APPROVALS}"
+        raise ValueError(message)
+    if not 0 < timeout_seconds < math.inf:
+        message = f"a tool's timeout_seconds must be a number above 0, not {timeout_seconds!r}"
+        raise ValueError(message)
+    _check_texts({"a tool's name": name or ""})
 
     def mark(function: F) -> F:
         declaration = ToolDeclaration(
@@ -98,6 +114,13 @@ def tool[F: Callable[..., Any]](
         return function
 
     return mark
+
+
+def _check_texts(given: Mapping[str, object]) -> None:
+    for what, value in given.items():
+        if not isinstance(value, str):
+            message = f"{what} must be a string, not {type(value).__name__}"
+            raise TypeError(message)
 
 
 def _what_else(function: Callable[..., object]) -> str | None:
