@@ -144,6 +144,20 @@ def test_what_is_appended_is_followed_in_the_order_of_the_log(tmp_path: Path) ->
         assert everything(store) == incremental
 
 
+def test_a_session_of_more_tokens_than_sql_can_count_has_its_rows(tmp_path: Path) -> None:
+    story, other = Story(1).create().start(), eventful(2)
+    story.ask("count")
+    for _ in range(2):
+        story.think(tokens=(2**63 - 1, 1))
+    story.end()
+    story.write(tmp_path)
+    other.write(tmp_path)
+    with open_local(tmp_path) as store:
+        counted = store.sql("SELECT input_tokens, output_tokens FROM sessions ORDER BY ALL DESC")
+        assert len(counted.rows) == 2
+        assert counted.rows[0] == (2**63 - 1, 2)
+
+
 def test_a_log_longer_than_a_batch_is_projected_whole(tmp_path: Path) -> None:
     story = Story(1).create().start()
     while len(story.happened) < BATCH_EVENTS + 100:

@@ -38,6 +38,7 @@ from paddock.session_worker.models.conversation import (
 )
 from paddock.session_worker.models.failures import failure_of
 from paddock.session_worker.models.provider import Patience
+from paddock.session_worker.sizes import LARGEST_COUNT
 from paddock.store.events import Usage
 from paddock.store.text import whole
 
@@ -199,12 +200,19 @@ def usage_of(usage: RequestUsage) -> Usage:
     if usage.unmeasured_requests:
         return Usage()
     return Usage(
-        input_tokens=usage.input_tokens,
-        cache_read_tokens=usage.cache_read_tokens,
-        cache_write_tokens=usage.cache_write_tokens,
-        output_tokens=usage.output_tokens,
-        reasoning_tokens=usage.output_reasoning_tokens or usage.details.get("reasoning_tokens", 0),
+        input_tokens=_count(usage.input_tokens),
+        cache_read_tokens=_count(usage.cache_read_tokens),
+        cache_write_tokens=_count(usage.cache_write_tokens),
+        output_tokens=_count(usage.output_tokens),
+        reasoning_tokens=_count(
+            usage.output_reasoning_tokens or usage.details.get("reasoning_tokens", 0)
+        ),
     )
+
+
+def _count(tokens: int) -> int | None:
+    """Return what a server says, or "not told" where no event and no SQL could hold it."""
+    return tokens if 0 <= tokens <= LARGEST_COUNT else None
 
 
 def cost_of(response: wire.ModelResponse, place: Place) -> float | None:

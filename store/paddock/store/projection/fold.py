@@ -587,6 +587,8 @@ def _model_call_started(folded: Folded, row: Row, payload: Values, batch: Batch)
         operation["model_calls"] += 1
 
 
+_LARGEST = 2**63 - 1
+
 _USAGE = (
     "input_tokens",
     "cache_read_tokens",
@@ -601,7 +603,8 @@ def _model_call_finished(folded: Folded, row: Row, payload: Values, batch: Batch
     cost = payload.get("cost_usd")
     session, memory = folded.session, folded.memory
     for name in ("input_tokens", "output_tokens"):
-        session[name] += usage.get(name) or 0
+        # Its column can hold no more, and a session without rows would be worse than a wrong sum.
+        session[name] = min(session[name] + (usage.get(name) or 0), _LARGEST)
     operation = folded.operations.get(row.operation_id or "")
     if cost is None:
         memory.unpriced_calls += 1
