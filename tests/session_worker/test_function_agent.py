@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from paddock.session_worker.protocol import Beat
+from paddock.agent import agent, tool
+from paddock.session_worker.protocol import Beat, Bye, Suspend
 from paddock.store.events import TextPart
 from paddock.store.session import thread
 from tests.session_worker.bench_host import BenchHost, bench_host
@@ -13,9 +14,10 @@ from tests.session_worker.test_worker import certify, wait_until_started
 
 MODULE = '''
 from pathlib import Path
+import asyncio
 import time
 from pydantic import BaseModel
-from paddock.agent import Context, StepInterrupted, agent, tool
+from paddock.agent import Context, StepFailed, StepInterrupted, agent, tool
 
 HERE = Path(__file__).parent
 
@@ -79,6 +81,150 @@ async def once(s: Context) -> None:
 async def quitter(s: Context) -> None:
     async for turn in s.turns():
         raise SystemExit("enough")
+
+class OddError(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+def leave(raised):
+    raise raised
+
+async def leave_soon(raised):
+    raise raised
+
+@agent("leaver")
+async def leaver(s: Context) -> None:
+    async for turn in s.turns():
+        match turn.text:
+            case "cancelled task":
+                task = asyncio.ensure_future(asyncio.sleep(100))
+                task.cancel()
+                await task
+            case "cancelled":
+                raise asyncio.CancelledError
+            case "keyboard":
+                raise KeyboardInterrupt
+            case "exit in a task":
+                await asyncio.create_task(leave_soon(SystemExit("far away")))
+            case "generator":
+                raise GeneratorExit
+            case "group":
+                raise BaseExceptionGroup("two", [ValueError("one"), KeyboardInterrupt()])
+            case "stop iteration":
+                raise StopIteration
+            case "stop async iteration":
+                raise StopAsyncIteration("over")
+            case "odd":
+                raise OddError
+            case "stopped loop":
+                asyncio.get_running_loop().stop()
+                await asyncio.sleep(100)
+            case _:
+                await turn.reply("still here")
+
+@agent("stepper")
+async def stepper(s: Context) -> None:
+    async for turn in s.turns():
+        told = []
+        for raised in (
+            SystemExit("enough"), KeyboardInterrupt(), StopIteration("x"), OddError(),
+            asyncio.CancelledError(), BaseExceptionGroup("two", [ValueError("one")]),
+        ):
+            for function in (leave, leave_soon):
+                try:
+                    await s.step("leave", function, raised)
+                except StepFailed as failed:
+                    told.append(type(raised).__name__ in str(failed) or str(failed))
+        await turn.reply(str(told))
+
+@agent("stubborn")
+async def stubborn(s: Context) -> None:
+    async for turn in s.turns():
+        note("entered " + turn.text)
+        try:
+            await s.call(refund, order_id=turn.text, cents=1)
+        except asyncio.CancelledError:
+            match turn.text:
+                case "left":
+                    return
+                case "raised":
+                    raise ValueError("I was cut off")
+                case "next":
+                    continue
+        await turn.reply("came to its end")
+
+def pair():
+    return (1, 2)
+
+def half():
+    return "half \\ud800"
+
+@agent("rounder")
+async def rounder(s: Context) -> None:
+    async for turn in s.turns():
+        plan = await s.step("plan", think, turn.text)
+        said = f"{await s.step('pair', pair)} {await s.step('half', half)} {type(plan).__name__}"
+        await turn.reply(said)
+
+def deep(levels):
+    return [] if levels == 1 else [deep(levels - 1)]
+
+def circle():
+    made = []
+    made.append(made)
+    return made
+
+def give(value):
+    return VALUES[value]
+
+VALUES = {
+    "number": float("inf"), "levels": deep(101), "digits": 10**5000, "circle": circle(),
+    "key": {1: "a"}, "object": object(), "half": {"\\ud800": 1}, "bytes": b"\\xff",
+    "abyss": deep(900),
+}
+
+@agent("clumsy")
+async def clumsy(s: Context) -> None:
+    async for turn in s.turns():
+        async def try_all(what, tries):
+            for name, attempt in tries.items():
+                try:
+                    await attempt()
+                except (TypeError, ValueError, StepFailed) as error:
+                    note(f"{what} {name}: {type(error).__name__}: {error}")
+                else:
+                    note(f"{what} {name}: nothing")
+
+        async def with_state(value, action):
+            s.state = value
+            await action()
+
+        if turn.text in VALUES:
+            await s.call("bash", command=VALUES[turn.text])
+        await try_all("reply", {
+            "5": lambda: turn.reply(5),
+            "object": lambda: turn.reply({"a": 1}),
+            "None": lambda: turn.reply(None),
+        })
+        await try_all("step", {
+            "5": lambda: s.step(5, think, "x"),
+            "long": lambda: s.step("k" * 5000, think, "x"),
+            "function": lambda: s.step("a", 5),
+            "effects": lambda: s.step("a", think, "x", effects="maybe"),
+            "arguments": lambda: s.step("a", think, VALUES["circle"]),
+        })
+        await try_all("tool", {"5": lambda: s.call(5), "think": lambda: s.call(think)})
+        for action in (s.save, lambda: turn.reply("no")):
+            await try_all("state", {
+                "5": lambda: with_state(5, action),
+                **{name: lambda v=v: with_state({"x": v}, action) for name, v in VALUES.items()},
+            })
+        s.state = {"fine": deep(98), "n": 2**70}
+        await try_all("call", {
+            name: lambda v=v: s.call("bash", command=v) for name, v in VALUES.items()
+        })
+        await try_all("value", {name: lambda n=name: s.step(n, give, n) for name in VALUES})
+        await turn.reply("done")
 
 def thick(text: str) -> str:
     return text * 40_000_000
@@ -275,4 +421,192 @@ def test_an_agent_that_exits_fails_its_operation(host: BenchHost) -> None:
     ended = host.state().conversation.ended
     assert ended is not None
     assert (ended.status, ended.error) == ("failed", "SystemExit: enough")
+    host.suspend()
+
+
+@pytest.mark.parametrize(
+    ("way", "error"),
+    [
+        ("cancelled task", "CancelledError: cancelled by its own code, nobody asked it to stop"),
+        ("cancelled", "CancelledError: cancelled by its own code, nobody asked it to stop"),
+        ("keyboard", "KeyboardInterrupt"),
+        ("exit in a task", "SystemExit: far away"),
+        ("generator", "GeneratorExit"),
+        ("group", "BaseExceptionGroup: two (2 sub-exceptions): ValueError: one; KeyboardInterrupt"),
+        ("stop iteration", "RuntimeError: coroutine raised StopIteration"),
+        ("stop async iteration", "StopAsyncIteration: over"),
+        ("odd", "OddError: (its words cannot be told)"),
+        ("stopped loop", "RuntimeError: Event loop stopped before Future completed."),
+    ],
+)
+def test_p4_whatever_escapes_from_an_agent_fails_its_operation_and_it_takes_the_next(
+    host: BenchHost, way: str, error: str
+) -> None:
+    create(host, "leaver")
+    host.start()
+    operation = host.send(way).operation_id
+    host.rest()
+    ended = host.state().conversation.ended
+    assert ended is not None
+    assert (ended.operation_id, ended.status) == (operation, "failed")
+    assert (ended.error_kind, ended.error) == ("agent_error", error)
+    host.send("more")
+    host.rest()
+    assert replies(host) == ["still here"]
+    host.suspend()
+
+
+def test_whatever_escapes_from_a_step_is_recorded_and_raised_as_its_failure(
+    host: BenchHost,
+) -> None:
+    create(host, "stepper")
+    host.start()
+    host.send("go")
+    host.rest()
+    assert replies(host) == [str([True] * 12)]
+    steps = [s.event for s in host.events() if s.event.kind == "step_finished"]
+    assert [step.status for step in steps] == ["error"] * 12
+    host.suspend()
+
+
+WAYS = ["left", "raised", "next"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_c1_an_interrupted_operation_is_cancelled_whatever_its_agent_makes_of_that(
+    host: BenchHost, way: str
+) -> None:
+    folder = create(host, "stubborn")
+    (folder / "slow").touch()
+    host.start()
+    host.send(way)
+    wait_until_started(host)
+    assert host.command("interrupt").kind == "operation_cancelled"
+    (folder / "slow").unlink()
+    host.send("more")
+    host.rest()
+    assert replies(host) == ["came to its end"]
+    assert [s.event.kind for s in host.events()].count("operation_failed") == 0
+    host.suspend()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_suspended_operation_goes_on_at_the_next_start_whatever_its_agent_makes_of_that(
+    host: BenchHost, way: str
+) -> None:
+    folder = create(host, "stubborn")
+    (folder / "slow").touch()
+    host.start()
+    operation = host.send(way).operation_id
+    wait_until_started(host)
+    host.say(Suspend(reason="asked", force=True, deadline_seconds=0.5))
+    host.wait_for(Bye)
+    assert host.worker is not None
+    assert host.worker.wait(30) == 0, host.last_words()
+    open_ = host.state().conversation.operation
+    assert open_ is not None
+    assert open_.operation_id == operation
+    (folder / "slow").unlink()
+    host.start()
+    host.rest()
+    assert (folder / "notes").read_text().count(f"entered {way}") == 2
+    assert replies(host) == ["came to its end"]
+    host.suspend()
+
+
+@pytest.mark.parametrize(
+    ("function", "what"),
+    [
+        ("def one(s): ...", "is not async"),
+        ("async def one(s): yield", "is a generator"),
+        ("def one(s): yield", "is a generator"),
+    ],
+)
+def test_a_function_that_can_be_no_agent_is_one_clear_line(
+    host: BenchHost, function: str, what: str
+) -> None:
+    folder = host.data.parent / "agents"
+    (folder / "odd.py").write_text(f"from paddock.agent import agent\n@agent('one')\n{function}\n")
+    host.create(agent="odd:one", python_path=[str(folder)])
+    with pytest.raises(AssertionError, match=rf"agent 'one': one {what}.*an agent is 'async def'"):
+        host.start()
+    assert host.worker is not None
+    assert host.worker.wait(30) == 64
+
+
+FLAWS = {
+    "number": "holds inf, which is no number in JSON",
+    "levels": "is nested more than 100 levels deep",
+    "digits": "holds a whole number of more than 4,300 digits",
+    "circle": "cannot be written as JSON: Circular reference detected",
+    "key": "has a key that is no string",
+    "object": "holds what JSON cannot hold: Unable to serialize unknown type",
+    "half": "cannot be written as JSON: ",
+    "bytes": "cannot be written as JSON: ",
+    "abyss": "is nested too deeply",
+}
+
+
+def test_what_cannot_be_recorded_is_an_error_where_the_agent_hands_it_over(
+    host: BenchHost,
+) -> None:
+    folder = create(host, "clumsy")
+    host.start()
+    host.send("go")
+    host.rest()
+    assert replies(host) == ["done"]
+    lines = (folder / "notes").read_text().splitlines()
+    told = dict(line.split(": ", 1) for line in lines)
+    assert told["reply 5"] == "TypeError: a reply must be a string, not int"
+    assert told["reply object"] == "TypeError: a reply must be a string, not dict"
+    assert told["step 5"] == "TypeError: the key of a step must be a string, not int"
+    assert "5,000 characters" in told["step long"]
+    assert told["step function"] == "TypeError: step 'a' needs a function, not int"
+    assert "must be one of none, idempotent, write" in told["step effects"]
+    assert "cannot be told from others: Circular" in told["step arguments"]
+    assert "mark it with @tool" in told["tool think"]
+    assert told["state 5"] == "TypeError: the state must be a dict, not int"
+    for name, flaw in FLAWS.items():
+        assert f"Error: the state {flaw}" in told[f"state {name}"]
+        assert f"Error: a call of 'bash' {flaw}" in told[f"call {name}"]
+        assert f"Error: the value of step {name!r} {flaw}" in told[f"value {name}"]
+        assert told[f"value {name}"].startswith("StepFailed: ")
+    kinds = [stored.event.kind for stored in host.events()]
+    assert kinds.count("step_started") == len(
+        FLAWS
+    )  # their functions ran, and what they gave is bad
+    assert kinds.count("tool_call_requested") == 0
+    host.suspend()
+    host.start()
+    assert host.state().conversation.state["n"] == 2**70
+    host.send("number")
+    host.rest()
+    ended = host.state().conversation.ended
+    assert ended is not None
+    assert ended.error == "ValueError: a call of 'bash' holds inf, which is no number in JSON"
+    host.suspend()
+    assert [stored.event.kind for stored in host.events()].count("worker_started") == 2
+
+
+@pytest.mark.parametrize(
+    ("mark", "what"),
+    [
+        ("agent(5)", "an agent's name must be a string, not int"),
+        ("agent('a', version=7)", "an agent's version must be a string, not int"),
+        ("tool(effects='some')", "a tool's effects are one of"),
+        ("tool(approval='no')", "its approval one of"),
+        ("tool(timeout_seconds=float('nan'))", "timeout_seconds must be a number above 0, not nan"),
+    ],
+)
+def test_a_mark_that_cannot_be_is_an_error_where_it_is_made(mark: str, what: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=what):
+        eval(mark, {"agent": agent, "tool": tool})
+
+
+def test_a_step_gives_the_first_time_what_it_gives_on_re_entry(host: BenchHost) -> None:
+    create(host, "rounder")
+    host.start()
+    host.send("go")
+    host.rest()
+    assert replies(host) == ["[1, 2] half \ufffd Plan"]
     host.suspend()

@@ -221,8 +221,30 @@ async def test_a_recorded_result_is_handed_over_with_its_call_also_when_asked_ag
             '[{"tool_calls": [{"name": "bash", "arguments": "ls"}]}]',
             r"'arguments' of tool call 0 \(bash\) must be an object, not a string",
         ),
-        ('[{"delay_ms": true}]', r"'delay_ms' must be a whole number from 0, not True"),
-        ('[{"delay_ms": -1}]', r"'delay_ms' must be a whole number from 0, not -1"),
+        *(
+            (
+                f'[{{}}, {{"tool_calls": [{{"name": "bash", "arguments": {{"x": {value}}}}}]}}]',
+                rf"turn 1 .*'arguments' of tool call 0 \(bash\): it {flaw}",
+            )
+            for value, flaw in (
+                ("NaN", "holds nan, which is no number in JSON"),
+                ("[{}, 1e400]", "holds inf, which is no number in JSON"),
+                ("-Infinity", "holds -inf, which is no number in JSON"),
+                ("[" * 100 + "]" * 100, "is nested more than 100 levels deep"),
+            )
+        ),
+        (
+            '[{"delay_ms": true}]',
+            r"'delay_ms' must be a whole number .*, not True",
+        ),
+        ('[{"delay_ms": -1}]', r"'delay_ms' must be a whole number .*, not -1"),
+        *(
+            (
+                f'[{{"usage": {{"output_tokens": {value}}}}}]',
+                r"turn 0 .*'output_tokens' must be a whole number from 0 to 2\*\*63-1, not ",
+            )
+            for value in ("-1", "1.5", "NaN", '"5"', 2**63)
+        ),
         ('[{"usage": {"tokens": 1}}]', r"'usage' has no field 'tokens'"),
         ('[{"prompt": 0}, {}]', r"turn 1 .*'prompt' must stand in all turns or in none"),
     ],

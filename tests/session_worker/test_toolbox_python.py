@@ -167,6 +167,9 @@ async def test_an_exception_is_told_with_its_trace(where: Room) -> None:
         ("crash", {}, "signal"),
         ("unserialisable", {}, "bad_result"),
         ("circular", {}, "bad_result"),
+        ("deep", {"levels": 101}, "bad_result"),
+        ("deep", {"levels": 900}, "bad_result"),
+        ("leave", {"code": 2**70}, "exit"),
         ("huge", {}, "bad_result"),
         ("close_everything", {}, "exit"),
         ("ask", {}, "exception"),
@@ -182,6 +185,7 @@ async def test_f4_whatever_a_function_does_to_its_process_is_a_typed_result(
     done = await result(where, name, **arguments)
     assert (done.status, done.error_kind) == ("error", kind)
     assert done.error
+    assert -255 <= (done.exit_code or 0) <= 255
     assert list(where.scratch.iterdir()) == []
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from paddock.session_worker.journal import SNAPSHOT_AT_REST, SNAPSHOT_EVERY, _due
-from paddock.session_worker.protocol import Beat
+from paddock.session_worker.protocol import Beat, Command, Deliver, NotAccepted
 from paddock.store.events import (
     SessionAnnotated,
     ToolCallFinished,
@@ -179,6 +179,30 @@ def test_c1_an_interrupt_gives_each_open_call_one_cancelled_result(host: BenchHo
     state = host.state()
     assert [c.status for c in state.conversation.calls.values()] == ["cancelled"]
     assert state.conversation.operation is None
+    host.suspend()
+
+
+@pytest.mark.parametrize(
+    ("value", "flaw"),
+    [
+        (float("nan"), "the command holds nan, which is no number in JSON"),
+        (json.loads("[" * 101 + "]" * 101), "more than 100 levels deep"),
+    ],
+    ids=["number", "levels"],
+)
+def test_p14_a_command_that_no_log_can_hold_is_refused_and_kills_nobody(
+    host: BenchHost, value: object, flaw: str
+) -> None:
+    host.create(model=script(host, [{"text": "fine"}]))
+    host.start()
+    words = {"command_id": new_id(), "verb": "annotate", "arguments": {"key": "k", "value": value}}
+    host.say(Deliver(command=Command.model_validate(words)))
+    refused = host.wait_for(NotAccepted)
+    assert (refused.command_id, refused.code) == (words["command_id"], "bad_argument")
+    assert flaw in refused.reason
+    host.send("go on")
+    host.rest()
+    assert [stored.event.kind for stored in host.events()].count("worker_started") == 1
     host.suspend()
 
 

@@ -5,12 +5,18 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
+from paddock.session_worker import world as world_module
 from paddock.session_worker.journal import Journal
-from paddock.session_worker.stimuli import CallEnded, Stimulus
+from paddock.session_worker.model import Called, ModelAnswer, ModelRequest, OnDelta
+from paddock.session_worker.stimuli import CallEnded, NotAnswered, Stimulus
 from paddock.session_worker.tools import Plan, Progress, Room, ToolOutcome, ToolSpec
+from paddock.session_worker.turn import AskModel
 from paddock.session_worker.world import World, spool_folder
 from paddock.store.events import SessionConfig, SessionCreated
-from paddock.store.ids import CommandId, SessionId, ToolCallId
+from paddock.store.ids import CommandId, MessageId, ModelCallId, SessionId, ToolCallId
+from paddock.store.session import Session
 from paddock.store.session_file import SessionFile, folder_of
 
 SESSION = SessionId("01890000-0000-7000-8000-000000000001")
@@ -106,3 +112,38 @@ def test_what_a_dead_worker_left_in_its_spool_is_gone_at_the_next_start(ground: 
     (other / "4567.out").write_text("not ours")
     assert list(spool_folder(ground, "session").iterdir()) == []
     assert (other / "4567.out").exists()
+
+
+class OffTheScale:
+    """A model that calls a tool with a number that no log can hold."""
+
+    provider = name = "stub"
+    context_limit = None
+
+    async def answer(self, _request: ModelRequest, _on_delta: OnDelta) -> ModelAnswer:
+        call = Called("c", "loud", {"x": [float("inf")]})
+        return ModelAnswer((call,), "stub", "stub")
+
+    async def close(self) -> None:
+        pass
+
+
+def test_an_answer_that_no_log_can_hold_is_a_bad_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world_module, "open_model", lambda *_: OffTheScale())
+
+    async def play() -> None:
+        stage = Stage(tmp_path, tmp_path / "spool")
+        stage.world.ask_model(
+            Session(SESSION), AskModel(ModelCallId("m"), MessageId("n"), 1), "stub:"
+        )
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            told = await stage.arrived.get()
+        assert isinstance(told, NotAnswered)
+        assert told.failure is not None
+        assert told.failure.kind == "bad_answer"
+        assert "holds inf, which is no number in JSON" in told.failure.message
+        await stage.close()
+
+    asyncio.run(play())

@@ -93,6 +93,10 @@ def fail(message: str) -> None:
     raise ValueError(message)
 
 
+def deep(levels: int) -> list[object]:
+    return [deep(levels - 1)] if levels > 1 else []
+
+
 def leave(code: int) -> None:
     sys.exit(code)
 

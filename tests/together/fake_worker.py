@@ -405,7 +405,7 @@ class FakeWorker:
         if verb == "spin":
             while True:
                 pass
-        if verb == "orphan-tool":
+        if verb in {"tool", "orphan-tool"}:
             environment = {
                 **os.environ,
                 "PADDOCK_OWNER": f"{self.orders.session_id}.{self.generation}",
@@ -415,7 +415,8 @@ class FakeWorker:
                 os.setsid()
                 os.execvpe("sleep", ["sleep", "1000"], environment)
             (self.workspace / "tool.pid").write_text(str(pid))
-            os.kill(os.getpid(), signal.SIGKILL)
+            if verb == "orphan-tool":
+                os.kill(os.getpid(), signal.SIGKILL)
 
     def work(self) -> None:
         if self.busy_until is not None and time.monotonic() >= self.busy_until:

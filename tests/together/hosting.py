@@ -212,6 +212,8 @@ class HostProcess:
         self.process: subprocess.Popen[bytes] | None = None
         self.log = home / "host.log"
         self.has_store = False
+        self.folder: Path | None = None
+        """Where it is started, if not in the folder of the test."""
 
     def start(self) -> "HostProcess":
         environment = dict(os.environ) | {"PYTHONPATH": str(Path(__file__).parents[2])}
@@ -226,6 +228,7 @@ class HostProcess:
                 ],
                 stderr=log,
                 env=environment,
+                cwd=self.folder,
             )
         eventually(lambda: self.host_file().get("pid") == self.pid, "host.json of this host")
         return self
@@ -295,9 +298,12 @@ class HostProcess:
 
 
 @contextmanager
-def hosting(home: Path, *flags: str, worker: str | None = FAKE_WORKER) -> Iterator[HostProcess]:
+def hosting(
+    home: Path, *flags: str, worker: str | None = FAKE_WORKER, folder: Path | None = None
+) -> Iterator[HostProcess]:
     """Give a running host; end it and everything it started."""
     host = HostProcess(home, *flags, worker=worker)
+    host.folder = folder
     try:
         yield host.start()
     except BaseException:

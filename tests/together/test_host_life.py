@@ -58,6 +58,12 @@ def is_there(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}
 
 
+def descendants_of(pid: int) -> set[int]:
+    """Return a process's children, and theirs."""
+    children = children_of(pid)
+    return {*children, *(below for child in children for below in descendants_of(child))}
+
+
 def exits(host: HostProcess, session: str) -> list[Any]:
     return [s.event for s in host.events(session) if s.event.kind == "worker_exited"]
 
@@ -65,19 +71,28 @@ def exits(host: HostProcess, session: str) -> list[Any]:
 # --- beginning and ending ---
 
 
-def test_l21_the_host_ends_cleanly_its_workers_suspended_and_no_process_left(
-    home: Path, workspace: Path
+@pytest.mark.parametrize("where", ["/", "a folder that is deleted"])
+def test_l21_the_host_starts_in_any_folder_and_leaves_no_process(
+    home: Path, workspace: Path, ground: Path, where: str
 ) -> None:
-    with hosting(home) as host:
+    folder = ground / "start" if where != "/" else Path(where)
+    folder.mkdir(exist_ok=True)
+    with hosting(home, folder=folder) as host:
+        if where != "/":
+            folder.rmdir()
         client = host.client()
         sessions = [client.create(workspace) for _ in range(3)]
         client.say_words(sessions[0], "work 60")
-        pids = [life["pid"] for life in client.lives().values()]
-        pids.append(client.ask("status")["zygote_pid"])
+        client.say_words(sessions[1], "tool")
+        eventually((workspace / "tool.pid").exists, "the tool's pid")
+        pids = descendants_of(host.pid)
+        workers = {life["pid"] for life in client.lives().values()}
+        assert {*workers, client.ask("status")["zygote_pid"]} <= pids
+        pids.add(int((workspace / "tool.pid").read_text()))
         with pytest.raises(Refusal) as caught:
             client.ask("down")
         assert caught.value.code == "busy"
-        assert caught.value.facts["sessions"] == [sessions[0]]
+        assert sorted(caught.value.facts["sessions"]) == sorted(sessions[:2])
         client.down(force=True)
         assert host.process is not None
         assert host.process.wait(30) == 0

@@ -1,18 +1,20 @@
 """Sessions of a real host, with real processes, files and sockets (the worker's agent is fake)."""
 
 import os
+import select
 import signal
 import sqlite3
-import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from paddock.store.ids import SessionId
 from paddock.store.session_file import folder_of, is_owned, sessions_in, verify
+from paddock.supervisor.protocol import Answer
 from tests.together.hosting import (
     HostProcess,
     PlainClient,
@@ -49,6 +51,17 @@ def refused(client: PlainClient, verb: str, **arguments: Any) -> Refusal:
     with pytest.raises(Refusal) as caught:
         client.ask(verb, **arguments)
     return caught.value
+
+
+def processes_of(session: str) -> list[int]:
+    """Return the processes, dead ones not counted, that are marked as a session's tools."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            owner = process.environ().get("PADDOCK_OWNER", "")
+            if owner.startswith(f"{session}.") and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found
 
 
 # --- creating ---
@@ -197,10 +210,20 @@ def test_l23_after_suspend_no_process_of_the_session_is_there(
     host: HostProcess, client: PlainClient, workspace: Path
 ) -> None:
     session = client.create(workspace)
-    client.ask("suspend_session", session_id=session)
-    head = host.events(session)[-1].sequence
-    client.listen(0.3)
-    assert host.events(session)[-1].sequence == head
+    worker = os.pidfd_open(client.lives()[session]["pid"])
+    client.say_words(session, "tool")  # which has left the worker's group and session
+    eventually(lambda: len(processes_of(session)) == 1, "the tool's process")
+    (pid,) = processes_of(session)
+    tool = os.pidfd_open(pid)
+    client.ask("suspend_session", session_id=session, force=True, deadline_seconds=1.0)
+    # What is gone uses no time and writes nothing: both are, the moment the suspension is told.
+    gone, _, _ = select.select([worker, tool], [], [], 0)
+    os.close(worker)
+    os.close(tool)
+    assert gone == [worker, tool]
+    assert session not in client.lives()
+    assert processes_of(session) == []
+    assert not is_owned(folder_of(host.data, session))
 
 
 # --- commands ---
@@ -704,11 +727,19 @@ def test_credentials_reach_the_worker_and_no_file(
 
 
 def test_l25_a_session_that_hangs_does_not_delay_commands_to_others(
-    client: PlainClient, workspace: Path
+    host: HostProcess, client: PlainClient, workspace: Path
 ) -> None:
     stuck, other = client.create(workspace), client.create(workspace)
-    client.command(stuck, "send_input", parts=[{"type": "text", "text": "spin"}])
-    started = time.monotonic()
-    client.say_words(other, "echo")
-    assert time.monotonic() - started < 20.0  # "spin" holds its own process for ever
-    os.kill(client.lives()[stuck]["pid"], signal.SIGKILL)
+    pid = client.lives()[stuck]["pid"]
+    client.say_words(stuck, "spin")  # which holds its process for ever
+    eventually(lambda: host.kinds(stuck)[-1] == "user_message_added", "it spins")
+    _, waiting = client.command(stuck, "send_input", parts=[{"type": "text", "text": "echo"}])
+    head = host.events(stuck)[-1].sequence
+    for _ in range(3):
+        client.say_words(other, "echo")
+    # The one is still where it was when all of the other's commands are answered.
+    assert client.lives()[stuck]["pid"] == pid
+    assert host.events(stuck)[-1].sequence == head
+    assert "operation_completed" not in host.kinds(stuck)
+    assert not any(isinstance(word, Answer) and word.request_id == waiting for word in client.heard)
+    os.kill(pid, signal.SIGKILL)

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,14 +26,13 @@ from paddock.store.events import (
 )
 from paddock.store.ids import SessionId
 from paddock.store.session_file import SessionReader, folder_of
-from paddock.testing import HostForTests, wait_until_async
+from paddock.testing import HostForTests, wait_until, wait_until_async
 from tests.house.shared import DATA, NEEDS_DATA
 from tests.together.cli import DEADLINE_SECONDS, begin, paddock
+from tests.together.gated_worker import GATE_SUFFIX
 
 pytestmark = [NEEDS_DATA, pytest.mark.real_data]
-SLICE_SECONDS = 0.0005
-TRIES = 4
-"""A kill that came after its call had ended proves nothing and is tried again."""
+MANY = 100_000
 
 
 def recordings() -> list[dict[str, Any]]:
@@ -66,8 +64,10 @@ EACH_CALL = pytest.mark.parametrize(
 @pytest.fixture(scope="module")
 def host() -> Iterator[HostForTests]:
     folder = Path(tempfile.mkdtemp(prefix="pd-replay-", dir="/tmp"))
-    made = HostForTests(folder)
-    made.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+        made = HostForTests(folder, "--worker", "tests.together.gated_worker:run_worker")
+        made.start()
     yield made
     made.end()
     shutil.rmtree(folder)
@@ -123,11 +123,6 @@ class Replayed:
     code: int
     told: dict[str, Any]
 
-    @property
-    def was_hit(self) -> bool:
-        """Whether the kill came while the call ran."""
-        return self.results()[self.killed].status == "interrupted"
-
     def requests(self) -> dict[str, ToolCallRequested]:
         return {
             one.event.tool_call_id: one.event
@@ -146,7 +141,12 @@ class Replayed:
 async def replay_and_kill(
     recording: dict[str, Any], number: int, host: HostForTests, folder: Path, name: str
 ) -> Replayed:
-    """Replay a recording and kill its worker when its ``number``-th call has begun."""
+    """Replay a recording and kill its worker in its ``number``-th call.
+
+    By turns this call did nothing yet, or all that it does: its result alone is not told.
+    """
+    gate = folder.with_name(folder.name + GATE_SUFFIX)
+    gate.write_text(f"{number} {'before' if number % 2 else 'after'}")
     async with await host.connect() as client:
         process = begin(
             host.home,
@@ -155,7 +155,7 @@ async def replay_and_kill(
         )
         try:
             session = await wait_until_async(lambda: session_named(client, name))
-            killed = await asyncio.to_thread(kill_in_call, host, session.session_id, number)
+            killed = await asyncio.to_thread(kill_in_call, host, session.session_id, number, gate)
             out, err = await asyncio.to_thread(process.communicate, timeout=DEADLINE_SECONDS)
         finally:
             process.kill()
@@ -175,32 +175,21 @@ async def session_named(client: Host, name: str) -> Session | None:
     return session
 
 
-def kill_in_call(host: HostForTests, session_id: SessionId, number: int) -> str:
-    """Kill the session's worker in the middle of its ``number``-th call and return that call.
+def kill_in_call(host: HostForTests, session_id: SessionId, number: int, gate: Path) -> str:
+    """Kill the session's worker in its ``number``-th call, which waits for it; return the call."""
 
-    The worker runs in slices of half a millisecond and is stopped between them: what its file says
-    then is what it has done, and a call that is started there and not finished is under way.
-    """
-    started: list[str] = []
-    after = 0
-    until = time.monotonic() + DEADLINE_SECONDS
-    with SessionReader(folder_of(host.data, session_id), session_id) as reader:
-        while time.monotonic() < until:
-            pid = host.worker_pid(session_id) if len(started) >= number - 1 else None
-            pid = None if pid == host.pid else pid  # a session in the making is the host's own
-            if pid is not None:
-                os.kill(pid, signal.SIGSTOP)
-            for row in reader.rows(after):
-                after = row.sequence
-                if row.kind == "tool_call_started":
-                    started.append(str(row.tool_call_id))
-            if len(started) >= number and pid is not None:
-                os.kill(pid, signal.SIGKILL)
-                return started[number - 1]
-            if pid is not None:
-                os.kill(pid, signal.SIGCONT)
-            time.sleep(SLICE_SECONDS)
-    raise AssertionError(f"call {number} never came")
+    def begun() -> str | None:
+        with SessionReader(folder_of(host.data, session_id), session_id) as reader:
+            rows = [row for row in reader.rows(0, MANY) if row.kind == "tool_call_started"]
+        return str(rows[number - 1].tool_call_id) if len(rows) >= number else None
+
+    call = wait_until(begun, DEADLINE_SECONDS, what=f"call {number}")
+    pid = host.worker_pid(session_id)
+    assert pid is not None
+    gate.unlink()  # the next worker has no such call
+    os.kill(pid, signal.SIGKILL)
+    assert call is not None
+    return call
 
 
 @pytest.mark.slow
@@ -208,16 +197,14 @@ def kill_in_call(host: HostForTests, session_id: SessionId, number: int) -> str:
 async def test_l26_a_replay_survives_a_kill_in_any_of_its_calls(
     recording: dict[str, Any], number: int, host: HostForTests, ground: Path
 ) -> None:
-    for attempt in range(TRIES):
-        folder = workspace_of(recording, ground / f"work{attempt}")
-        name = f"{name_of(recording)}-{number}-{attempt}"
-        replayed = await replay_and_kill(recording, number, host, folder, name)
-        assert_nothing_lost_or_done_twice(replayed)
-        assert_final_files(recording, folder)
-        if replayed.was_hit:
-            assert_asked_again(replayed)
-            return
-    pytest.skip(f"the call ended before the kill {TRIES} times")
+    folder = workspace_of(recording, ground / "work")
+    replayed = await replay_and_kill(
+        recording, number, host, folder, f"{name_of(recording)}-{number}"
+    )
+    assert replayed.results()[replayed.killed].status == "interrupted"
+    assert_nothing_lost_or_done_twice(replayed)
+    assert_final_files(recording, folder)
+    assert_asked_again(replayed)
 
 
 def assert_nothing_lost_or_done_twice(replayed: Replayed) -> None:

@@ -6,14 +6,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, cast, get_type_hints
+from typing import Any, Literal, Protocol, cast, get_args, get_type_hints
 
 from pydantic import JsonValue, TypeAdapter
 from pydantic_core import to_jsonable_python
 
+from paddock.agent import handed
 from paddock.agent.declare import TOOL_MARK, ToolDeclaration
 from paddock.session_worker.ledger import digest_of
-from paddock.session_worker.sizes import ERROR_CHARACTERS, too_large
 from paddock.session_worker.stimuli import (
     CallWanted,
     FromAgent,
@@ -22,9 +22,11 @@ from paddock.session_worker.stimuli import (
     StepBegun,
     StepEnded,
 )
-from paddock.store.errors import Refused, TooLarge
+from paddock.store.errors import Refused
+from paddock.store.events import Effects
 from paddock.store.ids import OperationId
 from paddock.store.session import Call, Step
+from paddock.store.text import whole_value
 
 
 class OperationEnded(Refused):
@@ -71,6 +73,10 @@ class NextTurn:
 class Desk(Protocol):
     """Where an agent's questions to the ledger go; each is answered once it is durable."""
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the agent was asked to end: what it leaves then is cut off and not done."""
+
     async def next_turn(self) -> NextTurn:
         """Wait for the next operation."""
 
@@ -91,10 +97,11 @@ class Turn:
         """Answer, and end the turn: message, state and the operation's end in one commit.
 
         Raises:
+            TypeError, ValueError: The text is none, or the state holds what JSON cannot hold.
             TooLarge: No event can hold the text and the state; the turn is not answered.
             OperationEnded: The turn was answered before.
         """
-        await self._context._end_turn(self, text)  # noqa: SLF001 - its own turn
+        await self._context._end_turn(self, handed.words("a reply", text))  # noqa: SLF001 - its own turn
 
 
 class Context:
@@ -111,14 +118,15 @@ class Context:
     async def turns(self) -> AsyncIterator[Turn]:
         """Give each turn: new, queued, or entered again after a death.
 
-        A turn that was left without a reply ends without a message.
+        A turn that was left without a reply ends without a message, unless the agent was asked to
+        stop: what was interrupted is cancelled, and what was suspended is given again.
         """
         while True:
             told = await self._desk.next_turn()
             self._turn = Turn(self, told)
             self._places.clear()
             yield self._turn
-            if not self._turn.is_answered:
+            if not self._turn.is_answered and not self._desk.is_stopping:
                 await self._end_turn(self._turn, None)
 
     async def step[T](
@@ -132,17 +140,21 @@ class Context:
         """Run a function once and record its value; on re-entry give the recorded value back.
 
         ``key`` names the step within its turn; used again it counts on (``plan``, ``plan#2``). The
-        value must be JSON-able, or of the function's annotated return type.
+        value must be JSON-able, or of the function's annotated return type; what is given back is
+        what is recorded, the first time as well.
 
         Raises:
+            TypeError, ValueError: The key, the effects or the arguments can be none; nothing ran.
             StepFailed: It raised, now or when it ran.
             StepInterrupted: It writes, and was cut off by a death.
             OperationEnded: The turn's operation was ended meanwhile.
         """
-        place = self._place(key)
+        key = handed.name("the key of a step", key)
         adapter = _returned_by(function)
+        _check_step(key, function, effects)
+        digest = _digest_of_arguments(key, [args, kwargs])
         operation_id = self._open_turn().operation_id
-        digest = digest_of(to_jsonable_python([args, kwargs], fallback=repr))
+        place = self._place(key)
         recorded = await self._ask(
             lambda answer: StepBegun(operation_id, place, digest, effects, answer)
         )
@@ -156,11 +168,15 @@ class Context:
         result: T | None = None
         try:
             result = await _run(function, args, kwargs)
-            value = _fitting(
-                f"the value of step {place!r}", adapter.dump_python(result, mode="json")
-            )
-        except Exception as raised:  # noqa: BLE001 - the user's code; recorded and raised again
-            value, error = None, f"{type(raised).__name__}: {raised}"[:ERROR_CHARACTERS]
+            value = whole_value(_drawn(f"the value of step {place!r}", result, adapter))
+            result = adapter.validate_python(value)  # on re-entry it is this one as well
+        except asyncio.CancelledError as raised:
+            if _is_cancelled():
+                raise  # the step is cut off with its agent, or by it
+            value, error = None, handed.told(raised)
+        except (Exception, SystemExit, KeyboardInterrupt) as raised:  # noqa: BLE001 - user's code
+            # Recorded, and raised again.
+            value, error = None, handed.told(raised)
         elapsed = (time.monotonic() - began) * 1000
         await self._ask(
             lambda answer: StepEnded(operation_id, place, value, error, elapsed, answer)
@@ -175,14 +191,15 @@ class Context:
         ``tool`` is a function marked with :func:`~paddock.agent.tool`, or a built-in one's name.
 
         Raises:
+            TypeError, ValueError: It is no tool, or the arguments hold what JSON cannot hold.
             OperationEnded: The turn's operation was ended meanwhile.
             TooLarge: No event can hold the arguments.
         """
         name = tool if isinstance(tool, str) else _declared(tool).name
+        name = handed.name("the name of a tool", name)
+        plain = cast("dict[str, JsonValue]", handed.plain(f"a call of {name!r}", arguments))
         operation_id = self._open_turn().operation_id
         place = self._place(f"call {name}")
-        plain: dict[str, JsonValue] = to_jsonable_python(arguments)
-        _fitting(f"a call of {name!r}", plain)
         call = await self._ask(lambda answer: CallWanted(operation_id, place, name, plain, answer))
         if not isinstance(call, Call) or call.status is None:
             raise _ended(operation_id)
@@ -192,9 +209,10 @@ class Context:
         """Make the state durable now, in the middle of a turn.
 
         Raises:
+            TypeError, ValueError: It holds what JSON cannot hold.
             TooLarge: No event can hold it; keep what is large in a file.
         """
-        state = _fitting("the state", self._state())
+        state = self._state()
         self._kept = digest_of(state)
         await self._ask(lambda answer: StateKept(state, answer))
 
@@ -203,7 +221,7 @@ class Context:
             message = "the turn was answered before: one reply each"
             raise OperationEnded(message, operation_id=turn.operation_id)
         state = self._state()
-        _fitting("a reply with the state", [text, state])
+        handed.fitting("a reply with the state", [text, cast("JsonValue", state)])
         turn.is_answered = True
         changed = digest_of(state) != self._kept
         self._kept = digest_of(state)
@@ -212,7 +230,10 @@ class Context:
         )
 
     def _state(self) -> dict[str, JsonValue]:
-        plain: dict[str, JsonValue] = to_jsonable_python(self.state)
+        plain = handed.plain("the state", self.state)
+        if not isinstance(plain, dict):
+            message = f"the state must be a dict, not {type(self.state).__name__}"
+            raise TypeError(message)
         return plain
 
     def _open_turn(self) -> Turn:
@@ -231,6 +252,12 @@ class Context:
         return await asyncio.wrap_future(answer)
 
 
+def _is_cancelled() -> bool:
+    """Return whether the present task was itself cancelled, and not only what it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 async def _run[T](
     function: Callable[..., T | Awaitable[T]], args: tuple[object, ...], kwargs: dict[str, object]
 ) -> T:
@@ -242,11 +269,29 @@ async def _run[T](
     return result
 
 
-def _fitting[T](what: str, value: T) -> T:
-    reason = too_large(what, value, "keep it in a file, and its path here")
-    if reason is not None:
-        raise TooLarge(reason)
-    return value
+def _check_step(key: str, function: object, effects: object) -> None:
+    if not callable(function):
+        message = f"step {key!r} needs a function, not {type(function).__name__}"
+        raise TypeError(message)
+    known = get_args(Effects.__value__)
+    if effects not in known:
+        message = f"step {key!r}: its effects must be one of {', '.join(known)}"
+        raise ValueError(message)
+
+
+def _digest_of_arguments(key: str, arguments: list[object]) -> str:
+    try:
+        return digest_of(to_jsonable_python(arguments, fallback=repr))
+    except (ValueError, RecursionError) as error:  # a circle, half a character, too many levels
+        message = f"the arguments of step {key!r} cannot be told from others: {error}"
+        raise ValueError(message) from error
+
+
+def _drawn(what: str, value: object, adapter: TypeAdapter[Any]) -> JsonValue:
+    """Return a step's value as JSON, by its function's annotation, if it has one."""
+    if adapter.core_schema["type"] == "any":
+        return handed.plain(what, value)
+    return handed.fitting(what, adapter.dump_python(value, mode="json"))
 
 
 def _returned_by(function: Callable[..., object]) -> TypeAdapter[Any]:

@@ -1,6 +1,8 @@
 """Saying that a function is an agent, or a tool: two decorators that only mark it."""
 
-from collections.abc import Awaitable, Callable
+import inspect
+import math
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,6 +11,9 @@ if TYPE_CHECKING:
 
 AGENT_MARK = "__paddock_agent__"
 TOOL_MARK = "__paddock_tool__"
+
+_EFFECTS = ("none", "idempotent", "write")
+_APPROVALS = ("allow", "ask")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +55,21 @@ def agent[F: Callable[..., Awaitable[None]]](
     """Mark an async function of one :class:`Context` as an agent.
 
     ``version`` stands in the log, so that outcomes can be compared between versions.
+
+    Raises:
+        TypeError: It marks a function that is not async, or one that yields; name or version are no
+            strings.
     """
+    _check_texts({"an agent's name": name, "an agent's version": version or ""})
 
     def mark(function: F) -> F:
+        what = _what_else(function)
+        if what is not None:
+            message = (
+                f"agent {name!r}: {function.__qualname__} is {what}; "
+                "an agent is 'async def' and takes its turns with 'async for turn in s.turns()'"
+            )
+            raise TypeError(message)
         setattr(function, AGENT_MARK, AgentSpec(name, version, function))
         return function
 
@@ -70,7 +87,17 @@ def tool[F: Callable[..., Any]](
     """Mark a function of an importable module as a tool; it stays callable as it is.
 
     ``exclusive`` (by default what writes) means that no other call runs beside it.
+
+    Raises:
+        TypeError, ValueError: One of them is not what it can be.
     """
+    if effects not in _EFFECTS or approval not in _APPROVALS:
+        message = f"a tool's effects are one of {_EFFECTS}, its approval one of {_APPROVALS}"
+        raise ValueError(message)
+    if not 0 < timeout_seconds < math.inf:
+        message = f"a tool's timeout_seconds must be a number above 0, not {timeout_seconds!r}"
+        raise ValueError(message)
+    _check_texts({"a tool's name": name or ""})
 
     def mark(function: F) -> F:
         declaration = ToolDeclaration(
@@ -87,3 +114,20 @@ def tool[F: Callable[..., Any]](
         return function
 
     return mark
+
+
+def _check_texts(given: Mapping[str, object]) -> None:
+    for what, value in given.items():
+        if not isinstance(value, str):
+            message = f"{what} must be a string, not {type(value).__name__}"
+            raise TypeError(message)
+
+
+def _what_else(function: Callable[..., object]) -> str | None:
+    """Return what a function is that can be no agent; None of one that is async, or may be."""
+    inner = inspect.unwrap(function)
+    if inspect.isasyncgenfunction(inner) or inspect.isgeneratorfunction(inner):
+        return "a generator (it yields)"
+    if inspect.isfunction(inner) and not inspect.iscoroutinefunction(inner):
+        return "not async"
+    return None

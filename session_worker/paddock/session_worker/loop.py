@@ -5,11 +5,13 @@ then are its acts carried out and its events shown (P2).
 """
 
 import asyncio
+import contextlib
 import os
 import resource
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import InvalidStateError
 
 import msgpack
 
@@ -28,6 +30,7 @@ from paddock.session_worker.acts import (
 from paddock.session_worker.drivers.function import FunctionDriver
 from paddock.session_worker.ends import ending_word, ends_with, interpretation
 from paddock.session_worker.engine import Checkpoint, Engine
+from paddock.session_worker.errors import BadArgument
 from paddock.session_worker.journal import Journal
 from paddock.session_worker.ledger import Moment, open_calls, recover
 from paddock.session_worker.link import Link
@@ -36,6 +39,7 @@ from paddock.session_worker.protocol import (
     Accepted,
     Beat,
     Bye,
+    Command,
     Credentials,
     Deliver,
     Durable,
@@ -50,7 +54,7 @@ from paddock.session_worker.protocol import (
     ToWorker,
     Welcome,
 )
-from paddock.session_worker.sizes import too_large
+from paddock.session_worker.sizes import flaw_in, too_large
 from paddock.session_worker.stimuli import (
     CredentialsCame,
     DeadlinePassed,
@@ -185,14 +189,7 @@ class SessionLoop:
         """Hand a word of the supervisor in."""
         match word:
             case Deliver(command=command):
-                reason = too_large("the command", command.arguments, IN_A_FILE)
-                if reason is not None:
-                    told = NotAccepted(
-                        command_id=command.command_id, code=TooLarge.code, reason=reason
-                    )
-                    self._say(told)
-                else:
-                    self.arrive(Delivered(command))
+                self._hear_command(command)
             case Suspend():
                 self.arrive(SuspendAsked(word))
             case Credentials():
@@ -205,6 +202,18 @@ class SessionLoop:
                 self._arrival.set()
             case _:
                 pass  # a word of a newer supervisor
+
+    def _hear_command(self, command: Command) -> None:
+        """Take a command in, or refuse at once what no event could hold."""
+        code, reason = BadArgument.code, flaw_in(command.arguments)
+        if reason is not None:
+            reason = f"the command {reason}"
+        else:
+            code, reason = TooLarge.code, too_large("the command", command.arguments, IN_A_FILE)
+        if reason is None:
+            self.arrive(Delivered(command))
+        else:
+            self._say(NotAccepted(command_id=command.command_id, code=code, reason=reason))
 
     def _now(self) -> Moment:
         return Moment(now_us(), mint)
@@ -360,7 +369,7 @@ class SessionLoop:
             case Renew():
                 self._world.renew(act.values)
             case Reply():
-                if not act.caller.done():
+                with contextlib.suppress(InvalidStateError):  # its thread waits for it no more
                     act.caller.set_result(act.value)
 
     def _prepare(self, act: PrepareCall) -> None:

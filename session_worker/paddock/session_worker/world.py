@@ -25,7 +25,7 @@ from paddock.session_worker.model import (
 )
 from paddock.session_worker.previews import Preview
 from paddock.session_worker.protocol import Delta
-from paddock.session_worker.sizes import too_large
+from paddock.session_worker.sizes import flaw_in, too_large
 from paddock.session_worker.stimuli import (
     Answered,
     CallEnded,
@@ -42,6 +42,7 @@ from paddock.session_worker.turn import AskModel, model_items
 from paddock.session_worker.words import know_secrets
 from paddock.session_worker.workspace import workspace_seen
 from paddock.store.errors import StoreError, TooLarge
+from paddock.store.events import ThinkingPart
 from paddock.store.ids import ToolCallId
 from paddock.store.session import Call, Session
 
@@ -233,8 +234,7 @@ class World:
         answer = replace(answer, context_limit=model.context_limit)
         for preview in previews.values():
             preview.end()
-        content = [answer.parts, answer.malformed, answer.model_state]
-        reason = too_large("the model's answer", content, "ask for less at once")
+        reason = _unfit(answer)
         if reason is not None:
             raise ModelFailed("bad_answer", reason)
         return answer
@@ -271,6 +271,16 @@ class World:
         except asyncio.CancelledError:
             return
         self._arrive(RetryDue())
+
+
+def _unfit(answer: ModelAnswer) -> str | None:
+    """Return why no event can hold an answer, or None if one can."""
+    content = [answer.parts, answer.malformed, answer.model_state]
+    details = [part.details for part in answer.parts if isinstance(part, ThinkingPart)]
+    flaw = flaw_in([*content, details])
+    if flaw is not None:
+        return f"the model's answer {flaw}"
+    return too_large("the model's answer", content, "ask for less at once")
 
 
 def spool_folder(data: Path, session_id: str) -> Path:

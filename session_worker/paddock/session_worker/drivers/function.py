@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import ModuleType
 
+from paddock.agent import handed
 from paddock.agent.context import Context, NextTurn
 from paddock.agent.declare import AGENT_MARK, TOOL_MARK, AgentSpec, ToolDeclaration
 from paddock.session_worker.approvals import Toolkit
 from paddock.session_worker.errors import AgentNotFound
 from paddock.session_worker.ledger import Moment, open_calls, take_from_queue
-from paddock.session_worker.sizes import ERROR_CHARACTERS
 from paddock.session_worker.stimuli import AgentEnded, FromAgent
 from paddock.session_worker.tools import (
     BadSignature,
@@ -165,6 +165,8 @@ class _Desk:
 
     def __init__(self, arrive: Callable[[FromAgent], None]) -> None:
         self.is_open = True
+        self.is_stopping = False
+        """Whether it was asked to end: then whatever its function comes to is no result."""
         self._arrive = arrive
         self._worker_loop = asyncio.get_running_loop()
         self._agent_loop = asyncio.new_event_loop()
@@ -193,12 +195,18 @@ class _Desk:
 
     def stop(self) -> None:
         """Cancel the agent."""
-        self.is_open = False
+        self.is_open, self.is_stopping = False, True
         with contextlib.suppress(RuntimeError):  # its loop ended by itself
             self._agent_loop.call_soon_threadsafe(self._cancel)
 
     async def next_turn(self) -> NextTurn:
-        """Wait for the next turn; from the agent's thread."""
+        """Wait for the next turn; from the agent's thread.
+
+        Raises:
+            CancelledError: There is none for this function any more: it was to stop, and did not.
+        """
+        if self.is_stopping:
+            raise asyncio.CancelledError
         turn = await self._turns.get()
         self._taken = turn.operation_id
         return turn
@@ -215,29 +223,38 @@ class _Desk:
     def _run(self, spec: AgentSpec, context: Context) -> None:
         asyncio.set_event_loop(self._agent_loop)
         try:
-            self._agent_loop.run_until_complete(self._live(spec, context))
+            try:
+                error = self._agent_loop.run_until_complete(self._live(spec, context))
+            except BaseException as raised:  # noqa: BLE001 - as SystemExit in a task that it made
+                error = handed.told(raised)
+            self._end(error)
             self._agent_loop.run_until_complete(self._agent_loop.shutdown_asyncgens())
         finally:
             self._agent_loop.close()
 
-    async def _live(self, spec: AgentSpec, context: Context) -> None:
+    async def _live(self, spec: AgentSpec, context: Context) -> str | None:
+        """Return what the agent's function raised; None where it came to its end."""
         self._task = asyncio.current_task()
-        if not self.is_open and self._task is not None:
+        if self.is_stopping and self._task is not None:
             self._task.cancel()
-        error, kind = None, "agent_error"
         try:
             await spec.function(context)
-        except asyncio.CancelledError:
-            kind = "stopped"
-        except (Exception, SystemExit, KeyboardInterrupt) as raised:  # noqa: BLE001 - user's code
-            # Its operation fails with it.
-            error = f"{type(raised).__name__}: {raised}"[:ERROR_CHARACTERS]
+        except asyncio.CancelledError as raised:
+            # What it waits for may be cancelled by anybody, its own code first of all.
+            return f"{handed.told(raised)}: cancelled by its own code, nobody asked it to stop"
+        except BaseException as raised:  # noqa: BLE001 - user's code: its operation fails with it
+            return handed.told(raised)
+        return None
+
+    def _end(self, error: str | None) -> None:
         with self._gate:
             self.is_open = False
         # What was given after the last turn it took is not its doing: it is entered anew for that.
         # Unless it took none: it was entered for that one, and would end so again.
         worked_on = self._taken or self._given
         untaken = self._given if self._given != worked_on else None
+        # Stopped it may come to any end: what it had open is cancelled, or left for the next start.
+        kind = "stopped" if self.is_stopping else "agent_error"
         self.post(AgentEnded(worked_on, error, kind, untaken))
 
 

@@ -131,7 +131,7 @@ def reply(session: Session, replied: Replied, now: Moment) -> list[Event]:
 
 
 def agent_ended(session: Session, ended: AgentEnded) -> list[Event]:
-    """End the agent's operation, if it left one open."""
+    """End the agent's operation, if it left one open; not where it was stopped, by who ends it."""
     operation = _open(session, ended.operation_id) if ended.operation_id else None
     if operation is None or ended.error_kind == "stopped":
         return []

@@ -34,6 +34,7 @@ from paddock.session_worker.model import (
     ToolResult,
     UserWords,
 )
+from paddock.session_worker.sizes import LARGEST_COUNT, flaw_in
 from paddock.store.events import TextPart, ThinkingPart, Usage
 from paddock.store.text import whole_value
 
@@ -325,6 +326,9 @@ def _call(value: object, place: int) -> ScriptCall:
     arguments = fields.get("arguments")
     if not isinstance(arguments, dict):
         _wrong(f"'arguments' of {where} ({name}) must be an object, not {_kind(arguments)}")
+    flaw = flaw_in(arguments)
+    if flaw is not None:
+        _wrong(f"'arguments' of {where} ({name}): it {flaw}")
     return ScriptCall(name, arguments, _observed(fields.get("observed"), where))
 
 
@@ -365,8 +369,8 @@ def _count(fields: Mapping[str, JsonValue], key: str) -> int | None:
     value = fields.get(key)
     if value is None:
         return None
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        _wrong(f"{key!r} must be a whole number from 0, not {value!r}")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST_COUNT:
+        _wrong(f"{key!r} must be a whole number from 0 to 2**63-1, not {_kind(value)}")
     return value
 
 

@@ -194,7 +194,7 @@ def _trace(error: BaseException) -> str:
 def _code(leaving: SystemExit) -> int:
     if leaving.code is None:
         return 0
-    return leaving.code if isinstance(leaving.code, int) else 1
+    return leaving.code & 0xFF if isinstance(leaving.code, int) else 1  # all that a process tells
 
 
 def _by_lines(stream: Any) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from paddock.session_worker.sizes import flaw_in
 from paddock.session_worker.toolbox import json_schema
 from paddock.session_worker.toolbox.bash import NO_OUTPUT, not_started, outcome
 from paddock.session_worker.toolbox.child import FOLDER, Command, Ended, child_environment, keep
@@ -150,7 +151,10 @@ def _answer(result: BinaryIO) -> dict[str, Any] | None:
         return None
     except RecursionError:
         return {"status": "bad_result", "message": "the result is nested too deeply"}
-    return found if isinstance(found, dict) and "status" in found else None
+    if not isinstance(found, dict) or "status" not in found:
+        return None
+    flaw = flaw_in(found.get("value"))
+    return found if flaw is None else {"status": "bad_result", "message": f"the result {flaw}"}
 
 
 def _broken(ended: Ended, seconds: float) -> ToolOutcome:
