@@ -1,7 +1,8 @@
 """A worker for tests of the supervisor: the real words and the real file, an agent without thought.
 
 Words it is given are obeyed: ``echo`` completes at once, ``work N`` works for N seconds (or till
-told to leave), ``exit N`` ends the process, ``spin`` holds the loop, ``approve`` waits,
+told to leave), ``exit N`` ends the process, ``spin`` holds the loop, ``approve`` waits, ``tool``
+leaves a process of a tool in a group and session of its own (``orphan-tool``: and dies),
 ``slow`` accepts and never answers. A file named ``crash`` in the workspace lets it die starting.
 """
 
