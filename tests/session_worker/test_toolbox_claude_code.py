@@ -1,6 +1,7 @@
 """Recorded calls of Claude Code become calls of ours."""
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,76 @@ def test_the_recorded_folder_is_turned_where_it_is_meant(text: str, expected: st
 
 
 def test_a_space_in_a_folder_is_found_escaped_or_not() -> None:
-    turn = turn_paths("/Users/a/My Work", "/new folder")
+    turn = turn_paths("/Users/a/My Work", "/new folder", in_shell=True)
     assert turn("cd /Users/a/My\\ Work/x") == "cd /new\\ folder/x"
     assert turn("cd '/Users/a/My Work/x'") == "cd '/new folder/x'"
+
+
+ODD_FOLDERS = ("a b", "it's", 'a"b', "$HOME", "`x`", "a;b", "(a)", "a\\b", "ä*?", "#a", "-a b", "~")
+
+
+@pytest.mark.parametrize("folder", ODD_FOLDERS)
+@pytest.mark.parametrize(
+    "command",
+    [
+        "cat {}/f",
+        "cat '{}/f'",
+        'cat "{}/f"',
+        'cd {} && cat "{}/f" | cat',
+        'echo "$(cat "{}/f")"',
+        "echo $(cat {}/f)",
+        "(cd {}; cat f)",
+        "# don't\ncat {}/f",
+        "echo it\\'s >/dev/null; cat {}/f",
+        'echo "it\'s" >/dev/null; cat {}/f',
+        "read -r p <<'END'\n{}/f\nEND\ncat \"$p\"",
+        'read -r p <<END\n{}/f\nEND\ncat "$p"',
+        'read -r p <<-"END"\n\t{}/f\n\tEND\ncat "$p"; cat {}/f >/dev/null',
+        'read -r p <<<"{}/f"; cat "$p"',
+        'FILE={}/f; cat "$FILE"',
+        "cat < {}/f",
+    ],
+)
+def test_in_a_command_a_folder_stays_one_word_whatever_its_name(
+    tmp_path: Path, folder: str, command: str
+) -> None:
+    place = tmp_path / folder
+    place.mkdir()
+    (place / "f").write_text("here\n")
+    turned = turn_paths("/tmp/rec", str(place), in_shell=True)(command.replace("{}", "/tmp/rec"))
+    done = subprocess.run(["bash", "-c", turned], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("here\n", ""), turned
+
+
+def test_a_call_is_made_again_in_the_folder_where_it_was_made() -> None:
+    def made(tool: str, there: str | None, **arguments: object) -> object:
+        mapped = map_claude_code_call(tool, arguments, "/private/tmp/rec", "/new", there)
+        assert mapped is not None
+        return mapped[1]
+
+    assert made("Bash", "/tmp/rec/a b", command="ls") == {"command": "cd -- 'a b' && ls"}
+    assert made("Grep", "/tmp/rec/sub", pattern="x") == {"pattern": "x", "path": "sub"}
+    assert made("Glob", "/tmp/rec/sub", pattern="x", path="y") == {"pattern": "x", "path": "sub/y"}
+    assert made("Read", "/tmp/rec/sub", file_path="/tmp/rec/f") == {"path": "/new/f"}
+    for elsewhere in (None, "/tmp/rec", "/tmp", "/tmp/recorded", "/tmp/rec/../other"):
+        assert made("Bash", elsewhere, command="ls") == {"command": "ls"}
+
+
+def test_what_makes_a_new_file_by_several_edits_is_a_write() -> None:
+    edits: list[dict[str, object]] = [
+        {"old_string": "", "new_string": "one one\n"},
+        {"old_string": "one", "new_string": "two"},
+        {"old_string": "o", "new_string": "0", "replace_all": True},
+    ]
+    given = {"file_path": "/tmp/rec/a", "edits": edits}
+    assert map_claude_code_call("MultiEdit", given, "/tmp/rec", "/new") == (
+        "write_file",
+        {"path": "/new/a", "content": "tw0 0ne\n"},
+    )
+    edits[1]["old_string"] = "three"  # which fails as it did then
+    mapped = map_claude_code_call("MultiEdit", given, "/tmp/rec", "/new")
+    assert mapped is not None
+    assert mapped[0] == "multi_edit_file"
 
 
 def test_arguments_become_ours_and_contents_stay_as_recorded() -> None:

@@ -3,13 +3,15 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import JsonValue
 
 from paddock.store.events import Usage
-from paddock.store.importers.claude_code import read_transcript
+from paddock.store.importers.claude_code import TYPES, read_transcript
 from paddock.store.importers.transcript import (
     NO_RESULT,
     NotATranscript,
@@ -81,9 +83,11 @@ def recording() -> Recording:
 
 def script(transcript: Transcript) -> tuple[list[str], list[dict[str, Any]]]:
     def ours(
-        tool: str, arguments: Mapping[str, Any], recorded_cwd: str, cwd: str
+        tool: str, arguments: Mapping[str, Any], recorded_cwd: str, cwd: str, asked_in: str | None
     ) -> tuple[str, dict[str, Any]] | None:
         mapped = {**arguments, "from": recorded_cwd, "to": cwd}
+        if asked_in != recorded_cwd:
+            mapped["in"] = asked_in
         return (tool.lower(), mapped) if tool in ("Bash", "Edit") else None
 
     return to_script(transcript, recorded_cwd=CWD, cwd="/here", map_call=ours)
@@ -324,6 +328,79 @@ def test_calls_of_ours_are_run_and_all_others_carry_their_recorded_result(
         ("edit", {"text": unread, "is_error": True}),
         ("bash", {"text": NO_RESULT, "is_error": True}),
     ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<tool_use_error>Sibling tool call errored</tool_use_error>",
+        "<tool_use_error>Cancelled: parallel tool call Bash(ls) errored</tool_use_error>",
+        "<tool_use_error>InputValidationError: Bash failed</tool_use_error>",
+        "<tool_use_error>Error: No such tool available: Bash</tool_use_error>",
+        "PreToolUse:Bash hook error: [guard.sh]: no",
+        "Hook PreToolUse:Bash denied this tool",
+        "Execution stopped by PreToolUse hook: no",
+        "Operation stopped by hook: no",
+        "Permission to use Bash with command ls has been denied.",
+        "cd to '/x' was blocked. For security, Claude Code may only change directories to …",
+        "[Request interrupted by user for tool use]",
+    ],
+)
+def test_a_call_that_was_ended_before_it_began_is_not_run(recording: Recording, text: str) -> None:
+    recording.user("do it")
+    recording.calls("m1", "never")
+    recording.result("never", text, is_error=True)
+    _, (turn, _) = script(recording.read())
+    assert turn["tool_calls"][0]["observed"] == {"text": text, "is_error": True}
+
+
+def test_a_call_tells_in_which_folder_it_was_made(recording: Recording) -> None:
+    recording.user("do it")
+    recording.calls("m1", "one", cwd=f"{CWD}/sub")
+    recording.result("one")
+    _, (turn, _) = script(recording.read())
+    assert turn["tool_calls"][0]["arguments"]["in"] == f"{CWD}/sub"
+
+
+def test_calls_without_ids_and_counts_that_cannot_be_are_read_around(recording: Recording) -> None:
+    recording.user("do it")
+    for call_id in (None, ["a"], {"b": 1}, 7):
+        block = {"type": "tool_use", "id": call_id, "name": "Bash", "input": {}}
+        usage = {"input_tokens": -1, "output_tokens": 2**70, "cache_read_input_tokens": True}
+        recording.assistant("m1", cast("JsonValue", block), message={"usage": usage})
+    transcript = recording.read()
+    assert len(transcript.turns[0].calls) == 4
+    assert transcript.turns[0].usage == Usage()
+    script(transcript)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+
+
+@given(data=st.data())
+def test_whatever_stands_in_a_field_is_read_around(data: st.DataObject) -> None:
+    recording = Recording()
+    recording.user("do it")
+    recording.calls("m1", "one")
+    recording.result("one")
+    recording.says("m2", "done")
+    for _ in range(data.draw(st.integers(1, 4))):
+        at: Any = data.draw(st.sampled_from(recording.records))
+        while True:
+            key = data.draw(st.sampled_from(sorted(at) if isinstance(at, dict) else range(len(at))))
+            inner = at[key]
+            if not isinstance(inner, dict | list) or not inner or data.draw(st.booleans()):
+                break
+            at = inner
+        at[key] = data.draw(json_values)
+    try:
+        script(recording.read())
+    except NotATranscript:
+        assert not any(record.get("type") in TYPES for record in map(dict, recording.records))
 
 
 def test_each_operation_ends_with_its_only_turn_that_asks_for_nothing(

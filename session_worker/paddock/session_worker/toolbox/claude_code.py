@@ -5,8 +5,12 @@ into the folder it was recorded in; here they are turned to where the session is
 """
 
 import re
+import shlex
 from collections.abc import Callable, Mapping
+from pathlib import PurePosixPath
 from typing import Final
+
+from paddock.session_worker.toolbox.shell_quoting import SPECIAL, quoted, quoting_of
 
 type Turn = Callable[[str], str]
 
@@ -55,15 +59,21 @@ _ARGUMENTS: Final[Mapping[str, Mapping[str, str]]] = {
 }
 _EDIT_ARGUMENTS: Final = ("old_string", "new_string", "replace_all")
 _PATHS: Final = ("file_path", "path")
+_SEARCHES: Final = ("Grep", "Glob", "LS")
 
 
 def map_claude_code_call(
-    name: str, arguments: Mapping[str, object], recorded_cwd: str, cwd: str
+    name: str,
+    arguments: Mapping[str, object],
+    recorded_cwd: str,
+    cwd: str,
+    asked_in: str | None = None,
 ) -> tuple[str, dict[str, object]] | None:
     """Return the call in our terms, or None where the tool is not one of ours.
 
     Paths, shell commands and the patterns of Glob that begin with ``recorded_cwd`` begin with
-    ``cwd`` instead; contents of files and searched texts stay as they were recorded.
+    ``cwd`` instead; contents of files and searched texts stay as they were recorded. A call that
+    was made elsewhere in that folder, since its shell had gone there, is made there again.
     """
     ours = CLAUDE_CODE_TOOLS.get(name)
     if ours is None:
@@ -71,24 +81,56 @@ def map_claude_code_call(
     if name == "Edit" and arguments.get("old_string") == "":  # its way to make a new file
         ours, name = CLAUDE_CODE_TOOLS["Write"], "Write"
         arguments = {**arguments, "content": arguments.get("new_string")}
+    if name == "MultiEdit" and (content := _new_content(arguments.get("edits"))) is not None:
+        ours, name = CLAUDE_CODE_TOOLS["Write"], "Write"
+        arguments = {**arguments, "content": content}
     turn = turn_paths(recorded_cwd, cwd)
+    turn_command = turn_paths(recorded_cwd, cwd, in_shell=True)
     mapped: dict[str, object] = {}
     for theirs, our_name in _ARGUMENTS[name].items():
         value = arguments.get(theirs)
         if value is None:
             continue
-        if theirs in _PATHS or theirs == "command" or (name, theirs) == ("Glob", "pattern"):
+        if theirs == "command" and isinstance(value, str):
+            value = turn_command(value)
+        elif theirs in _PATHS or (name, theirs) == ("Glob", "pattern"):
             value = turn(value) if isinstance(value, str) else value
         mapped[our_name] = _edits(value) if theirs == "edits" else value
-    return ours, mapped
+    below = _below(asked_in, recorded_cwd)
+    return ours, _moved(name, mapped, below) if below else mapped
 
 
-def turn_paths(recorded_cwd: str, cwd: str) -> Turn:
+def _below(asked_in: str | None, recorded_cwd: str) -> str:
+    """Return where below the recorded folder a call was made; "" for the folder itself."""
+    if asked_in is None:
+        return ""
+    there, root = (
+        PurePosixPath(path.removeprefix("/private") or "/") for path in (asked_in, recorded_cwd)
+    )
+    if not there.is_relative_to(root) or ".." in there.parts:
+        return ""  # it had left the folder: nothing of ours is there
+    below = str(there.relative_to(root))
+    return "" if below == "." else below
+
+
+def _moved(name: str, arguments: dict[str, object], below: str) -> dict[str, object]:
+    """Return the arguments of a call that is made in a folder below the workspace."""
+    command, path = arguments.get("command"), arguments.get("path")
+    if name == "Bash" and isinstance(command, str):
+        return {**arguments, "command": f"cd -- {shlex.quote(below)} && {command}"}
+    if name in _SEARCHES and path is None:
+        return {**arguments, "path": below}
+    if isinstance(path, str) and not path.startswith(("/", "~")):
+        return {**arguments, "path": f"{below}/{path}"}
+    return arguments
+
+
+def turn_paths(recorded_cwd: str, cwd: str, *, in_shell: bool = False) -> Turn:
     """Return a function that puts ``cwd`` wherever a text names ``recorded_cwd`` as a path.
 
     As a path means: whole (``/tmp/a`` is no part of ``/tmp/ab`` or ``/x/tmp/a``), with what follows
-    it. macOS calls the same folder ``/private/tmp/a`` too. A space may be escaped for the shell and
-    is escaped again then.
+    it. macOS calls the same folder ``/private/tmp/a`` too. In a shell command it is quoted as the
+    place needs at which it stands, so that it stays one word.
     """
     recorded = recorded_cwd.removeprefix("/private").rstrip("/")
     if not recorded.startswith("/"):
@@ -99,11 +141,34 @@ def turn_paths(recorded_cwd: str, cwd: str) -> Turn:
         rf"(?:/private)?{path}(?![\w-]|\.\w)"
     )
     target = cwd.rstrip("/") or "/"
+    if not in_shell or not SPECIAL.search(target):
+        return lambda text: pattern.sub(lambda _: target, text)
 
-    def turned(found: re.Match[str]) -> str:
-        return target.replace(" ", "\\ ") if "\\ " in found[0] else target
+    def turn(command: str) -> str:
+        quoting = quoting_of(command)
+        return pattern.sub(lambda found: quoted(target, quoting[found.start()]), command)
 
-    return lambda text: pattern.sub(turned, text)
+    return turn
+
+
+def _new_content(edits: object) -> str | None:
+    """Return what a MultiEdit makes of no file: its first edit replaces nothing (None: it does)."""
+    if not isinstance(edits, list) or not all(isinstance(edit, Mapping) for edit in edits):
+        return None
+    content: str | None = None
+    for edit in edits:
+        old, new = edit.get("old_string"), edit.get("new_string")
+        if not isinstance(old, str) or not isinstance(new, str):
+            return None
+        if content is None:
+            if old:
+                return None
+            content = new
+        elif not old or old not in content:
+            return None
+        else:
+            content = content.replace(old, new, -1 if edit.get("replace_all") is True else 1)
+    return content
 
 
 def _edits(value: object) -> object:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import JsonValue
 
-from paddock.store.events import Usage
+from paddock.store.events import MOST_TOKENS, Usage
 from paddock.store.importers.transcript import (
     Counts,
     NotATranscript,
@@ -48,12 +48,16 @@ SYNTHETIC = "<synthetic>"
 NO_PROMPT = "(the recording begins here; its first prompt is not in it)"
 
 _REJECTED = re.compile(
-    r"(?:<tool_use_error>)?(?:"
+    # What the tool itself would say has no such mark: it was never asked.
+    r"<tool_use_error>|(?:"
     r"The user doesn't want to (?:proceed|take this action)"
     r"|\[Request interrupted by user(?: for tool use)?\]\s*$"  # with more text it ran for a while
     r"|Permission to use |Claude requested permissions to |This command requires approval"
     # Guards of the recorded agent's own session: ours has another memory, and would run the call.
-    r"|File has not been read yet|File has been (?:modified|unexpectedly modified) since read)"
+    r"|File has not been read yet|File has been (?:modified|unexpectedly modified) since read"
+    r"|.{0,500} was blocked\. For security"
+    # Hooks, which may end a call before it begins.
+    r"|(?:Hook )?PreToolUse\b|(?:Execution|Operation) stopped by (?:PreToolUse )?hook)"
 )
 """How the result of a call that never ran begins."""
 
@@ -241,7 +245,7 @@ class _Tree:
 def _outcomes(records: list[Json], problems: list[Problem]) -> tuple[dict[str, Outcome], int]:
     """Return the first result of each call, and how many results belong to no call of the file."""
     calls = {
-        block["id"]
+        str(block.get("id"))
         for record in records
         if record.get("type") == "assistant"
         for block in _blocks(record, "tool_use")
@@ -276,6 +280,7 @@ def _call(block: Json, record: Json, outcomes: Mapping[str, Outcome]) -> Recorde
         arguments=arguments if isinstance(arguments, dict) else {},
         at=_time(record),
         outcome=outcomes.get(str(block.get("id"))),
+        cwd=_text_of(record, "cwd"),
     )
 
 
@@ -472,7 +477,11 @@ def _usage(record: Json) -> Usage:
     told = _message(record).get("usage")
     if not isinstance(told, dict):
         return Usage()
-    counted = {key: value for key, value in told.items() if isinstance(value, int)}
+    counted = {
+        key: value
+        for key, value in told.items()
+        if type(value) is int and 0 <= value <= MOST_TOKENS  # else it is no count of tokens
+    }
     read = counted.get("cache_read_input_tokens")
     written = counted.get("cache_creation_input_tokens")
     fresh = counted.get("input_tokens")

@@ -9,8 +9,11 @@ from pydantic import JsonValue
 from paddock.store.errors import Refused
 from paddock.store.events import Usage
 
-type MapCall = Callable[[str, Mapping[str, Any], str, str], tuple[str, Mapping[str, Any]] | None]
-"""(tool, arguments, recorded cwd, cwd) → our tool and its arguments, or None: not one of ours."""
+type MapCall = Callable[
+    [str, Mapping[str, Any], str, str, str | None], tuple[str, Mapping[str, Any]] | None
+]
+"""(tool, arguments, recorded cwd, cwd, where it was asked) → our tool and its arguments, or None:
+not one of ours."""
 
 NO_RESULT = "(no result was recorded)"
 
@@ -42,6 +45,8 @@ class RecordedCall:
     arguments: dict[str, JsonValue]
     at: int | None
     outcome: Outcome | None
+    cwd: str | None = None
+    """The folder that the agent was in when it asked: an earlier call may have gone there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +191,7 @@ def sum_of(usages: Iterable[Usage]) -> Usage:
 
 
 def _scripted(call: RecordedCall, recorded_cwd: str, cwd: str, map_call: MapCall) -> JsonValue:
-    mapped = map_call(call.tool, call.arguments, recorded_cwd, cwd)
+    mapped = map_call(call.tool, call.arguments, recorded_cwd, cwd, call.cwd)
     name, arguments = mapped or (call.tool, call.arguments)
     told: dict[str, JsonValue] = {"name": name, "arguments": dict(arguments)}
     if call.outcome is None:
