@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,44 @@ def test_an_approval_is_listed_and_decided(host: HostForTests, ground: Path) -> 
     late = paddock(host.home, "deny", asked[0]["approval_id"])
     assert late.code == exit_codes.NOT_FOUND
     assert "paddock approvals" in late.line
+
+
+def test_a_replay_keeps_the_keys_of_its_calls_only_and_erase_leaves_nothing_of_it(
+    host: HostForTests, ground: Path
+) -> None:
+    key = "sk-ant-" + "api03-" + "0a1B2c3D" * 6
+    command = f"cd /rec && mkdir -p sub && echo {key} > sub/made && echo unmistakable > word"
+    words = {"type": "text", "text": f"unspoken {key}"}
+    use = {"type": "tool_use", "id": "t1", "name": "Bash", "input": {"command": command}}
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": "made"}
+    records = [
+        ("user", {"role": "user", "content": "make it"}),
+        ("assistant", {"id": "m1", "role": "assistant", "model": "m", "content": [words, use]}),
+        ("user", {"role": "user", "content": [result]}),
+    ]
+    recording = ground / "recording.jsonl"
+    with recording.open("w") as lines:
+        for number, (kind, message) in enumerate(records):
+            record = {"type": kind, "uuid": str(number), "cwd": "/rec", "message": message}
+            lines.write(json.dumps({**record, "parentUuid": str(number - 1)}) + "\n")
+    (ground / "a b").mkdir()
+    replay = ("replay", str(recording), "--cwd", str(ground / "a b"), "--mode", "yolo", "--json")
+    said = paddock(host.home, *replay)
+    assert (said.code, said.json["status"]) == (0, "completed"), said
+    assert (ground / "a b" / "sub" / "made").read_text() == f"{key}\n"
+    session = said.json["session_id"]
+
+    def holding(word: str) -> list[Path]:
+        found = []
+        for path in (host.home / "data").rglob("*"):
+            with suppress(OSError):  # a folder, or gone by now: the store's files come and go
+                found += [path] if word.encode() in path.read_bytes() else []
+        return found
+
+    assert holding(f"unspoken {key}") == []
+    assert [(path.name, path.parent.name) for path in holding(key)] == [("replay.json", session)]
+    assert paddock(host.home, "erase", session, "--yes").code == 0
+    wait_until(lambda: not holding("unmistakable") and not holding(key))
 
 
 def test_a_session_is_suspended_woken_deleted_and_erased(host: HostForTests, ground: Path) -> None:

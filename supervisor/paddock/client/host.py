@@ -163,6 +163,7 @@ class Host:
         approvals: Approvals | None = None,
         limits: Limits | None = None,
         labels: Mapping[str, str] | None = None,
+        session_id: SessionId | None = None,
         **more: Any,
     ) -> Session:
         """Create a session in a folder (the current one); ``more`` are fields of SessionConfig.
@@ -190,7 +191,7 @@ class Host:
             labels=dict(labels or {}),
             **more,
         )
-        return await self.create_session(config, credentials=secrets)
+        return await self.create_session(config, credentials=secrets, session_id=session_id)
 
     async def ensure(self, name: str, **config: Any) -> Session:
         """Return the session of a name, created (as :meth:`new` does) if there is none."""

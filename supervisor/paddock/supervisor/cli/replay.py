@@ -1,6 +1,5 @@
 """``paddock replay``: a recorded Claude Code session, its tool calls really executed again."""
 
-import hashlib
 import json
 import os
 import tempfile
@@ -19,7 +18,8 @@ if TYPE_CHECKING:
     from paddock.client import Host, Outcome
     from paddock.store.importers.transcript import Transcript
 
-SCRIPTS = "scripts"
+SCRIPT = "replay.json"
+"""Of a replayed session: what answers it, kept in its folder, and erased with it."""
 
 
 class FileMissing(Refused):
@@ -69,19 +69,27 @@ def replay(
     transcript = _read(file)
     from paddock.client.host import workspace_at
 
-    folder = workspace_at(cwd or tempfile.mkdtemp(prefix="paddock-replay-"))
+    folder = workspace_at(cwd or _new_folder())
 
     async def work(host: "Host") -> int:
-        prompts, script = script_of(transcript, folder, host.data)
+        prompts, turns = script_of(transcript, folder)
         hint(f"{len(prompts)} prompts, workspace {folder}")
+        from paddock.client.keys import new_id
+        from paddock.store.ids import SessionId
+        from paddock.store.session_file import folder_of
+
+        session_id = SessionId(new_id())
+        script = folder_of(host.data, session_id) / SCRIPT
         session = await host.new(
             name,
+            session_id=session_id,
             model=f"script:{script}",
             cwd=folder,
             mode=mode.value,
             unattended=not attended,
             labels={"replay_of": transcript.session_id or file.name},
         )
+        _keep(turns, script)
         from paddock.supervisor.cli.run import Watching
 
         outcomes: list[Outcome] = []
@@ -105,6 +113,13 @@ def replay(
     return with_host(work)
 
 
+def _new_folder() -> str:
+    from paddock.store.session_file.faults import translated
+
+    with translated(Path(tempfile.gettempdir())):
+        return tempfile.mkdtemp(prefix="paddock-replay-")
+
+
 def _read(file: Path) -> "Transcript":
     from paddock.store.importers.claude_code import read_transcript
     from paddock.store.importers.transcript import NotATranscript
@@ -125,12 +140,13 @@ def _read(file: Path) -> "Transcript":
     return transcript
 
 
-def script_of(transcript: "Transcript", cwd: Path, data: Path) -> tuple[list[str], Path]:
-    """Return what to say, and the file of the script that answers it.
+def script_of(transcript: "Transcript", cwd: Path) -> tuple[list[str], object]:
+    """Return what to say, and the turns of the script that answers it.
 
-    The file is named by its content and kept with the sessions: one that is woken in a year finds
-    it, and two replays of one recording in one folder share it.
+    Keys of known forms are taken out, but for those in the arguments of calls: what is really
+    executed needs them, and they are gone with the session's folder.
     """
+    from paddock.session_worker.redact import redact_json
     from paddock.session_worker.toolbox.claude_code import map_claude_code_call
     from paddock.store.importers.transcript import MapCall, to_script
 
@@ -141,17 +157,20 @@ def script_of(transcript: "Transcript", cwd: Path, data: Path) -> tuple[list[str
         # What it maps was JSON, so what it gives is.
         map_call=cast("MapCall", map_claude_code_call),
     )
+    return prompts, redact_json(turns, untouched=("arguments",))
+
+
+def _keep(turns: object, file: Path) -> None:
     text = json.dumps(turns, ensure_ascii=False).encode("utf-8", "surrogatepass")
-    file = data / SCRIPTS / f"{hashlib.sha256(text).hexdigest()}.json"
-    if not file.exists():
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    from paddock.store.session_file.faults import translated
+
+    with translated(file):
         descriptor, draft = tempfile.mkstemp(dir=file.parent)
         with os.fdopen(descriptor, "wb") as out:
             out.write(text)
             out.flush()
             os.fsync(out.fileno())
         Path(draft).replace(file)
-    return prompts, file
 
 
 def _sum(outcomes: "list[Outcome]") -> dict[str, Any]:
