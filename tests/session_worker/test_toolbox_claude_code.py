@@ -90,9 +90,12 @@ def test_a_call_is_made_again_in_the_folder_where_it_was_made() -> None:
         assert mapped is not None
         return mapped[1]
 
-    assert made("Bash", "/tmp/rec/a b", command="ls") == {"command": "cd -- 'a b' && ls"}
+    assert made("Bash", "/tmp/rec/a b", command="ls") == {
+        "command": "cd './a b' 2>/dev/null || true; ls"
+    }
     assert made("Grep", "/tmp/rec/sub", pattern="x") == {"pattern": "x", "path": "sub"}
     assert made("Glob", "/tmp/rec/sub", pattern="x", path="y") == {"pattern": "x", "path": "sub/y"}
+    assert made("Glob", "/tmp/rec/sub", pattern="/tmp/rec/*") == {"pattern": "/new/*"}
     assert made("Read", "/tmp/rec/sub", file_path="/tmp/rec/f") == {"path": "/new/f"}
     for elsewhere in (None, "/tmp/rec", "/tmp", "/tmp/recorded", "/tmp/rec/../other"):
         assert made("Bash", elsewhere, command="ls") == {"command": "ls"}

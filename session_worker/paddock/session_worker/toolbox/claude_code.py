@@ -114,11 +114,17 @@ def _below(asked_in: str | None, recorded_cwd: str) -> str:
 
 
 def _moved(name: str, arguments: dict[str, object], below: str) -> dict[str, object]:
-    """Return the arguments of a call that is made in a folder below the workspace."""
+    """Return the arguments of a call that is made in a folder below the workspace.
+
+    A command goes there in its own first line, so that who is asked for it sees where it runs; it
+    stays where it is if that folder was never made.
+    """
     command, path = arguments.get("command"), arguments.get("path")
     if name == "Bash" and isinstance(command, str):
-        return {**arguments, "command": f"cd -- {shlex.quote(below)} && {command}"}
-    if name in _SEARCHES and path is None:
+        there = f"cd {shlex.quote(f'./{below}')} 2>/dev/null || true; "
+        return {**arguments, "command": there + command}
+    is_rooted = str(arguments.get("pattern", "")).startswith("/")
+    if name in _SEARCHES and path is None and not is_rooted:
         return {**arguments, "path": below}
     if isinstance(path, str) and not path.startswith(("/", "~")):
         return {**arguments, "path": f"{below}/{path}"}
