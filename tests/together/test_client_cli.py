@@ -7,7 +7,6 @@ import select
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -331,16 +330,104 @@ def test_f13_a_second_host_on_one_folder_is_refused_with_the_pid_of_the_first(
 ) -> None:
     assert str(host.pid) in paddock(host.home, "up").out
     second = subprocess.run(
-        [sys.executable, "-P", "-m", "paddock.supervisor.serve"],
+        [*PADDOCK, "up", "--foreground"],
         env=environment(host.home),
         capture_output=True,
         text=True,
         timeout=DEADLINE,
         check=False,
     )
-    assert second.returncode != 0
+    assert second.returncode == exit_codes.HOST
     assert f"process {host.pid}" in second.stderr
     assert len(second.stderr.splitlines()) == 1
+
+
+def test_a_folder_that_is_gone_is_told_in_one_line(host: HostForTests, ground: Path) -> None:
+    gone = ground / "gone"
+
+    def there(*words: str) -> subprocess.CompletedProcess[str]:
+        gone.mkdir(exist_ok=True)
+        line = f"cd {gone} && rmdir {gone} && exec {' '.join([*PADDOCK, *words])}"
+        return subprocess.run(
+            ["/bin/sh", "-c", line],
+            env=environment(host.home),
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+
+    assert there("ls").returncode == 0
+    for words, code in (
+        (("--home", "here", "ls"), exit_codes.USAGE),
+        (("new", "--model", "script:/a.json"), exit_codes.NOT_FOUND),
+        (("run", "--model", "script:a.json", "go"), exit_codes.NOT_FOUND),
+        (("new", "--cwd", "x", "--model", "script:/a.json"), exit_codes.NOT_FOUND),
+    ):
+        said = there(*words)
+        assert said.returncode == code, said
+        assert len(said.stderr.splitlines()) == 1, said.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("show", "n\udcff"),
+        ("new", "--name", "n\udcff"),
+        ("sql", "select '\udcff'"),
+        ("run", "--cwd", "w\udcff", "go"),
+        ("ls", "--limit", "-1"),
+        ("ls", "--offset", "-1"),
+        ("events", "x", "--after", "-1"),
+        ("deaths", "--limit", "-1"),
+        ("sql", "select 1", "--limit", "-1"),
+        ("suspend", "x", "--deadline", "-1"),
+        ("wait", "x", "--deadline", "-1"),
+    ],
+)
+def test_words_that_are_no_text_and_numbers_below_nothing_are_wrong_usage(
+    host: HostForTests, words: tuple[str, ...]
+) -> None:
+    said = paddock(host.home, *words)
+    assert said.code == exit_codes.USAGE, said
+    assert "fault of Paddock" not in said.line
+
+
+def test_what_the_terminal_has_no_letters_for_is_printed_all_the_same(
+    host: HostForTests, ground: Path
+) -> None:
+    name = "größe"
+    assert paddock(host.home, "new", name, "--model", script(ground, turn("hi"))).code == 0
+    for words in (("ls",), ("ls", "--json"), ("show", name)):
+        said = subprocess.run(
+            [*PADDOCK, *words],
+            env=environment(host.home, PYTHONIOENCODING="ascii"),
+            capture_output=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+        assert said.returncode == 0, said
+        if "--json" in words:
+            assert name in [row["name"] for row in json.loads(said.stdout.decode("ascii"))]
+
+
+def test_a_host_that_cannot_start_ends_its_client_with_the_code_of_why(ground: Path) -> None:
+    home = ground / "home"
+    (home / "data" / "host.sqlite").mkdir(parents=True)
+    said = paddock(home, "up")
+    assert said.code == exit_codes.STORAGE, said
+    assert "host.sqlite" in said.line
+
+
+def test_a_call_that_nobody_needed_to_allow_is_not_said_to_lack_an_approval(
+    host: HostForTests, ground: Path
+) -> None:
+    model = script(
+        ground, turn("", call("nothing", x=1)), turn("", call("bash", command=5)), turn("done")
+    )
+    said = paddock(host.home, "run", "--model", model, "--mode", "yolo", "go")
+    assert said.code == 0
+    assert "approval" not in said.err
 
 
 def test_a_socket_path_that_is_too_long_is_told_in_one_line(ground: Path) -> None:

@@ -10,6 +10,9 @@ from pydantic import JsonValue
 from paddock.store.events import Effects
 from paddock.store.session import Session
 
+UNATTENDED = "unattended: nobody is there to approve it"
+"""The rule by which a call is denied that would have been asked for."""
+
 
 @dataclass(frozen=True, slots=True)
 class ToolFacts:
@@ -66,7 +69,7 @@ def rule_on(
         )
         return Ruling(outcome, f"approvals.default: {approvals.default}")
     if config.unattended:
-        return Ruling("denied", "unattended: nobody is there to approve it")
+        return Ruling("denied", UNATTENDED)
     return Ruling("ask", "approvals.default: ask")
 
 

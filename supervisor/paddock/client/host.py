@@ -445,7 +445,11 @@ def workspace_at(cwd: str | Path | None) -> Path:
     Raises:
         WorkspaceMissing: It is no folder.
     """
-    folder = Path(cwd if cwd is not None else Path.cwd()).expanduser()
+    try:
+        folder = Path(cwd if cwd is not None else Path.cwd()).expanduser()
+    except FileNotFoundError as error:
+        message = "the current folder is not there any more; go to another, or name one (--cwd)"
+        raise WorkspaceMissing(message) from error
     if not folder.is_dir():
         message = f"the workspace {str(folder)!r} is no folder; create it, or name another (--cwd)"
         raise WorkspaceMissing(message, path=str(folder))

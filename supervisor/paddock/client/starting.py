@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, NoReturn
 
+from paddock.client.failures import error_of
 from paddock.client.places import Places, announced
 from paddock.store.errors import PaddockError
 from paddock.store.session_file import start_ticks_of
@@ -19,6 +21,7 @@ LOOK_AGAIN_SECONDS = 0.01
 LAST_WORDS_BYTES = 4000
 TRY_AGAIN_SECONDS = 0.2
 SAYS = "paddock: "
+_WITH_CODE = re.compile(r"(.*) \(([a-z_]+)\)")
 """How the line begins in which a host says why it cannot start."""
 START_LOCK = "start.lock"
 LOG = "host.log"
@@ -71,7 +74,7 @@ async def _start(places: Places, line: Sequence[str], until: float) -> int:
             if not _is_taken(said):
                 raise _failed(said)
             if is_over:
-                raise HostRunning(f"{said[-1].removeprefix(SAYS)}; it does not answer")
+                raise HostRunning(f"{_message_and_code(said[-1])[0]}; it does not answer")
             # That host is leaving, or coming and not announced yet: look again, then try again.
             await asyncio.sleep(TRY_AGAIN_SECONDS)
             began_at = log.stat().st_size
@@ -185,5 +188,14 @@ def _is_taken(said: list[str]) -> bool:
 
 def _failed(said: list[str]) -> PaddockError:
     """Return why a host did not come up: by what it said last."""
-    last = said[-1].removeprefix(SAYS) if said else "it ended without a word"
-    return HostGone(f"the host did not start: {last}")
+    if not said:
+        return HostGone("the host did not start: it ended without a word")
+    message, code = _message_and_code(said[-1])
+    if code is None:
+        return HostGone(f"the host did not start: {message}")
+    return error_of(code, f"the host did not start: {message}")
+
+
+def _message_and_code(line: str) -> tuple[str, str | None]:
+    found = _WITH_CODE.fullmatch(line.removeprefix(SAYS))
+    return (found[1], found[2]) if found else (line.removeprefix(SAYS), None)

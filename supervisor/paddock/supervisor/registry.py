@@ -99,9 +99,12 @@ class Registry:
         self._turn = threading.Lock()
         self._epoch = 0
         self._since = ""
-        self._connection = sqlite3.connect(
-            path, isolation_level=None, check_same_thread=False, timeout=5.0
-        )
+        try:
+            self._connection = sqlite3.connect(
+                path, isolation_level=None, check_same_thread=False, timeout=5.0
+            )
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
         try:
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=NORMAL")

@@ -32,6 +32,7 @@ from paddock.store.session_file import sessions_in, start_ticks_of
 from paddock.store.session_file.lock import boot_id, pid_namespace
 from paddock.supervisor import births
 from paddock.supervisor.beats import Beats
+from paddock.supervisor.cli.exit_codes import HOST, exit_code_of
 from paddock.supervisor.clients import Clients
 from paddock.supervisor.config import Configuration, Settings
 from paddock.supervisor.confinement import confine, end_what_was_left
@@ -61,8 +62,6 @@ FORGET_SECONDS = 600.0
 """A session at rest costs nothing: its record is made from its file again when it is asked for."""
 LOOKS_AT_ONCE = 64
 DESCRIPTORS = 65_536
-EXIT_REFUSED = 3
-"""The host could not start: another one runs, a folder or a setting is wrong."""
 EXIT_RESTART = 4
 """It ended by a fault of its own; a watcher starts it again."""
 
@@ -324,8 +323,10 @@ def main(arguments: list[str] | None = None) -> int:
             os.getpid(), boot_id(), now_us(), former, mount=mount, above=above
         )
     except PaddockError as error:
-        print(f"paddock: {error.message}", file=sys.stderr)  # noqa: T201 - to whoever started it
-        return EXIT_REFUSED
+        # To whoever started it, which knows the error by its code.
+        print(f"paddock: {error.message} ({error.code})", file=sys.stderr)  # noqa: T201
+        code = exit_code_of(error.code)
+        return HOST if code == EXIT_RESTART else code
     become_subreaper()
     _allow_descriptors()
     asyncio.run(_serve(configuration, registry, epoch, flags.worker, beats))

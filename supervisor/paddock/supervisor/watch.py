@@ -14,8 +14,8 @@ import sys
 import time
 from types import FrameType
 
-WANTED_ENDS = frozenset({0, 3})
-"""Told to end, or idle (0); refused to start, since another host has the home, say (3)."""
+WANTED_ENDS = frozenset({0, 2, 5, 6})
+"""Told to end, or idle (0); it could not start: a setting (2), another host (5), a disk (6)."""
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 30.0
 STEADY_SECONDS = 60.0

@@ -21,7 +21,8 @@ def attach(
     session: One,
     *,
     after: Annotated[
-        int | None, typer.Option(help="Show from this event on. Default: the open operation.")
+        int | None,
+        typer.Option(min=0, help="Show from this event on. Default: the operation."),
     ] = None,
     wake: Annotated[bool, typer.Option("--wake", help="Wake it, and keep it awake.")] = False,
 ) -> int:
@@ -95,7 +96,7 @@ async def _follow(session: "Session", after: int, *, wake: bool) -> None:
 def wait(
     session: One,
     *,
-    deadline: Annotated[float | None, typer.Option(help="Seconds to wait at most.")] = None,
+    deadline: Annotated[float | None, typer.Option(min=0, help="Seconds to wait at most.")] = None,
     as_json: AsJson = False,
 ) -> int:
     """Wait until a session is at rest: nothing at work, nothing queued.

@@ -55,7 +55,7 @@ def deaths(
     since: Annotated[
         str | None, typer.Option(help="A span (90s, 30m, 12h, 1d, 2w) or a date. Default: all.")
     ] = None,
-    limit: Annotated[int, typer.Option(help="At most so many, the last ones; 0 for all.")] = SHOWN,
+    limit: Annotated[int, typer.Option(min=0, help="The last ones; 0 for all.")] = SHOWN,
     full: Annotated[bool, typer.Option("--full", help="Last words and stacks to the end.")] = False,
     as_json: AsJson = False,
 ) -> int:

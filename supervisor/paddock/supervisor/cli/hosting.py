@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 STORE_SECONDS = 3.0
 """For the store's own word; one that is being started takes about a second."""
-Deadline = Annotated[float, typer.Option(help="Seconds until sessions at work are stopped.")]
+Deadline = Annotated[float, typer.Option(min=0, help="Seconds until sessions at work are stopped.")]
 
 
 def up(

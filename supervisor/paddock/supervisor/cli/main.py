@@ -6,6 +6,7 @@ Verbs are loaded by need, since most of them answer in a moment and the librarie
 
 import difflib
 import inspect
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -85,8 +86,22 @@ Exit codes: docs/OPERATIONS.md.
 """
 
 
+HERE_IS_GONE = "the current folder is not there any more; go to another (cd)"
+
+
+def _is_here_gone() -> bool:
+    try:
+        os.getcwd()  # noqa: PTH109 - there is nothing to be made of it
+    except FileNotFoundError:
+        return True
+    return False
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Answer one command line and end the process with its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name may hold what the terminal has not
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = answer(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
@@ -104,6 +119,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def answer(words: list[str]) -> int:
     """Return the exit code of a command line, having said on stderr what went wrong."""
     try:
+        _check_words(words)
         words = _home_of(words)
     except _WrongUsage as wrong:
         return _fail(str(wrong), exit_codes.USAGE)
@@ -126,6 +142,17 @@ class _WrongUsage(Exception):
     pass
 
 
+def _check_words(words: list[str]) -> None:
+    """Refuse what is no text: a log and SQL hold nothing else."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            shown = word.encode("utf-8", "backslashreplace").decode()
+            message = f"paddock: {shown!r} is no UTF-8 text; name it otherwise"
+            raise _WrongUsage(message) from None
+
+
 def _home_of(words: list[str]) -> list[str]:
     """Take ``--home`` off the front, for this process and all that it starts."""
     home = None
@@ -136,7 +163,11 @@ def _home_of(words: list[str]) -> list[str]:
             raise _WrongUsage("paddock: --home needs a folder")
         home, words = words[1], words[2:]
     if home is not None:
-        os.environ["PADDOCK_HOME"] = os.path.abspath(os.path.expanduser(home))  # noqa: PTH100, PTH111
+        try:
+            os.environ["PADDOCK_HOME"] = os.path.abspath(os.path.expanduser(home))  # noqa: PTH100, PTH111
+        except FileNotFoundError:
+            message = f"paddock: {HERE_IS_GONE}, or give the whole path of --home"
+            raise _WrongUsage(message) from None
     return words
 
 
@@ -164,6 +195,8 @@ def _run(name: str, words: list[str]) -> int:
     except (BrokenPipeError, KeyboardInterrupt):
         raise
     except OSError as error:
+        if _is_here_gone():
+            return _fail(f"paddock {name}: {HERE_IS_GONE}", exit_codes.NOT_FOUND)
         where = f" {error.filename!r}" if error.filename else ""
         text = f"paddock {name}: {error.strerror or error}{where}"
         return _fail(text, exit_codes.STORAGE)

@@ -85,7 +85,8 @@ def print_json(value: Any) -> None:
 
 def json_of(value: Any, indent: int | None = None) -> str:
     """Return a value as JSON; times as ISO 8601 in UTC, bytes as hex, what is unknown as text."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent, default=_plain, allow_nan=True)
+    is_ascii = "utf" not in (sys.stdout.encoding or "utf-8").lower()
+    text = json.dumps(value, ensure_ascii=is_ascii, indent=indent, default=_plain, allow_nan=True)
     return _SURROGATES.sub("\ufffd", text)
 
 

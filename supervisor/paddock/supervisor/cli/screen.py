@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TextIO
 
 from paddock.client.feed import Noticed, Previewed, Told
+from paddock.session_worker.approvals import UNATTENDED
 from paddock.store.events import (
     ApprovalDecided,
     AssistantMessageAdded,
@@ -229,4 +230,5 @@ class Screen:
 
 
 def _is_denied_unasked(event: ApprovalDecided) -> bool:
-    return event.decision == "denied" and event.door in ("rule", "policy")
+    """Whether nobody was there to be asked; a call of no use is denied as well, asked or not."""
+    return event.decision == "denied" and event.rule == UNATTENDED

@@ -28,6 +28,7 @@ Sessions = Annotated[
 One = Annotated[
     str, typer.Argument(metavar="SESSION", help="A name, an id, or a unique part of an id.")
 ]
+Deadline = Annotated[float, typer.Option(min=0, help="Seconds until a tool at work is killed.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -166,7 +167,7 @@ def interrupt(sessions: Sessions) -> int:
 def suspend(
     sessions: Sessions,
     *,
-    deadline: Annotated[float, typer.Option(help="Seconds until a tool at work is killed.")] = 10.0,
+    deadline: Deadline = 10.0,
     idle_only: Annotated[
         bool, typer.Option("--idle-only", help="Leave a session that is at work alone.")
     ] = False,
@@ -214,7 +215,7 @@ def resume(
 def rm(
     sessions: Sessions,
     *,
-    deadline: Annotated[float, typer.Option(help="Seconds until a tool at work is killed.")] = 10.0,
+    deadline: Deadline = 10.0,
 ) -> int:
     """Delete sessions: they are stopped, hidden from lists, and take no commands any more.
 
@@ -236,7 +237,7 @@ def erase(
     sessions: Sessions,
     *,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    deadline: Annotated[float, typer.Option(help="Seconds until a tool at work is killed.")] = 10.0,
+    deadline: Deadline = 10.0,
 ) -> int:
     """Delete sessions and leave no byte of them: events, blobs, rows and logs.
 

@@ -28,7 +28,7 @@ def sql(
     ] = None,
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a header.")] = False,
-    limit: Annotated[int, typer.Option(help="Rows of the table; 0 for all.")] = SHOWN_ROWS,
+    limit: Annotated[int, typer.Option(min=0, help="Rows of the table; 0 for all.")] = SHOWN_ROWS,
 ) -> int:
     """Ask about everything that ever happened. Nothing can be changed by it.
 
