@@ -166,6 +166,7 @@ class Burial:
             outcome.failed,
             outcome.error_kind,
             outcome.deleted_by,
+            outcome.answers,
         )
         self.host.stimulate(self.record, buried)
         self.host.grew(self.record, outcome.head)

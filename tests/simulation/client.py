@@ -126,6 +126,7 @@ class Client:
             if command.verb == "delete":
                 host.stimulate(record, DeleteAsked(now, command, 10.0, ticket))
             else:
+                self.house.judge.waits(host, ticket, command.command_id)
                 host.stimulate(record, Commanded(now, command, ticket))
 
         host.with_record(asked.session_id, give, lambda: self._not_found(asked))

@@ -1,6 +1,7 @@
 """One home of the simulated world: its files, one host after the other, and what goes wrong."""
 
 from collections.abc import Callable
+from random import Random
 from typing import TYPE_CHECKING
 
 from paddock.store.events import Approvals, Row, SessionConfig, SessionCreated
@@ -16,6 +17,11 @@ from tests.simulation.world import SIGKILL, Process, World
 
 if TYPE_CHECKING:
     from tests.simulation.worker import Worker
+
+
+MISCONFIGURED = 0.15
+"""Of all homes so many have an agent that cannot run as it is configured."""
+FINDS_OUT = 0.02
 
 
 class Registry:
@@ -81,11 +87,18 @@ class House:
         self.is_full = chance() < 0.2
         self.tools_inherit = chance() < 0.15
         self.has_poison = chance() < 0.2
+        # By dice of its own, so that all other schedules are what they were without it.
+        self._configuration = Random(~world.seed)
+        self._is_misconfigured = self._configuration.random() < MISCONFIGURED
         for _ in range(1 if chance() < 0.7 else 2):
             self._make_session()
         self.client = Client(self)
         world.mishap = self.mishap
         self.start_host()
+
+    def finds_itself_misconfigured(self) -> bool:
+        """Whether a worker ends here with the exit code that says so, and is not tried again."""
+        return self._is_misconfigured and self._configuration.random() < FINDS_OUT
 
     def _make_session(self) -> None:
         world = self.world
@@ -171,9 +184,12 @@ class House:
                 self.judge.replied(record, effect)
                 self._tell(host, self.client.replied, effect)
             case ReplyError():
+                self.judge.refused(record, effect)
                 self._tell(host, self.client.refused, effect)
             case TellSettled():
                 self.judge.settled(record.file, effect.answer)
+                for ticket in effect.tickets:
+                    self.judge.has_end(ticket)
                 if effect.tickets:
                     self._tell(host, self.client.settled, effect.answer)
             case Notify():

@@ -10,12 +10,13 @@ from paddock.store.events import Event, Row, WorkerExited, stored_of
 from paddock.store.fold import evolve
 from paddock.store.ids import CommandId, SessionId, ToolCallId
 from paddock.store.session import Session
-from paddock.supervisor.stimuli import Bury, Kill, Reply, Stage
+from paddock.supervisor.commands import Ticket
+from paddock.supervisor.stimuli import Bury, Kill, Reply, ReplyError, Stage
 from tests.simulation.disk import File
 from tests.simulation.world import Broken, Process
 
 if TYPE_CHECKING:
-    from tests.simulation.host import Record
+    from tests.simulation.host import Host, Record
     from tests.simulation.house import House
     from tests.simulation.worker import Worker
 
@@ -41,6 +42,9 @@ class Judge:
         self._told: dict[CommandId, tuple[SessionId, Settled]] = {}
         self._accepted: dict[CommandId, SessionId] = {}
         self._started: set[ToolCallId] = set()
+        self._waits: dict[Ticket, tuple[Host, CommandId]] = {}
+        """Who stays connected, has asked for a command, and was told no end of it yet."""
+        self._was_accepted: set[Ticket] = set()
 
     # --- while it goes on ---
 
@@ -121,6 +125,7 @@ class Judge:
             if not self._is_there(file, sequence, command_id):
                 raise Broken("P14", "told accepted, and nothing durable says so")
             self._accepted[command_id] = file.session_id
+            self._was_accepted.add(reply.ticket)
         if reply.result == {"deleted": True}:
             self.deleted(file.session_id)
 
@@ -131,6 +136,29 @@ class Judge:
         if file.rows[answer.sequence - 1].kind != answer.kind:
             raise Broken("P14", "told another answer than the log holds")
         self._told[answer.command_id] = (file.session_id, answer)
+
+    def waits(self, host: "Host", ticket: Ticket, command_id: CommandId) -> None:
+        """Somebody asks for a command, and is told how it ends as long as that host lives."""
+        self._waits[ticket] = (host, command_id)
+
+    def has_end(self, ticket: Ticket) -> None:
+        """P14: one end is told."""
+        if self._waits.pop(ticket, None) is None:
+            raise Broken("P14", "somebody is told two ends of one command")
+
+    def refused(self, record: "Record", error: ReplyError) -> None:
+        """P14: what was accepted, and has its answer in the log, is not told to be refused.
+
+        A file that somebody holds who cannot be ended is not looked into: that is told instead.
+        """
+        if error.ticket not in self._waits:
+            return
+        _, command_id = self._waits[error.ticket]
+        self.has_end(error.ticket)
+        answer = record.file.live.answer_to(command_id)
+        is_known = answer is not None and answer.sequence <= record.file.durable
+        if is_known and error.ticket in self._was_accepted and record.life.stage != Stage.STUCK:
+            raise Broken("P14", f"accepted and answered, and told {error.error.code}")
 
     def deleted(self, session_id: SessionId) -> None:
         """P14: who is told that a session is deleted is told the truth."""
@@ -315,7 +343,7 @@ class Judge:
             raise Broken("P14", "a command is accepted twice")
         if max(answers.values(), default=1) > 1:
             raise Broken("P14", "a command has two answers")
-        if set(accepted) - set(answers) and file.live.life.status not in {"deleted", "failed"}:
+        if set(accepted) - set(answers):
             raise Broken("P14", "an accepted command has no answer")
         for command_id, session_id in self._accepted.items():
             if session_id == file.session_id and command_id not in accepted:
@@ -372,6 +400,9 @@ class Judge:
                 raise Broken("P14", "a command waits for ever")
         if host.fleet.waiters():
             raise Broken("P10", "somebody waits for a room for ever")
+        for told_by, _ in self._waits.values():
+            if told_by is host:
+                raise Broken("P14", "who stayed connected is told no end of a command")
         for asked in self.house.client.asked.values():
             status = self.house.files[asked.session_id].live.life.status
             if not asked.is_over and status != "deleted":

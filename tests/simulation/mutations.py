@@ -369,6 +369,18 @@ MUTATIONS: tuple[Mutation, ...] = (
         ((fold.Session, "unanswered", _always([])),),
     ),
     Mutation(
+        "answers_of_the_dead_untold",
+        "§6",
+        "what a dead worker answered is told at its burial",
+        ((certificate, "_answers", _always(())),),
+    ),
+    Mutation(
+        "failing_answers_nothing",
+        "P14",
+        "what will not be carried out any more is refused in the log",
+        ((certificate, "_refusals", _always([])),),
+    ),
+    Mutation(
         "forwarded_anywhere",
         "§6",
         "forwarded bytes only where they are contiguous",

@@ -60,6 +60,7 @@ from paddock.session_worker.turn import AskModel, PrepareCall, RequestTitle, Ret
 from paddock.store.errors import AlreadyOwned, SessionNotFound, StoreError
 from paddock.store.events import Event, WorkerExited, WorkerStarted
 from paddock.store.ids import ToolCallId
+from paddock.supervisor.restart import CONFIGURATION_EXIT_CODE
 from tests.simulation.disk import File
 from tests.simulation.lines import Line
 from tests.simulation.script import answer_of
@@ -257,6 +258,9 @@ class Worker:
     def _carry_out_all(self, acts: Sequence[Act]) -> None:
         for act in acts:
             self.world.point(self.process)
+            if self.house.finds_itself_misconfigured():
+                self.world.end(self.process, code=CONFIGURATION_EXIT_CODE)
+                raise Died
             self._carry_out(act)
 
     def _fall_for_poison(self, batch: Sequence[Stimulus]) -> None:

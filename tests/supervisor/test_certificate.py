@@ -24,7 +24,7 @@ from paddock.store.ids import ApprovalId, CommandId, OperationId, SessionId, Too
 from paddock.store.session import Session
 from paddock.supervisor.certificate import Known, ending_of, struck_by_death
 from paddock.supervisor.processes import Status
-from paddock.supervisor.restart import Budget
+from paddock.supervisor.restart import CONFIGURATION_EXIT_CODE, Budget
 from paddock.supervisor.stimuli import Bury
 
 SESSION = SessionId("01890000-0000-7000-8000-000000000001")
@@ -124,6 +124,27 @@ def test_p14_a_command_that_a_struck_worker_held_back_is_not_struck() -> None:
     assert second.struck_operation_id == OPERATION
     assert second.struck_command_ids == ()
     assert second.in_delivery_command_id == COMMAND
+
+
+def test_p14_what_a_failing_session_had_accepted_is_refused_in_the_log() -> None:
+    session = fold(accepted())
+    bury = replace(KNOWN.bury, unsettled=(COMMAND, CommandId("c2")))
+    status = Status(exit_code=CONFIGURATION_EXIT_CODE)
+    ending = ending_of(session, replace(KNOWN, bury=bury, status=status))
+    kinds = [event.kind for event in ending.events]
+    assert kinds == ["worker_exited", "command_rejected", "session_failed"]
+    (answer,) = ending.outcome.answers
+    assert (answer.command_id, answer.code) == (COMMAND, "session_failed")
+    assert answer.sequence == session.sequence + 2
+
+
+def test_p14_the_answers_that_the_log_has_are_told_by_the_burial() -> None:
+    session = fold(accepted(), OperationStarted(command_id=COMMAND, operation_id=OPERATION))
+    bury = replace(KNOWN.bury, unsettled=(COMMAND,))
+    for status in (Status(exit_code=CONFIGURATION_EXIT_CODE), Status(signal=9)):
+        (answer,) = ending_of(session, replace(KNOWN, bury=bury, status=status)).outcome.answers
+        assert (answer.kind, answer.operation_id) == ("operation_started", OPERATION)
+        assert answer.sequence == session.sequence
 
 
 def test_p4_a_burial_whose_sync_failed_starts_the_next_worker_when_it_is_tried_again() -> None:

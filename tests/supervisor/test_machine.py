@@ -389,6 +389,47 @@ def test_p14_an_accepted_command_is_handed_over_again_and_told_accepted_once() -
     assert step(life, WasSettled(3.5, settled(1))) == [TellSettled((ticket(1),), settled(1))]
 
 
+@pytest.mark.parametrize("is_told_accepted", [True, False])
+def test_p14_an_answer_that_only_the_log_has_is_told_though_the_session_fails(
+    is_told_accepted: bool,
+) -> None:
+    """Its worker died of its configuration in the moment in which it had committed the answer."""
+    life = lived()
+    play(life, Commanded(2.0, command(1), ticket(1)))
+    if is_told_accepted:
+        play(life, WasAccepted(2.1, CommandId("c1"), 8))
+    (bury,) = play(life, Exited(3.0, life.start))
+    assert isinstance(bury, Bury)
+    assert bury.unsettled == (CommandId("c1"),)
+    failed = Buried(
+        4.0, life.start, 12, "crashed", "configuration", failed="no", answers=(settled(1),)
+    )
+    effects = play(life, failed)
+    assert TellSettled((ticket(1),), settled(1)) in effects
+    kinds = {type(effect) for effect in effects}
+    assert ReplyError not in kinds
+    assert (Reply in kinds) is not is_told_accepted
+
+
+def test_p14_a_deletion_leaves_what_was_handed_over_to_what_the_log_says_of_it() -> None:
+    life = lived()
+    play(life, Commanded(2.0, command(1), ticket(1)), WasAccepted(2.1, CommandId("c1"), 8))
+    play(life, Commanded(2.0, command(2), ticket(2)))
+    effects = play(life, DeleteAsked(3.0, command(9, "delete"), 10.0, ticket(9)))
+    assert [e.ticket for e in effects if isinstance(e, ReplyError)] == [ticket(2)]
+    play(life, Exited(4.0, life.start))
+    gone = Buried(
+        5.0,
+        life.start,
+        12,
+        "finished",
+        "deleted",
+        deleted_by=CommandId("c9"),
+        answers=(settled(1),),
+    )
+    assert TellSettled((ticket(1),), settled(1)) in play(life, gone)
+
+
 def test_a_command_accepted_before_our_time_holds_the_next_back_until_it_is_answered() -> None:
     life = Life(SESSION, PATIENCE)
     play(life, Commanded(1.0, command(1)), RoomGiven(1.0), Spawned(1.1, 1, 77))

@@ -2,8 +2,9 @@
 
 Words it is given are obeyed: ``echo`` completes at once, ``work N`` works for N seconds (or till
 told to leave), ``exit N`` ends the process, ``spin`` holds the loop, ``approve`` waits, ``tool``
-leaves a process of a tool in a group and session of its own (``orphan-tool``: and dies),
-``slow`` accepts and never answers. A file named ``crash`` in the workspace lets it die starting.
+leaves a process of a tool in a group and session of its own (``orphan-tool``: and dies), ``slow``
+accepts and never answers, ``answer-exits N`` ends before it answers, ``untold N`` after it is
+durable and before it is told. A file named ``crash`` in the workspace lets it die starting.
 """
 
 import faulthandler
@@ -21,6 +22,7 @@ import msgpack
 import zmq
 
 from paddock.session_worker import __version__, wire
+from paddock.session_worker.answers import settled
 from paddock.session_worker.ledger import digest_of
 from paddock.session_worker.link import HostAddress
 from paddock.session_worker.protocol import (
@@ -314,9 +316,7 @@ class FakeWorker:
         self.say(Accepted(command_id=command.command_id, sequence=known.sequence))
         answer = self.session.answer_to(command.command_id)
         if answer is not None:
-            self.say(
-                Settled(command_id=command.command_id, sequence=answer.sequence, kind=answer.kind)
-            )
+            self.say(settled(command.command_id, answer))
 
     def text(self, command: Command) -> str:
         parts: Any = command.arguments.get("parts") or [{}]
@@ -357,6 +357,8 @@ class FakeWorker:
             return
         if verb == "answer-dies":
             os.kill(os.getpid(), signal.SIGKILL)
+        if verb == "answer-exits":
+            os._exit(int(rest))
         operation_id = new_id()
         events: list[EventBase] = [
             OperationStarted(
@@ -366,6 +368,9 @@ class FakeWorker:
                 message_id=new_id(), operation_id=operation_id, parts=(TextPart(text=text),)
             ),
         ]
+        if verb == "untold":
+            self.append(*events)
+            os._exit(int(rest))
         if verb == "echo":
             for offset in range(3):
                 self.say(Delta(message_id="m", channel="text", offset=offset, text="x"))

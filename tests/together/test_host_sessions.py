@@ -1,5 +1,6 @@
 """Sessions of a real host, with real processes, files and sockets (the worker's agent is fake)."""
 
+import asyncio
 import os
 import select
 import signal
@@ -12,9 +13,12 @@ from typing import Any
 import psutil
 import pytest
 
+from paddock.client import connect
+from paddock.store.errors import Damaged
 from paddock.store.ids import SessionId
 from paddock.store.session_file import folder_of, is_owned, sessions_in, verify
-from paddock.supervisor.protocol import Answer
+from paddock.supervisor.protocol import Answer, CommandSettled
+from paddock.testing import wait_until_async
 from tests.together.hosting import (
     HostProcess,
     PlainClient,
@@ -274,6 +278,73 @@ def test_p14_a_command_whose_worker_dies_before_answering_it_is_answered_by_the_
     kinds = host.kinds(session)
     assert kinds.count("command_accepted") == 1
     del behind
+
+
+def settled(client: PlainClient, command_id: str) -> CommandSettled:
+    word = client.wait(lambda w: isinstance(w, CommandSettled) and w.command_id == command_id)
+    assert isinstance(word, CommandSettled)
+    return word
+
+
+def test_p14_an_answer_that_a_worker_had_no_time_to_tell_is_told_though_its_session_fails(
+    host: HostProcess, client: PlainClient, workspace: Path
+) -> None:
+    """It exits in the moment in which its answer is durable: that word is in no socket."""
+    session = client.create(workspace)
+    command_id = client.say_words(session, "untold 64")
+    told = settled(client, command_id)
+    assert told.kind == "operation_started"
+    assert told.operation_id == host.events(session)[told.sequence - 1].event.operation_id
+    assert host.kinds(session)[-1] == "session_failed"
+
+
+def test_p14_what_a_failed_session_had_accepted_is_refused_in_its_log_and_told_so(
+    host: HostProcess, client: PlainClient, workspace: Path
+) -> None:
+    session = client.create(workspace)
+    command_id = client.say_words(session, "answer-exits 64")
+    told = settled(client, command_id)
+    assert (told.kind, told.code) == ("command_rejected", "session_failed")
+    assert host.kinds(session)[-3:] == ["worker_exited", "command_rejected", "session_failed"]
+    assert client.ask("resume_session", session_id=session, reset=True)["generation"] == 2
+    _, request = client.command(
+        session, "send_input", command_id, parts=[{"type": "text", "text": "answer-exits 64"}]
+    )
+    client.answer(request)
+    assert settled(client, command_id) == told
+
+
+def test_p14_what_a_deleted_session_had_accepted_is_refused_in_its_log_and_told_so(
+    host: HostProcess, client: PlainClient, workspace: Path
+) -> None:
+    (workspace / "keeps").touch()
+    session = client.create(workspace)
+    command_id = client.say_words(session, "slow")
+    client.ask("delete_session", session_id=session, command_id=new_id(), deadline_seconds=2)
+    told = settled(client, command_id)
+    assert (told.kind, told.code) == ("command_rejected", "session_not_found")
+    assert host.kinds(session)[-2:] == ["command_rejected", "session_deleted"]
+
+
+async def test_p14_who_waits_for_an_answer_is_told_when_its_file_is_found_damaged(
+    host: HostProcess, workspace: Path
+) -> None:
+    async with await connect(home=host.home, start=False) as paddock:
+        session = await paddock.new(cwd=workspace, model="script:x")
+        sending = asyncio.create_task(session.send("slow"))
+
+        async def is_accepted() -> bool:
+            return "command_accepted" in host.kinds(session.session_id)
+
+        await wait_until_async(is_accepted)
+        (life,) = await paddock.lives()
+        folder = folder_of(host.data, session.session_id)
+        for name in ("session.sqlite", "session.sqlite-wal"):
+            (folder / name).write_bytes(b"no database" * 1000)
+        os.kill(life["pid"], signal.SIGKILL)
+        async with asyncio.timeout(30):
+            with pytest.raises(Damaged):
+                await sending
 
 
 def test_r7_what_was_decided_is_in_the_log_that_the_next_worker_reads(

@@ -18,7 +18,7 @@ from paddock.client.failures import error_of
 from paddock.session_worker.errors import BadMessage
 from paddock.session_worker.incoming import Incoming
 from paddock.session_worker.wire import MESSAGE_LIMIT_BYTES
-from paddock.store.errors import TimedOut, TooLarge
+from paddock.store.errors import PaddockError, TimedOut, TooLarge
 from paddock.store.ids import CommandId
 from paddock.supervisor import protocol
 from paddock.supervisor.errors import HostGone
@@ -36,6 +36,7 @@ from paddock.supervisor.protocol import (
     Leave,
     Notice,
     Preview,
+    SendCommand,
     ToClient,
     Verb,
 )
@@ -75,6 +76,8 @@ class Connection:
         self._numbers = itertools.count(1)
         self._asked: dict[int, tuple[asyncio.Future[Reply], Callable[[Reply], None] | None]] = {}
         self._settled: dict[CommandId, asyncio.Future[CommandSettled]] = {}
+        self._commands: dict[int, CommandId] = {}
+        """By their requests: one that was accepted may be told to have no answer for now."""
         self._heard: dict[int, Heard] = {}
         self._greeted: asyncio.Future[protocol.Host] = asyncio.get_running_loop().create_future()
         self._beats: asyncio.Task[None] | None = None
@@ -139,6 +142,8 @@ class Connection:
         number = next(self._numbers)
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._asked[number] = (future, on_answer)
+        if isinstance(verb, SendCommand) and verb.command.command_id in self._settled:
+            self._commands[number] = verb.command.command_id
         try:
             self._say(_ask(number, verb))
             async with asyncio.timeout(deadline_seconds):
@@ -166,6 +171,8 @@ class Connection:
     def forget(self, command_id: CommandId) -> None:
         """Wait for a command's answer no more."""
         future = self._settled.pop(command_id, None)
+        for number in [each for each, of in self._commands.items() if of == command_id]:
+            del self._commands[number]
         if future is not None and not future.cancel() and not future.cancelled():
             future.exception()  # looked at, so that nobody warns of it
 
@@ -244,8 +251,11 @@ class Connection:
                     future.set_result(word.result)
             case Failed():
                 future, _ = self._asked.pop(word.request_id, (None, None))
+                error = error_of(word.code, word.message, word.facts)
                 if future is not None and not future.done():
-                    future.set_exception(error_of(word.code, word.message, word.facts))
+                    future.set_exception(error)
+                elif future is None:
+                    self._fail_accepted(word.request_id, error)
             case CommandSettled():
                 settled = self._settled.get(word.command_id)
                 if settled is not None and not settled.done():
@@ -256,6 +266,13 @@ class Connection:
                     heard(word)
             case _:
                 return
+
+    def _fail_accepted(self, number: int, error: PaddockError) -> None:
+        """An accepted command has no answer for the time being: whoever waits for one is told."""
+        command_id = self._commands.pop(number, None)
+        settled = None if command_id is None else self._settled.get(command_id)
+        if settled is not None and not settled.done():
+            settled.set_exception(error)
 
     async def _beat(self) -> None:
         while self.is_open:

@@ -355,6 +355,7 @@ class Host:
             except HostGone:
                 if until.is_over():
                     raise
+                await _ended(connection, until)
 
     async def command(
         self,
@@ -411,6 +412,7 @@ class Host:
             except HostGone:
                 if until.is_over():
                     raise
+                await _ended(connection, until)
             except TimeoutError as error:
                 message = (
                     f"{ask.command.verb!r} was accepted but not answered within "
@@ -419,6 +421,13 @@ class Host:
                 raise TimedOut(message, seconds=until.seconds, command_id=command_id) from error
             finally:
                 connection.forget(command_id)
+
+
+async def _ended(connection: Connection, until: "_Until") -> None:
+    """Wait for the end of a host that takes nothing more, which it may have told before it came."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(until.left()):
+            await connection.wait_ended()
 
 
 class _Until:

@@ -179,6 +179,7 @@ class Attendant:
                 outcome.failed,
                 outcome.error_kind,
                 outcome.deleted_by,
+                outcome.answers,
             ),
         )
         self._host.grew(record, outcome.head)

@@ -5,13 +5,17 @@ which events the file lacks (the certificate, a deletion, a failure or a rest) a
 worker is started.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from paddock.session_worker.answers import answer_in, settled
 from paddock.session_worker.ledger import digest_of, is_struck
-from paddock.session_worker.protocol import Command
+from paddock.session_worker.protocol import Command, Settled
+from paddock.store.errors import PaddockError
 from paddock.store.events import (
     CommandAccepted,
+    CommandRejected,
     Event,
     SessionDeleted,
     SessionFailed,
@@ -21,6 +25,7 @@ from paddock.store.events import (
 )
 from paddock.store.ids import CommandId, OperationId
 from paddock.store.session import Exit, Session
+from paddock.supervisor.life import is_left_down, was_deleted
 from paddock.supervisor.restart import (
     CONFIGURATION_EXIT_CODE,
     Again,
@@ -53,6 +58,8 @@ class Outcome:
     error_kind: str | None = None
     deleted_by: CommandId | None = None
     erase: bool = False
+    answers: tuple[Settled, ...] = ()
+    """To the commands that were on their way, as far as the log has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +121,7 @@ def ending_of(session: Session, known: Known) -> Ending:
     if life.status == "deleted":
         return _ending_of_deleted(session, known, exit_)
     events: list[Event] = []
-    deletion = _deletion(known)
+    deletion = _deletion(session, known)
     verdict = _verdict(session, known, exit_)
     if exit_ is not None:
         action = "none" if verdict is None else action_of(verdict)
@@ -122,11 +129,13 @@ def ending_of(session: Session, known: Known) -> Ending:
     if deletion is not None:
         events += deletion
     elif isinstance(verdict, NoMore):
+        events += _refusals(session, is_left_down(session.session_id, verdict.reason))
         events.append(SessionFailed(reason=verdict.reason, error_kind=verdict.error_kind))
     elif verdict is None and life.status in {"live", "down"}:
         events.append(SessionSuspended(reason=_rest_reason(session, known, exit_)))
     head = session.sequence + len(events)
     outcome = _outcome(session, head, exit_, verdict, deletion)
+    outcome = replace(outcome, answers=_answers(session, events, known.bury.unsettled))
     last = known.last_generation if generation is None else generation
     return Ending(events, last, exit_, outcome)
 
@@ -147,6 +156,7 @@ def _ending_of_deleted(session: Session, known: Known, exit_: WorkerExited | Non
         "deleted",
         deleted_by=_deleted_by(session),
         erase=session.life.erase,
+        answers=_answers(session, events, known.bury.unsettled),
     )
     return Ending(events, known.last_generation, exit_, outcome)
 
@@ -272,19 +282,47 @@ def _verdict(session: Session, known: Known, exit_: WorkerExited | None) -> Verd
     )
 
 
+# --- commands ---
+
+
+def _refusals(session: Session, error: PaddockError, but: CommandId | None = None) -> list[Event]:
+    """Return the answers to what was accepted and will not be carried out any more (P14)."""
+    return [
+        CommandRejected(command_id=command_id, code=error.code, reason=error.message)
+        for command_id in session.unanswered()
+        if command_id != but
+    ]
+
+
+def _answers(
+    session: Session, events: Sequence[Event], unsettled: Sequence[CommandId]
+) -> tuple[Settled, ...]:
+    """Return the answers that the log, with ``events`` behind it, has to commands on their way."""
+    new = {
+        event.command_id: answer_in(event, sequence)
+        for sequence, event in enumerate(events, session.sequence + 1)
+        if event.kind != "command_accepted"
+    }
+    found = ((each, session.answer_to(each) or new.get(each)) for each in unsettled)
+    return tuple(settled(command_id, answer) for command_id, answer in found if answer is not None)
+
+
 # --- deletion ---
 
 
-def _deletion(known: Known) -> list[Event] | None:
+def _deletion(session: Session, known: Known) -> list[Event] | None:
     """Return the events that delete it: a deletion accepted before, or the one asked for."""
     accepted, asked = known.deletion, known.bury.delete
+    error = was_deleted(session.session_id)
     if accepted is not None:
+        by = accepted.command_id
         erase = bool(accepted.arguments.get("erase", False))
-        return [SessionDeleted(command_id=accepted.command_id, erase=erase)]
+        return [*_refusals(session, error, by), SessionDeleted(command_id=by, erase=erase)]
     if asked is None:
         return None
-    erase = bool(asked.arguments.get("erase", False))
-    return [_acceptance(asked), SessionDeleted(command_id=asked.command_id, erase=erase)]
+    by, erase = asked.command_id, bool(asked.arguments.get("erase", False))
+    deleted = SessionDeleted(command_id=by, erase=erase)
+    return [*_refusals(session, error), _acceptance(asked), deleted]
 
 
 def _acceptance(command: Command) -> CommandAccepted:

@@ -70,6 +70,13 @@ class Queue:
             if pending.accepted_at is None and pending.command is not None
         )
 
+    def unsettled(self) -> tuple[CommandId, ...]:
+        """Return the ids of all that a worker may have answered: those that were handed over once.
+
+        One that waits was, too, where somebody asked for it anew that an earlier supervisor knew.
+        """
+        return (*self._delivered, *self._waiting)
+
     def add(self, command: Command, ticket: Ticket | None) -> Pending:
         """Take a command in; one that is here already gets one more who is told.
 

@@ -26,6 +26,8 @@ def buried(life: Life, stimulus: Buried) -> None:
     """The certificate is durable: rest, start again, or be left down."""
     life.head = max(life.head, stimulus.head)
     life.pid = life.error = None
+    for answer in stimulus.answers:  # durable, and the worker that was to tell it is dead
+        life.settle(answer)
     life.is_found = False  # till here: a burial that failed is tried again as what it was
     if stimulus.deleted_by is not None:
         life.end(stimulus.deleted_by)

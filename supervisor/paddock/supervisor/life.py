@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from paddock.session_worker.errors import Busy
-from paddock.session_worker.protocol import Command
+from paddock.session_worker.protocol import Command, Settled
 from paddock.session_worker.protocol import Stage as WorkerStage
 from paddock.store.errors import PaddockError, Refused, SessionNotFound
 from paddock.store.ids import CommandId, OperationId, SessionId
@@ -34,6 +34,7 @@ from paddock.supervisor.stimuli import (
     Spawn,
     Stage,
     Stayed,
+    TellSettled,
 )
 
 KILL_WAIT_SECONDS = 5.0
@@ -250,7 +251,9 @@ class Life:
         self.deletion = stimulus
         if stimulus.ticket is not None:
             self.waiting_gone.append(stimulus.ticket)
-        self.refuse_all(was_deleted(self.session_id))
+        # What its worker was handed it may have answered, or answers yet: the burial knows.
+        self.refuse_waiting_up(was_deleted(self.session_id))
+        self.refuse_waiting(was_deleted(self.session_id))
 
     # --- dying ---
 
@@ -274,6 +277,7 @@ class Life:
                 delete=None if self.deletion is None else self.deletion.command,
                 is_found=self.is_found,
                 leave_reason=self._leave_reason(),
+                unsettled=self.queue.unsettled(),
             )
         )
 
@@ -384,14 +388,33 @@ class Life:
         if ticket is not None:
             self.do(ReplyError(ticket, error))
 
+    def settle(self, answer: Settled) -> None:
+        """Tell who asked for a command how it was answered; nothing if nobody did."""
+        pending = self.queue.settled(answer.command_id)
+        if pending is None:
+            return
+        if pending.accepted_at is None:  # its Accepted was lost with a connection
+            result = {"command_id": pending.command_id, "sequence": answer.sequence}
+            for ticket in pending.tickets:
+                self.reply(ticket, result)
+        self.do(TellSettled(tuple(pending.tickets), answer))
+
     def refuse_all(self, error: PaddockError) -> None:
-        """Tell all who wait for it to be live, and all whose command has no answer."""
-        waiting, self.waiting_up = self.waiting_up, []
-        for ticket in waiting:
-            self.refuse(ticket, error)
+        """Tell all who wait for it to be live, and all whose command has no answer.
+
+        Of a command that was accepted this is no answer, only the end of waiting for one: asked for
+        again by the same id it is told what became of it.
+        """
+        self.refuse_waiting_up(error)
         for pending in self.queue.empty():
             for ticket in pending.tickets:
                 self.refuse(ticket, error)
+
+    def refuse_waiting_up(self, error: PaddockError) -> None:
+        """Tell those who wait for it to be live that it will not be."""
+        waiting, self.waiting_up = self.waiting_up, []
+        for ticket in waiting:
+            self.refuse(ticket, error)
 
     def refuse_waiting(self, error: PaddockError) -> None:
         """Tell those whose command was not handed over that it will not be."""

@@ -10,7 +10,6 @@ from paddock.supervisor.stimuli import (
     Notify,
     SendCredentials,
     Stage,
-    TellSettled,
     TimerFired,
     Touched,
     WasAccepted,
@@ -105,16 +104,7 @@ def accepted(life: Life, stimulus: WasAccepted) -> None:
 def settled(life: Life, stimulus: WasSettled) -> None:
     """A command has its answer: tell it, and hand over the next one."""
     life.last_active_at = stimulus.at
-    pending = life.queue.settled(stimulus.answer.command_id)
-    if pending is not None:
-        if pending.accepted_at is None:  # its Accepted was lost with a connection
-            result = {
-                "command_id": pending.command_id,
-                "sequence": stimulus.answer.sequence,
-            }
-            for ticket in pending.tickets:
-                life.reply(ticket, result)
-        life.do(TellSettled(tuple(pending.tickets), stimulus.answer))
+    life.settle(stimulus.answer)
     if life.is_live:
         life.deliver(life.queue.hand_over())
 

@@ -2,8 +2,9 @@
 
 A client speaks ``Ask`` and hears, for each, one ``Answer`` or one ``Failed`` with the same
 ``request_id``. Some asks go on: a command is answered when it is accepted (durable) and followed by
-``Settled``; a subscription is answered and followed by ``Events``, ``Preview`` and ``Notice`` until
-it is ended. The verbs of ``Ask`` and what they take stand in ``VERBS``.
+``Settled``, or by ``Failed`` where its session cannot go on for the time being; a subscription is
+answered and followed by ``Events``, ``Preview`` and ``Notice`` until it is ended. The verbs of
+``Ask`` and what they take stand in ``VERBS``.
 """
 
 from typing import Annotated, ClassVar, Literal
@@ -250,7 +251,11 @@ class Answer(ToClient):
 
 
 class Failed(ToClient):
-    """The request was not done, by whose fault and why (``code`` as in the error classes)."""
+    """The request was not done, by whose fault and why (``code`` as in the error classes).
+
+    Of a command it may come after its ``Answer``: it was accepted, and has no answer for the time
+    being; asked for again by the same id it is told what became of it.
+    """
 
     tag = "failed"
     request_id: int

@@ -254,6 +254,8 @@ class Buried:
     error_kind: str | None = None
     deleted_by: CommandId | None = None
     """By which command it was deleted, if it was."""
+    answers: tuple[Settled, ...] = ()
+    """What the log says of the commands that were on their way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,6 +387,8 @@ class Bury:
     """Nobody of ours saw it die: it is started again only if there is work."""
     leave_reason: str | None = None
     """Why it was asked to leave, where it was."""
+    unsettled: tuple[CommandId, ...] = ()
+    """Commands whose answers in the log are to be told: the word of their worker may be lost."""
 
 
 @dataclass(frozen=True, slots=True)
