@@ -12,6 +12,7 @@ from paddock.store.ids import SessionId
 from paddock.store.session_file import blobs, database, log, snapshots
 from paddock.store.session_file.blobs import Blob
 from paddock.store.session_file.faults import translated
+from paddock.store.session_file.finding import loss_of
 from paddock.store.session_file.lock import Witness, is_owned, read_witness
 from paddock.store.session_file.place import Place, place_of
 from paddock.store.session_file.snapshots import Snapshot
@@ -29,7 +30,7 @@ class SessionReader:
 
         Raises:
             SessionNotFound: There is none.
-            Damaged: It is no session's file, or another session's.
+            Damaged: It is no session's file, or another session's, or gone.
             NewerFormat: A newer Paddock wrote it.
             StoreError: It cannot be opened.
         """
@@ -37,8 +38,8 @@ class SessionReader:
         self._place = place_of(folder)
         self._lock = -1
         self._last: Witness | None = None
-        if not self._place.database.exists():
-            raise self._not_found()
+        if not os.path.lexists(self._place.database):
+            raise loss_of(self._place) or self._not_found()
         self._connection = database.connect_to_read(self._place)
         try:
             database.check_form(self._place, self._connection, session_id)
@@ -150,9 +151,10 @@ class SessionReader:
         try:
             return self._look()
         except StoreError as error:
-            if self._place.database.exists():
+            if os.path.lexists(self._place.database):
                 raise
-            raise self._not_found() from error  # erased under our hands
+            # Erased, or lost, under our hands.
+            raise loss_of(self._place) or self._not_found() from error
 
     def _look(self) -> Witness:
         # The witness is read first: it follows the commit, so the file can only be ahead of it.
