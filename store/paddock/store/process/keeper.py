@@ -190,9 +190,11 @@ class Keeper:
                 if is_seen:
                     break
                 damage = projector.damage_of(session_id)
-                if damage is not None:
+                if damage is not None and sequence > 0:
+                    if damage.is_deleted:
+                        break  # there is no more to be seen of it
                     raise Damaged(damage.what, session_id=session_id, sequence=damage.sequence)
-                if sequence > 0 and not folder_of(self.data, session_id).exists():
+                if sequence > 0 and projector.is_missing(session_id):
                     message = f"there is no session {session_id!r}; `paddock ls` shows them"
                     raise SessionNotFound(message, session_id=session_id)
                 if deadline - time.monotonic() <= 0:

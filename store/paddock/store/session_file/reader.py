@@ -9,11 +9,11 @@ from typing import Self
 from paddock.store.errors import NeedsFold, SessionNotFound, StoreError
 from paddock.store.events import Row
 from paddock.store.ids import SessionId
-from paddock.store.session_file import blobs, database, log, snapshots
+from paddock.store.session_file import blobs, database, log, opening, snapshots
 from paddock.store.session_file.blobs import Blob
 from paddock.store.session_file.faults import translated
 from paddock.store.session_file.finding import loss_of
-from paddock.store.session_file.lock import Witness, is_owned, read_witness
+from paddock.store.session_file.lock import Witness, is_owned, read_seal, read_witness
 from paddock.store.session_file.place import Place, place_of
 from paddock.store.session_file.snapshots import Snapshot
 
@@ -122,6 +122,23 @@ class SessionReader:
                     yield row
             after = rows[-1].sequence
 
+    def check_closed(self) -> None:
+        """Check a file that an owner closed: one that is another since then is read whole.
+
+        One that is open is its owner's to check, and one that was left unclean the next one's.
+
+        Raises:
+            Damaged: Somebody else changed it; names the first event in doubt.
+            StoreError: It cannot be read.
+        """
+        place, connection = self._place, self._connection
+        witness, seal = self._witness(), self._seal()
+        if seal is None or place.has_wal() or opening.seal_of(place, connection) == seal:
+            return
+        if is_owned(place) or self._seal() != seal:  # an owner takes the seal off first
+            return
+        opening.check_whole(place, connection, self.session_id, witness)
+
     def snapshot(self, fold_version: int) -> Snapshot | None:
         """Return the kept state, if it is of that version and agrees with the log."""
         head = self._head()
@@ -181,9 +198,15 @@ class SessionReader:
         return SessionNotFound(message, session_id=self.session_id)
 
     def _witness(self) -> Witness | None:
+        return read_witness(self._lock) if self._has_lock() else None
+
+    def _seal(self) -> str | None:
+        return read_seal(self._lock) if self._has_lock() else None
+
+    def _has_lock(self) -> bool:
         if self._lock < 0:
             self._lock = _open_lock(self._place)
-        return None if self._lock < 0 else read_witness(self._lock)
+        return self._lock >= 0
 
 
 def _open_lock(place: Place) -> int:
