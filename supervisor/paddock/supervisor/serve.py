@@ -212,8 +212,11 @@ class Service:
         host = self._host
         try:
             look = await host.on_disk(lambda: births.look(host.setting.data, session_id))
-        except SessionNotFound:
-            await self._strike_out(session_id)
+        except SessionNotFound as error:
+            if await host.in_registry(lambda: self._registry.tombstone(session_id)):
+                await self._strike_out(session_id)
+            else:  # its entry stays, for `store verify`: something had begun
+                log.warning("gone", session_id=session_id, error=error.message)
             return
         except PaddockError as error:
             log.warning("unreadable", session_id=session_id, error=error.message)

@@ -47,8 +47,9 @@ def loss_of(place: Place) -> Damaged | None:
 
 
 def folder_lost(place: Place) -> Damaged:
-    """Return what to say of a session that had events, and of which nothing is there."""
-    message = f"{str(place.folder)!r} is gone, though it had events; restore it from a backup"
+    """Return what to say of a session that had events, and of which no file is there."""
+    message = f"{str(place.folder)!r} has no file of a session that had events; "
+    message += "restore it from a backup"
     return Damaged(message, path=str(place.folder), sequence=1)
 
 

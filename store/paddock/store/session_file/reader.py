@@ -123,9 +123,10 @@ class SessionReader:
             after = rows[-1].sequence
 
     def check_closed(self) -> None:
-        """Check a file that an owner closed: one that is another since then is read whole.
+        """Check a file that is closed: one that is not as its owner closed it is read whole.
 
-        One that is open is its owner's to check, and one that was left unclean the next one's.
+        One that is open is its owner's to check, and one with a log left in it the next one's. An
+        owner that finds damage leaves the file without a seal.
 
         Raises:
             Damaged: Somebody else changed it; names the first event in doubt.
@@ -133,7 +134,9 @@ class SessionReader:
         """
         place, connection = self._place, self._connection
         witness, seal = self._witness(), self._seal()
-        if seal is None or place.has_wal() or opening.seal_of(place, connection) == seal:
+        if place.has_wal() or is_owned(place):
+            return
+        if seal is not None and opening.seal_of(place, connection) == seal:
             return
         if is_owned(place) or self._seal() != seal:  # an owner takes the seal off first
             return
