@@ -361,6 +361,10 @@ class Projector:
         """Return the sessions whose file waits for an owner; they are due at the next scan."""
         return sorted(self._unfolded)
 
+    def land(self) -> None:
+        """Wait until nothing is being written. Raises duckdb.Error: nothing of it was."""
+        self._land()
+
     def checkpoint(self) -> None:
         """Fold DuckDB's log into its file. Stalls the writer for a quarter of a second or so."""
         self._land()
