@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from paddock.client import Host, Session
-from paddock.store.errors import PaddockError, StoreError
+from paddock.client.keys import new_id
+from paddock.store.errors import PaddockError, SessionNotFound, StoreError
+from paddock.store.ids import SessionId
 from paddock.store.session_file import folder_of, verify
 from paddock.supervisor.cli import exit_codes
 from paddock.supervisor.cli.main import answer
@@ -258,3 +261,91 @@ async def test_f1_a_damaged_session_says_so_at_its_wake_and_to_verify_and_fails_
         assert code == exit_codes.FAILED
         assert not reports[hurt.session_id]["ok"]
         assert reports[well.session_id]["ok"]
+
+
+def remove_file(folder: Path) -> None:
+    for path in folder.glob("session.sqlite*"):
+        path.unlink()
+
+
+def remove_folder(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def put_a_folder_there(folder: Path) -> None:
+    remove_file(folder)
+    (folder / "session.sqlite").mkdir()
+
+
+def do_nothing(_: HostForTests) -> None:
+    """Leave the host as it is: it remembers the session."""
+
+
+def start_anew(made: HostForTests) -> None:
+    made.kill()
+    made.start()
+
+
+@pytest.mark.parametrize("erase", [False, True])
+@pytest.mark.parametrize("before", [do_nothing, start_anew])
+@pytest.mark.parametrize("fault", [flip_a_byte, remove_file, remove_folder, put_a_folder_there])
+async def test_f1_a_session_that_cannot_be_read_is_told_and_can_be_deleted_and_erased(
+    fault: Callable[[Path], None],
+    before: Callable[[HostForTests], None],
+    made: HostForTests,
+    ground: Path,
+    *,
+    erase: bool,
+) -> None:
+    async with await made.connect() as host, asyncio.timeout(2 * SECONDS):
+        hurt = await worker(made, host, ground / "work", "hurt")
+        well = await worker(made, host, ground / "work", "well")
+        assert await do(hurt) == "did 0"
+        await hurt.suspend()
+        assert await is_whole_in_sql(made, host, hurt)
+        folder = folder_of(made.data, hurt.session_id)
+        fault(folder)
+        await asyncio.to_thread(before, made)
+        with pytest.raises(PaddockError) as told:
+            await hurt.send("go on")
+        is_forgotten = fault is remove_folder and before is start_anew
+        assert told.value.code == ("session_not_found" if is_forgotten else "damaged")
+
+        async def is_told() -> bool:
+            row = await host.get_session(hurt.session_id)
+            return bool(row["attention"] == "failed")
+
+        async def is_listed() -> bool:
+            rows = await host.list_sessions()
+            return hurt.session_id in {row["session_id"] for row in rows}
+
+        await wait_until_async(is_told, what="it is told to be damaged")
+        assert await is_listed()
+        found = await host.session(hurt.session_id)
+        await found.delete(erase=erase)
+        with pytest.raises(SessionNotFound):
+            await found.delete(erase=erase)
+        with pytest.raises(SessionNotFound):
+            await host.session("hurt")
+
+        async def is_unlisted() -> bool:
+            return not await is_listed()
+
+        await wait_until_async(is_unlisted, what="it is in no list")
+        rows = await host.sql("SELECT * FROM sessions WHERE session_id = ?", [hurt.session_id])
+        assert len(rows) == (0 if erase else 1)
+        assert rows.notice is None
+        if erase:
+            assert not folder.exists()
+            assert not list(folder.parent.iterdir())
+        assert await do(well) == "did 0"
+        await worker(made, host, ground / "work", "hurt")  # its name is free
+
+
+@pytest.mark.parametrize("erase", [False, True])
+async def test_l20_a_session_that_nobody_knows_cannot_be_deleted(
+    made: HostForTests, *, erase: bool
+) -> None:
+    async with await made.connect() as host, asyncio.timeout(SECONDS):
+        with pytest.raises(SessionNotFound):
+            await Session(host, SessionId(new_id())).delete(erase=erase)

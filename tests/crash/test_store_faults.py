@@ -166,6 +166,43 @@ async def test_f3_a_fault_that_comes_while_there_is_no_host_is_mended_by_the_nex
         await assert_is_told(capsys, monkeypatch, made)
 
 
+def take_its_place(data: Path) -> None:
+    file_of(data).rename(data / "elsewhere")
+    file_of(data).write_bytes(b"another file")
+
+
+@pytest.mark.parametrize("fault", [truncate, delete, take_its_place])
+async def test_f3_a_file_that_is_lost_under_a_store_that_runs_is_made_anew_and_told(
+    fault: Callable[[Path], None],
+    made: HostForTests,
+    ground: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with await made.connect() as host, asyncio.timeout(SECONDS):
+        work = Work(host, made, ground / "work")
+        await work.begin()
+        await work.do(0)
+        assert await work.is_seen_whole()
+        store_pid: int = (await host.status())["store_pid"]
+        async with StoreClient(f"ipc://{made.places.runtime / 'store.sock'}") as store:
+            await store.checkpoint()  # so that there is something to lose
+            fault(made.data)
+            await work.do(1)
+
+            async def is_told() -> bool:
+                return (await store.status()).notice is not None
+
+            await wait_until_async(is_told, what="it is told")
+        assert await work.is_seen_whole()
+        await assert_is_as_the_logs(made)
+        await assert_is_told(capsys, monkeypatch, made)
+        await work.do(2)
+        assert await work.is_seen_whole()
+        assert file_of(made.data).stat().st_size > PAGE
+        assert (await host.status())["store_pid"] == store_pid
+
+
 @pytest.mark.parametrize("fault", [truncate, fill_with_noise, delete])
 async def test_f3_a_fault_under_a_store_that_runs_costs_no_session_and_no_answer_is_wrong(
     fault: Callable[[Path], None], made: HostForTests, ground: Path

@@ -459,3 +459,13 @@ def host_log(data: Path, *epochs: int) -> None:
                 values,
             )
         connection.commit()
+
+
+def tombstone(data: Path, session_id: SessionId, *, erase: bool = True) -> None:
+    """Write into the supervisor's own file that a session was deleted."""
+    with closing(sqlite3.connect(host_place(data).database)) as connection:
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS tombstones (session_id TEXT PRIMARY KEY, erase INTEGER)"
+        )
+        connection.execute("INSERT INTO tombstones VALUES (?, ?)", (session_id, erase))
+        connection.commit()

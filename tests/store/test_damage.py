@@ -14,11 +14,14 @@ from paddock.store.errors import Damaged, NeedsFold, StoreError
 from paddock.store.events import Row, SessionTitled, ToolCallFinished
 from paddock.store.ids import OperationId, ToolCallId
 from paddock.store.session_file import (
+    OwnerLock,
+    Place,
     SessionFile,
     SessionReader,
     fold,
     folder_of,
     is_owned,
+    sessions_in,
     verify,
     witness_of,
 )
@@ -266,6 +269,55 @@ def test_f1_a_removed_database_is_damage_and_not_a_session_that_never_was(folder
     assert_noticed(folder, 1)
     with pytest.raises(Damaged):
         SessionFile.create(folder, SESSION, at_us=AT_US)
+    with pytest.raises(Damaged) as told:
+        SessionReader(folder, SESSION)
+    assert str(folder) in told.value.message
+
+
+def empty(folder: Path) -> None:
+    (folder / "session.sqlite").write_bytes(b"")
+
+
+def remove(folder: Path) -> None:
+    (folder / "session.sqlite").unlink()
+
+
+def put_a_folder_there(folder: Path) -> None:
+    remove(folder)
+    (folder / "session.sqlite").mkdir()
+
+
+def put_another_sessions_there(folder: Path) -> None:
+    sql(folder, "UPDATE meta SET value = '' WHERE key > 's'")
+
+
+def point_to_nothing(folder: Path) -> None:
+    remove(folder)
+    (folder / "session.sqlite").symlink_to(folder / "nothing")
+
+
+@pytest.mark.parametrize(
+    "fault", [empty, remove, put_a_folder_there, put_another_sessions_there, point_to_nothing]
+)
+def test_f1_a_session_stays_one_whatever_is_in_its_folder(
+    tmp_path: Path, folder: Path, fault: Callable[[Path], None]
+) -> None:
+    make(folder, 3)
+    fault(folder)
+    assert sessions_in(tmp_path) == [SESSION]
+    assert verify(folder, SESSION).problems
+    assert code_of(lambda: SessionReader(folder, SESSION)) == "damaged"
+    assert code_of(lambda: SessionFile.own(folder, SESSION)) == "damaged"
+
+
+def test_what_a_creation_that_died_leaves_is_no_session(tmp_path: Path, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    assert sessions_in(tmp_path) == []
+    OwnerLock.take(Place(folder)).close()
+    (folder / "session.sqlite.new").write_bytes(b"half a file")
+    assert sessions_in(tmp_path) == []
+    assert code_of(lambda: verify(folder, SESSION)) == "session_not_found"
+    assert code_of(lambda: SessionReader(folder, SESSION)) == "session_not_found"
 
 
 def test_f1_a_log_without_its_database_is_no_new_session(unclean: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from paddock.store.errors import AlreadyExists, AlreadyOwned, SessionNotFound, StoreError
+from paddock.store.errors import AlreadyExists, AlreadyOwned, Damaged, SessionNotFound, StoreError
 from paddock.store.events import stored_of
 from paddock.store.fold import evolve
 from paddock.store.process import Keeper, LocalStore, open_local
@@ -28,7 +28,7 @@ from paddock.store.projection.writing import Writer
 from paddock.store.protocol import json_rows
 from paddock.store.session import Session
 from paddock.store.session_file import SessionFile, folder_of, host_place
-from tests.store.logs import Story, a_day, append, host_log
+from tests.store.logs import Story, a_day, append, host_log, tombstone
 
 ORDER = {
     "events": "session_id, sequence",
@@ -314,9 +314,12 @@ def test_s4_what_was_erased_while_no_store_ran_is_forgotten(tmp_path: Path) -> N
         one.write(tmp_path)
     with open_local(tmp_path):
         pass
+    tombstone(tmp_path, story.session_id)
     shutil.rmtree(folder_of(tmp_path, story.session_id))
     with open_local(tmp_path) as store:
         assert store.sql("SELECT DISTINCT session_id FROM events").rows == [(other.session_id,)]
+        assert store.sql("SELECT session_id FROM sessions").rows == [(other.session_id,)]
+        assert store.status().damaged == {}
 
 
 def test_another_log_under_the_same_id_is_projected_anew(tmp_path: Path) -> None:
@@ -428,14 +431,118 @@ def test_f1_a_repaired_session_is_followed_again(tmp_path: Path) -> None:
     path.write_bytes(b"no database at all" * 300)
     with open_local(tmp_path) as store:
         assert list(store.status().damaged) == [story.session_id]
-        assert store.sql("SELECT count(*) FROM sessions").rows == [(0,)]
+        assert store.sql("SELECT status, attention, name FROM sessions").rows == [
+            ("failed", "failed", None)
+        ]
         path.write_bytes(whole)
         store.keeper.projector.scan()
         store.keeper.catch_up()
         assert store.status().damaged == {}
+        assert store.sql("SELECT attention FROM sessions").rows == [(None,)]
         assert store.sql("SELECT count(*) FROM events").rows == [(len(story.happened),)]
     with open_local(tmp_path) as store:
         assert store.status().damaged == {}
+
+
+def remove_folder(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def remove_content(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def remove_file(folder: Path) -> None:
+    (folder / "session.sqlite").unlink()
+
+
+def empty_file(folder: Path) -> None:
+    (folder / "session.sqlite").write_bytes(b"")
+
+
+def put_a_folder_there(folder: Path) -> None:
+    remove_file(folder)
+    (folder / "session.sqlite").mkdir()
+
+
+def flip_a_byte(folder: Path) -> None:
+    path = folder / "session.sqlite"
+    content = bytearray(path.read_bytes())
+    place = content.index(b"the first words")
+    content[place] ^= 0x40
+    path.write_bytes(content)
+
+
+LOSSES = [remove_folder, remove_content, remove_file, empty_file, put_a_folder_there, flip_a_byte]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_f1_a_session_whose_file_is_lost_keeps_its_rows_and_is_told_until_it_is_back(
+    tmp_path: Path, loss: Callable[[Path], None]
+) -> None:
+    story, other = a_day(1, turns=0), a_day(2, turns=1)
+    story.turn("the first words")
+    story.exit()
+    for one in (story, other):
+        one.write(tmp_path)
+    folder, kept = folder_of(tmp_path, story.session_id), tmp_path / "kept"
+    with open_local(tmp_path) as store:
+        shutil.copytree(folder, kept)
+        loss(folder)
+        for _ in range(2):
+            store.keeper.projector.scan()
+            store.keeper.catch_up()
+        assert list(store.status().damaged) == [story.session_id]
+        assert str(folder) in store.status().damaged[story.session_id]
+        query = "SELECT count(*) FROM events WHERE session_id = ?"
+        assert store.sql(query, [story.session_id]).rows == [(len(story.happened),)]
+        row = store.session(story.session_id)
+        assert (row["attention"], row["status"]) == ("failed", "suspended")
+        assert [problem for problem in store.verify() if story.session_id in problem]
+    with open_local(tmp_path) as store:
+        assert list(store.status().damaged) == [story.session_id]
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(kept, folder)
+        store.keeper.projector.scan()
+        store.keeper.catch_up()
+        assert store.status().damaged == {}
+        assert store.session(story.session_id)["attention"] is None
+        assert store.verify() == []
+
+
+@pytest.mark.parametrize("loss", LOSSES[2:5])
+def test_f1_a_session_of_which_nothing_can_be_read_is_listed_after_a_rebuild(
+    tmp_path: Path, loss: Callable[[Path], None]
+) -> None:
+    story = a_day(1, turns=1)
+    story.write(tmp_path)
+    with open_local(tmp_path) as store:
+        loss(folder_of(tmp_path, story.session_id))
+        store.rebuild()
+        row = store.session(story.session_id)
+        assert (row["attention"], row["status"], row["created_at"]) == ("failed", "failed", None)
+        assert [row["session_id"] for row in store.list_sessions()[0]] == [story.session_id]
+
+
+def test_a_deleted_session_that_cannot_be_read_is_deleted_and_told_to_nobody(
+    tmp_path: Path,
+) -> None:
+    story, other = a_day(1, turns=1), a_day(2, turns=1)
+    for one in (story, other):
+        one.write(tmp_path)
+    with open_local(tmp_path) as store:
+        for one, loss in ((story, remove_file), (other, remove_folder)):
+            loss(folder_of(tmp_path, one.session_id))
+            tombstone(tmp_path, one.session_id, erase=False)
+        store.keeper.projector.scan()
+        store.keeper.catch_up()
+        assert store.status().damaged == {}
+        assert store.list_sessions() == ([], 0)
+        found = store.sql("SELECT DISTINCT status, attention FROM sessions")
+        assert (found.rows, found.notice) == ([("deleted", None)], None)
+        assert store.sql("SELECT count(DISTINCT session_id) FROM events").rows == [(2,)]
+        assert store.verify() == []
 
 
 @pytest.mark.parametrize("where", ["among", "first", "last"])
@@ -591,18 +698,31 @@ def test_who_waits_for_an_event_ends_the_rest_between_two_batches(tmp_path: Path
             assert seen.result()
 
 
-def test_nobody_waits_for_a_session_that_is_gone(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("loss", "is_erased", "answer"),
+    [
+        (remove_folder, True, SessionNotFound),
+        (remove_folder, False, Damaged),
+        (remove_content, False, Damaged),
+        (remove_file, False, Damaged),
+    ],
+)
+def test_nobody_waits_for_a_session_that_is_gone(
+    tmp_path: Path, loss: Callable[[Path], None], answer: type[Exception], *, is_erased: bool
+) -> None:
     story = eventful(1)
     story.write(tmp_path)
     keeper = Keeper(tmp_path)
     with LocalStore(keeper):
         keeper.open()
         keeper.catch_up()
-        shutil.rmtree(folder_of(tmp_path, story.session_id))
+        if is_erased:
+            tombstone(tmp_path, story.session_id)
+        loss(folder_of(tmp_path, story.session_id))
         with ThreadPoolExecutor(1) as thread:
             working = thread.submit(keeper.work)
             try:
-                with pytest.raises(SessionNotFound):
+                with pytest.raises(answer):
                     keeper.wait_for({story.session_id: 10_000}, 600.0)
             finally:
                 keeper.stop()

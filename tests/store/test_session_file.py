@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from paddock.store.session_file import (
     SessionFile,
     SessionReader,
     erase,
+    erasures_begun_in,
     events_of,
     folder_of,
     holder_of,
@@ -455,6 +457,35 @@ def test_erase_leaves_no_byte(folder: Path) -> None:
     assert list(folder.parent.iterdir()) == []
     with SessionFile.create(folder, SESSION, at_us=AT_US) as file:
         assert file.head == 0
+
+
+@pytest.mark.parametrize("points", range(1, 6))
+def test_s4_an_erasure_that_dies_is_gone_on_with_and_shows_no_part_of_it(
+    folder: Path, points: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(folder, 3)
+    (folder / "stderr.1").write_text("last words")
+    left = iter([None] * points)
+
+    def dying[**P, T](call: Callable[P, T]) -> Callable[P, T]:
+        def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+            next(left)
+            return call(*args, **kwargs)
+
+        return wrapped
+
+    with monkeypatch.context() as patched:
+        for name in ("rename", "unlink"):
+            patched.setattr(Path, name, dying(getattr(Path, name)))
+        patched.setattr(os, "fsync", dying(os.fsync))
+        with pytest.raises(StopIteration):
+            erase(folder)
+    data = folder.parent.parent.parent
+    assert sessions_in(data) == []
+    assert erasures_begun_in(data) == [SESSION]
+    erase(folder)
+    assert erasures_begun_in(data) == []
+    assert list(folder.parent.iterdir()) == []
 
 
 def test_readers_of_many_threads_see_one_log(folder: Path) -> None:

@@ -22,13 +22,13 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 @pytest.fixture
 def whole_checks(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     checks: list[object] = []
-    check = opening_module._check_whole
+    check = opening_module.check_whole
 
     def noted(*told: object) -> None:
         checks.append(told)
         check(*told)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(opening_module, "_check_whole", noted)
+    monkeypatch.setattr(opening_module, "check_whole", noted)
     return checks
 
 

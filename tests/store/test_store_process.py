@@ -37,7 +37,7 @@ from paddock.store.protocol import (
     unpack_rows,
 )
 from paddock.store.session_file import SessionFile, folder_of
-from tests.store.logs import Story, a_day, append, host_log
+from tests.store.logs import Story, a_day, append, host_log, tombstone
 
 ENDLESS = "SELECT sum(a.i * b.i) FROM range(10000000) a(i), range(10000000) b(i)"
 
@@ -166,6 +166,7 @@ async def test_s4_who_waits_for_an_erased_session_sees_nothing_of_it(
     with pytest.raises(TimedOut, match="was erased, and could still be seen"):
         await client.sql("SELECT 1", wait_for={stories[0].session_id: 0}, timeout_seconds=0.3)
     for story in stories:
+        tombstone(store.data, story.session_id)
         shutil.rmtree(folder_of(store.data, story.session_id))
         assert await count(client, story.session_id, 0) == 0
 

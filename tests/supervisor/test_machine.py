@@ -668,6 +668,21 @@ def test_f1_a_damaged_file_fails_its_session_and_says_so() -> None:
     assert life.stage is Stage.FAILED
 
 
+def test_f1_a_deletion_that_comes_during_the_burial_of_a_damaged_file_is_buried_for() -> None:
+    life = in_stage(Stage.BURYING)
+    error = Damaged("event 7 is not what was written", sequence=7)
+    step(life, DeleteAsked(2.5, command(9, "delete"), 10.0, ticket(1)))
+    (bury,) = step(life, NotBuried(3.0, 1, error, is_final=True))
+    assert isinstance(bury, Bury)
+    assert bury.delete == command(9, "delete")
+    effects = step(life, NotBuried(3.0, 1, error, is_final=True))  # newer, say, than we are
+    assert [e.ticket for e in effects if isinstance(e, ReplyError)] == [ticket(1)]
+    assert life.stage is Stage.FAILED
+    (effect,) = step(life, Commanded(4.0, command(2), ticket(2)))
+    assert isinstance(effect, ReplyError)
+    assert effect.error is error, "it was not deleted"
+
+
 def test_what_comes_late_about_an_earlier_start_changes_nothing() -> None:
     life = in_stage(Stage.BACKING_OFF)
     play(life, TimerFired(3.1), Spawned(3.2, 2, 78))

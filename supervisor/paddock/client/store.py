@@ -157,8 +157,9 @@ class Running:
                 named = SessionId(str(error.facts.get("session_id")))
                 if heads.pop(named, None) is None:
                     raise
-                if isinstance(error, Damaged):
-                    missing.append(f"session {named} is damaged and not all here")
+                is_damaged = isinstance(error, Damaged)
+                how = "is damaged and not all here" if is_damaged else "has no file any more"
+                missing.append(f"session {named} {how}")
             except TimedOut as error:
                 missing.append(error.message)
                 break

@@ -14,9 +14,17 @@ from paddock.session_worker.errors import BadArgument, Busy
 from paddock.session_worker.ledger import digest_of
 from paddock.session_worker.protocol import COMMANDS, Command
 from paddock.session_worker.wire import PROTOCOL_VERSION
-from paddock.store.errors import AlreadyExists, Bug, PaddockError, Refused, SessionNotFound
-from paddock.store.ids import SessionId
-from paddock.store.session_file import folder_of, sessions_in
+from paddock.store.errors import (
+    AlreadyExists,
+    Bug,
+    Damaged,
+    PaddockError,
+    Refused,
+    SessionNotFound,
+)
+from paddock.store.ids import SessionId, is_uuid7
+from paddock.store.session_file import folder_lost, folder_of, sessions_in
+from paddock.store.session_file.place import place_of
 from paddock.supervisor import births
 from paddock.supervisor.commands import Ticket
 from paddock.supervisor.doors import Counters
@@ -215,6 +223,35 @@ class Asks:
         known = self._host.records.get(session_id)
         return known or self._host.take_in(session_id, found, None)
 
+    async def _record_to_delete(self, session_id: SessionId) -> Record:
+        """Return the record of a session that may be unreadable, or all gone but for what is known.
+
+        Raises:
+            SessionNotFound: There is none, and nobody knows of one.
+        """
+        host = self._host
+        error: PaddockError
+        try:
+            return await self.record(session_id)
+        except Damaged as damage:
+            error = damage
+        except SessionNotFound:
+            if not await self._is_known(session_id):
+                raise
+            error = folder_lost(place_of(folder_of(host.setting.data, session_id)))
+        return host.records.get(session_id) or host.take_in_unread(session_id, error)
+
+    async def _is_known(self, session_id: SessionId) -> bool:
+        """Whether somebody remembers a session, of which there may be no file any more."""
+        host = self._host
+        if session_id in host.records:
+            return True
+        if await host.in_registry(lambda: host.registry.tombstone(session_id)):
+            return False
+        return await host.in_registry(
+            lambda: host.registry.knows(session_id)
+        ) or await host.store.knows(session_id)
+
     async def _with_record(
         self, session_id: SessionId, then: Callable[[Record], tuple[Result, Afterwards] | None]
     ) -> tuple[Result, Afterwards] | None:
@@ -317,14 +354,16 @@ class Asks:
         return None
 
     async def _command_later(self, ticket: Ticket, words: SendCommand, command: Command) -> None:
-        record = await self.record(words.session_id)
+        is_deletion = command.verb == "delete"
+        find = self._record_to_delete if is_deletion else self.record
+        record = await find(words.session_id)
         name = command.arguments.get("name")
         if command.verb == "configure" and isinstance(name, str):
             registry = self._host.registry
             await self._host.naming.known()
             if await self._host.in_registry(lambda: registry.reserve(name, words.session_id)):
                 record.renaming = (command.command_id, name)
-        if command.verb == "delete":
+        if is_deletion:
             seconds = self._host.settings.suspend_deadline_seconds
             self._host.stimulate(record, DeleteAsked(self._host.now(), command, seconds, ticket))
             return
@@ -355,7 +394,7 @@ class Asks:
                 return {"deleted": True}, None
             message = f"session {session_id!r} was deleted; `paddock ls` shows those that are there"
             raise SessionNotFound(message, session_id=session_id)
-        record = await self.record(session_id)
+        record = await self._record_to_delete(session_id)
         command = Command(
             command_id=words.command_id,
             verb="delete",
@@ -510,7 +549,7 @@ class Asks:
         gone = await host.in_registry(host.registry.buried)
         known = await host.on_disk(lambda: sessions_in(host.setting.data))
         found = [each for each in known if each not in gone and wanted in each]
-        if wanted in found:
+        if wanted in found or (is_uuid7(wanted) and await self._is_known(SessionId(wanted))):
             found = [SessionId(wanted)]
         if len(found) == 1 and len(wanted) >= SHORTEST_PART:
             return {"session_id": found[0]}, None

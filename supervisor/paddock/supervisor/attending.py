@@ -14,10 +14,11 @@ import msgpack
 import structlog
 
 from paddock.session_worker.protocol import StartOrders
-from paddock.store.errors import Bug, PaddockError, SessionNotFound
+from paddock.store.errors import Bug, Damaged, PaddockError, SessionNotFound
 from paddock.store.ids import SessionId
-from paddock.store.session_file import erase, folder_of
+from paddock.store.session_file import erase, folder_lost, folder_of
 from paddock.store.session_file.lock import boot_id, pid_namespace
+from paddock.store.session_file.place import place_of
 from paddock.supervisor import burial
 from paddock.supervisor.children import ZygoteBroke
 from paddock.supervisor.processes import Process, Status
@@ -151,10 +152,14 @@ class Attendant:
             outcome = await self._carried_out(record, rites)
         except Exception as raised:  # else it would be buried for ever
             error = raised if isinstance(raised, PaddockError) else Bug(f"not buried: {raised!r}")
-            trace = raised if isinstance(error, Bug) else None
-            log.warning(
-                "not_buried", session_id=record.session_id, error=error.message, exc_info=trace
-            )
+            if record.not_buried != error.message:  # it is tried again and again: told once
+                trace = raised if isinstance(error, Bug) else None
+                log.warning(
+                    "not_buried", session_id=record.session_id, error=error.message, exc_info=trace
+                )
+            record.not_buried = error.message
+            if burial.is_final(error):
+                self._host.store.tell(record.session_id, 0)  # so that it looks, and says so too
             pid = error.facts.get("pid")
             self._host.stimulate(
                 record,
@@ -167,6 +172,7 @@ class Attendant:
                 ),
             )
             return
+        record.not_buried = None
         self._host.stimulate(
             record,
             Buried(
@@ -191,15 +197,37 @@ class Attendant:
         registry = self._host.registry
         try:
             outcome = await self._host.on_disk(lambda: burial.bury(rites))
-        except SessionNotFound:
+        except SessionNotFound as error:
             # What finishes the erasures of an earlier host was here between its look and this.
             stone = await self._host.in_registry(lambda: registry.tombstone(record.session_id))
             if stone is None:
-                raise
+                lost = folder_lost(place_of(folder_of(rites.data, rites.session_id)))
+                return await self._deleted_unread(record, rites.bury, lost, error)
             head, by = record.life.head, stone.command_id
             return burial.Outcome(head, "finished", "deleted", deleted_by=by)
+        except Damaged as error:
+            return await self._deleted_unread(record, rites.bury, error, error)
         if outcome.deleted_by is not None:
             await self._entomb(record, outcome)
+        return outcome
+
+    async def _deleted_unread(
+        self, record: Record, bury: Bury, damage: Damaged, cause: PaddockError
+    ) -> burial.Outcome:
+        """Delete a session whose file cannot be read: only the host's own file tells of it.
+
+        Raises:
+            Damaged: It is not to be deleted.
+        """
+        delete = bury.delete
+        if delete is None:
+            raise damage from cause
+        erase = bool(delete.arguments.get("erase"))
+        by = delete.command_id
+        outcome = burial.Outcome(0, "finished", "deleted", deleted_by=by, erase=erase)
+        record.is_erased = True  # no event will tell of it
+        await self._entomb(record, outcome)
+        self._host.store.tell(record.session_id, 0)
         return outcome
 
     async def _entomb(self, record: Record, outcome: burial.Outcome) -> None:

@@ -70,8 +70,12 @@ def _rests_instead(life: Life) -> bool:
 def not_buried(life: Life, stimulus: NotBuried) -> None:
     """Somebody holds the lock still (stuck), or the file is damaged (failed)."""
     if stimulus.is_final:
+        if life.deletion is not None and not life.is_buried_to_delete:
+            life.bury(stimulus.at)  # asked for after the burial had begun: that needs no file
+            return
         life.do(Notify("damaged", {"reason": stimulus.error.message}))
         life.tell_gone_error(stimulus.error)
+        life.deletion = None
         life.fail(stimulus.error)
         return
     life.pid = stimulus.pid

@@ -138,8 +138,8 @@ class Life:
         """Whether it was cut off and is started again, whoever waits or not."""
         self.is_found = False
         """Whether this death was found, not seen."""
-        self.is_buried_as_asked = False
-        """Whether the present burial began after it was asked to leave."""
+        self.is_buried_as_asked = self.is_buried_to_delete = False
+        """Whether the present burial began after it was asked to leave, or to be deleted."""
         self.owes_news = False
         """Whether subscribers were not told yet of the last death."""
 
@@ -261,6 +261,7 @@ class Life:
         """Have the dead worker buried; nothing starts before that is over."""
         is_asked = self.leaving is not None or self.deletion is not None
         self.is_buried_as_asked = is_asked
+        self.is_buried_to_delete = self.deletion is not None
         self.last_active_at = at
         self.stage = Stage.BURYING
         self.deadline = None

@@ -458,6 +458,12 @@ class Host:
                 assert_never(look.found)
         return record
 
+    def take_in_unread(self, session_id: SessionId, error: PaddockError) -> Record:
+        """Make a record of a session whose file cannot be read: it can only be deleted."""
+        record = self.add_record(session_id)
+        record.life.stage, record.life.error = Stage.FAILED, error
+        return record
+
     def _found_alive(self, record: Record, look: births.Look, start_id: str | None) -> None:
         assert look.pid is not None, "who is alive has a pid"
         process = Process.find(look.pid, look.start_ticks)

@@ -6,6 +6,7 @@ few. Both are mended from the sessions' files.
 """
 
 import asyncio
+import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
@@ -21,7 +22,7 @@ from paddock.store.errors import (
     StoreError,
 )
 from paddock.store.ids import CommandId, SessionId
-from paddock.store.session_file import folder_of, is_owned
+from paddock.store.session_file import Place, folder_of, is_owned, loss_of
 from paddock.store.session_file.place import place_of
 from paddock.supervisor import births
 from paddock.supervisor.births import Names
@@ -60,7 +61,7 @@ class Naming:
         for session_id, reserved in found.items():
             names = Names()
             folder = folder_of(host.setting.data, session_id)
-            if place_of(folder).database.exists():
+            if _is_made(place_of(folder)):
                 if len(reserved) == 1 or is_owned(folder):  # a worker may be renaming it yet
                     continue
                 try:
@@ -196,3 +197,11 @@ class Naming:
                 record.name = await self._follow(session_id, reserved)
         except PaddockError as error:
             log.warning("name_not_restored", session_id=session_id, error=error.message)
+
+
+def _is_made(place: Place) -> bool:
+    """Whether the file of a session was made, whatever has become of it."""
+    try:
+        return os.path.lexists(place.database) or loss_of(place) is not None
+    except StoreError:
+        return True

@@ -49,7 +49,10 @@ class Record:
     is_cut_off: bool = False
     """Whether the host ends in the midst of its work, which the next one has go on."""
     is_erased: bool = False
-    """Whether no byte of it is left, or soon will be: nobody waits to see it in SQL."""
+    """Whether no byte of it is left, or soon will be, or it was deleted unread: nobody waits to see
+    it in SQL."""
+    not_buried: str | None = None
+    """Why its last burial failed, as the log was told."""
     was_stopped: bool = False
     """Whether its process was found stopped (SIGSTOP) when it was killed for hanging."""
 

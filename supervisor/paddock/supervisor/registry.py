@@ -235,6 +235,14 @@ class Registry:
         query = "SELECT session_id, start_id, boot_id, pid_namespace FROM entries"
         return [Entry(SessionId(row[0]), row[1], row[2], row[3]) for row in self._all(query)]
 
+    def knows(self, session_id: SessionId) -> bool:
+        """Return whether a start of the session was under way, or a name is its."""
+        query = (
+            "SELECT session_id FROM entries WHERE session_id = ?1 "
+            "UNION SELECT session_id FROM names WHERE session_id = ?1"
+        )
+        return self._one(query, (session_id,)) is not None
+
     # --- names ---
 
     def reserve(self, name: str, session_id: SessionId) -> bool:

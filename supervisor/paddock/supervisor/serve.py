@@ -28,7 +28,7 @@ from paddock.store.errors import (
 )
 from paddock.store.ids import SessionId
 from paddock.store.saying import Words
-from paddock.store.session_file import sessions_in, start_ticks_of
+from paddock.store.session_file import erasures_begun_in, sessions_in, start_ticks_of
 from paddock.store.session_file.lock import boot_id, pid_namespace
 from paddock.supervisor import births
 from paddock.supervisor.beats import Beats
@@ -176,7 +176,11 @@ class Service:
             )
         if self._epoch.is_first and candidates:
             self._tell_made_anew()
-        for session_id in await host.in_registry(self._registry.to_erase):
+        to_erase = await host.in_registry(self._registry.to_erase)
+        if not self._epoch.is_told_all:
+            begun = await host.on_disk(lambda: erasures_begun_in(host.setting.data))
+            to_erase += [each for each in begun if each not in to_erase]
+        for session_id in to_erase:
             try:
                 await host.attendant.erase(session_id)
             except PaddockError as error:  # the others are erased all the same
@@ -207,8 +211,11 @@ class Service:
         host = self._host
         try:
             look = await host.on_disk(lambda: births.look(host.setting.data, session_id))
-        except SessionNotFound:
-            await self._strike_out(session_id)
+        except SessionNotFound as error:
+            if await host.in_registry(lambda: self._registry.tombstone(session_id)):
+                await self._strike_out(session_id)
+            else:  # its entry stays, for `store verify`: something had begun
+                log.warning("gone", session_id=session_id, error=error.message)
             return
         except PaddockError as error:
             log.warning("unreadable", session_id=session_id, error=error.message)

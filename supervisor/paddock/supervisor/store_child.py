@@ -18,7 +18,7 @@ import zmq
 
 from paddock.store.errors import PeerBroke
 from paddock.store.ids import SessionId
-from paddock.store.protocol import SAID, Done, Erase, GetStatus, Heads, pack, unpack
+from paddock.store.protocol import SAID, Done, Erase, GetSession, GetStatus, Heads, pack, unpack
 from paddock.supervisor.processes import Process, Status
 
 GATHER_SECONDS = 0.02
@@ -33,8 +33,11 @@ LOOKS = 3
 """How often it is asked without an answer: time in which this process stood still is no silence."""
 BEGIN_SECONDS = 60.0
 """Until its first answer it may wait for the store before it, and read what is damaged."""
+KNOWS_SECONDS = 5.0
+"""How long it is waited for where only it may know of a session."""
+ANSWER_SECONDS = 0.01
 STATUS_REQUEST = 1
-"""The number of these; erasures have those that follow."""
+"""The number of these; others have those that follow."""
 
 type Note = Callable[[str, str, dict[str, object]], None]
 
@@ -59,6 +62,7 @@ class StoreChild:
         self._note = note
         self._heads: dict[SessionId, int] = {}
         self._erasing: dict[int, SessionId] = {}
+        self._asked: dict[int, asyncio.Future[bool]] = {}
         self._number = STATUS_REQUEST
         self._timer: asyncio.TimerHandle | None = None
         self._pause = FIRST_PAUSE_SECONDS
@@ -110,6 +114,22 @@ class StoreChild:
         self._number += 1
         self._erasing[self._number] = session_id
         self._send(pack(self._number, Erase(session_id=session_id)))
+
+    async def knows(self, session_id: SessionId) -> bool:
+        """Return whether it shows a session; False where it does not answer in time."""
+        if self.process is None:
+            return False
+        loop = asyncio.get_running_loop()
+        self._number += 1
+        number, asked = self._number, loop.create_future()
+        self._asked[number] = asked
+        self._send(pack(number, GetSession(session_id=session_id)))
+        until = loop.time() + KNOWS_SECONDS
+        while not asked.done() and loop.time() < until and not self._socket.closed:
+            await asyncio.sleep(ANSWER_SECONDS)
+            self._take_answers()
+        self._asked.pop(number, None)
+        return asked.done() and asked.result()
 
     def erasing(self) -> set[SessionId]:
         """Return the erased sessions of which it may still have rows."""
@@ -196,6 +216,8 @@ class StoreChild:
                     number, word = unpack(frame, SAID)
                     if isinstance(word, Done):
                         self._erasing.pop(number, None)
+                    if number in self._asked:
+                        self._asked.pop(number).set_result(isinstance(word, Done))
 
 
 def _command(data: Path, runtime: Path) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import duckdb
 
-from paddock.store.errors import StoreError
+from paddock.store.errors import SessionNotFound, StoreError
 from paddock.store.ids import SessionId
 from paddock.store.projection import HOST, Database
 from paddock.store.projection.schema import ALL_TABLES
@@ -46,10 +46,12 @@ def compare(database: Database, data: Path) -> list[str]:
     read_all(database)
     cursor = database.cursor()
     try:
-        there = sessions_in(data)
+        query = "SELECT session_id FROM internal.damaged WHERE is_deleted"
+        deleted = {session_id for (session_id,) in cursor.execute(query).fetchall()}
         query = "SELECT session_id FROM internal.state WHERE session_id <> ?"
         rows = cursor.execute(query, [HOST]).fetchall()
-        known = {session_id for (session_id,) in rows}
+        known = {session_id for (session_id,) in rows} - deleted
+        there = [session_id for session_id in sessions_in(data) if session_id not in deleted]
         problems += [f"session {s}: in DuckDB, but not on disk" for s in known - set(there)]
         for session_id in there:
             problem = _difference(cursor, data, session_id)
@@ -76,6 +78,8 @@ def _difference(cursor: duckdb.DuckDBPyConnection, data: Path, session_id: Sessi
                 after = rows[-1][0]
     except StoreError as error:
         return error.message
+    except SessionNotFound:  # it was erased meanwhile
+        return None
 
 
 def _first_difference(rows: list[Any], found: list[Any], after: int) -> str:

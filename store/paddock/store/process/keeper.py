@@ -52,6 +52,8 @@ from paddock.store.session_file import fold, folder_of
 LOCK_NAME = "store.lock"
 SCAN_SECONDS = 30.0
 """How often the folders are looked through, for what nobody told of."""
+LOOK_SECONDS = 2.0
+"""How often is looked whether DuckDB's file is there: whoever has it open does not notice."""
 BATCH_EVERY_SECONDS = 0.04
 """Small batches begin no sooner, unless somebody waits: each costs 10 ms whatever it holds.
 
@@ -105,6 +107,10 @@ class Keeper:
         self._lock = _take_lock(data, wait_seconds)
         self._database: Database | None = None
         self._projector: Projector | None = None
+        self._file: os.stat_result | None = None
+        """DuckDB's file as it was when it was opened."""
+        self._is_short = False
+        """Whether it lacked some of its blocks when it was last looked at."""
         self._gate = threading.Condition()
         self._askings: set[Asking] = set()
         self._is_swapping = False
@@ -190,9 +196,11 @@ class Keeper:
                 if is_seen:
                     break
                 damage = projector.damage_of(session_id)
-                if damage is not None:
+                if damage is not None and sequence > 0:
+                    if damage.is_deleted:
+                        break  # there is no more to be seen of it
                     raise Damaged(damage.what, session_id=session_id, sequence=damage.sequence)
-                if sequence > 0 and not folder_of(self.data, session_id).exists():
+                if sequence > 0 and projector.is_missing(session_id):
                     message = f"there is no session {session_id!r}; `paddock ls` shows them"
                     raise SessionNotFound(message, session_id=session_id)
                 if deadline - time.monotonic() <= 0:
@@ -335,7 +343,7 @@ class Keeper:
     def work(self) -> None:
         """Keep up with the logs until :meth:`stop`."""
         self._is_working = True
-        scanned = moved = time.monotonic()
+        scanned = moved = looked = time.monotonic()
         is_dirty = True
         while not self._is_stopped.is_set():
             if self._projector is None:  # a rebuild failed half way: the disk is full, say
@@ -343,6 +351,11 @@ class Keeper:
                 continue
             self._do_jobs()
             try:
+                if time.monotonic() - looked > LOOK_SECONDS:
+                    looked = time.monotonic()
+                    if (why := self._loss()) is not None:
+                        self._renew(why)
+                        continue
                 if time.monotonic() - scanned > SCAN_SECONDS:
                     scanned = time.monotonic()
                     self.projector.scan()
@@ -359,7 +372,7 @@ class Keeper:
             except duckdb.Error as error:
                 self._cure(error)
                 continue
-            self.projector.wait_due(REST_SECONDS if is_dirty else SCAN_SECONDS)
+            self.projector.wait_due(LOOK_SECONDS)
 
     def catch_up(self, *, seconds: float = 3_600.0) -> None:
         """Project all that is due now.
@@ -506,6 +519,29 @@ class Keeper:
             database.close()
             raise
         self._database = database
+        self._file, self._is_short = self.path.stat(), False
+
+    def _loss(self) -> str | None:
+        """Return what became of the file under us, in a line; None if it is what was opened."""
+        assert self._database is not None
+        assert self._file is not None, "it is looked at when it is opened"
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return "its file was removed while it was in use"
+        except OSError:
+            return None  # the disk's trouble, which writing will tell
+        if not os.path.samestat(found, self._file):
+            return "another file took the place of its own while it was in use"
+        # Blocks may be counted before they are written: only what lacks them at two looks was cut
+        # off, and nothing is being written by then. What is free at its end goes with its count.
+        was_short, self._is_short = self._is_short, found.st_size < self._database.least_bytes()
+        if was_short and self._is_short:
+            self.projector.land()
+            with suppress(OSError):  # it may be gone by now: then the next look says so
+                if self.path.stat().st_size < self._database.least_bytes():
+                    return "its file was cut off while it was in use"
+        return None
 
     def _replace(self, why: str) -> None:
         move_aside(self.path)
@@ -544,14 +580,20 @@ class Keeper:
         """Do what a failed batch asks for: a new file, or patience."""
         text = str(error).strip().splitlines()[0]
         if is_damage(error) or self._database is None:
-            try:
-                self.rebuild(text)
-            except StoreError as again:
-                text = again.message
-            else:
-                return
+            self._renew(text)
+        else:
+            self._stall(text)
+
+    def _renew(self, why: str) -> None:
+        """Begin a new file; where that fails, wait before it is tried again."""
+        try:
+            self.rebuild(why)
+        except StoreError as error:
+            self._stall(error.message)
+
+    def _stall(self, why: str) -> None:
         self._is_stalled = True
-        self.notice = text
+        self.notice = why
         self._is_stopped.wait(RETRY_SECONDS)
 
     def _rest(self) -> None:

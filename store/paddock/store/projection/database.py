@@ -140,6 +140,18 @@ class Database:
                 total += path.stat().st_size
         return total
 
+    def least_bytes(self) -> int:
+        """Return how long the file must be to hold the blocks that it says it has."""
+        cursor = self.cursor()
+        try:
+            blocks = cursor.execute(
+                "SELECT max(total_blocks * block_size) FROM pragma_database_size()"
+            )
+            (needed,) = blocks.fetchone() or (0,)
+        finally:
+            cursor.close()
+        return int(needed or 0)
+
     def close(self) -> None:
         """Close it; all cursors must be closed before. What is committed stays in its log."""
         with suppress(duckdb.Error):  # a database that failed fatally can only be let go of

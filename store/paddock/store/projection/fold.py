@@ -20,8 +20,7 @@ from paddock.store.projection import schema
 from paddock.store.projection.host_log import HostRow
 from paddock.store.upcast import upcast
 
-HOST = "host"
-"""The id under which the host's own log is kept; it is no session and shows in no list of them."""
+HOST = schema.HOST
 
 type Values = dict[str, Any]
 """A row of a view in the making; times are microseconds since 1970."""

@@ -2,13 +2,22 @@
 
 import os
 from collections import OrderedDict
+from collections.abc import Iterable
 from pathlib import Path
 
-from paddock.store.errors import Damaged
+from paddock.store.errors import Damaged, StoreError
 from paddock.store.events import Row
 from paddock.store.ids import SessionId
+from paddock.store.projection import host_log
 from paddock.store.projection.fold import HOST
-from paddock.store.session_file import Place, SessionReader, folder_of, host_place, sessions_in
+from paddock.store.session_file import (
+    Place,
+    SessionReader,
+    folder_of,
+    host_place,
+    is_owned,
+    sessions_in,
+)
 from paddock.store.session_file.lock import read_witness
 
 OPEN_READERS = 200
@@ -52,7 +61,7 @@ class Logs:
         for path in (place.database, place.wal):
             try:
                 found = path.stat()
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 parts.append("-")
                 continue
             # An empty log is made by whoever opens the file, and tells nothing.
@@ -85,8 +94,9 @@ class Logs:
         reader = self._reader(session_id)
         head, _ = reader.head()
         if head < sequence:
-            message = f"it ends at event {head}, but event {sequence} was there before"
-            raise Damaged(message, sequence=head + 1)
+            path = str(self.place(session_id).database)
+            message = f"{path!r} ends at event {head}, but event {sequence} was there before"
+            raise Damaged(message, path=path, sequence=head + 1)
         return reader.rows(sequence - 1, 1)[0].hash
 
     def page(self, session_id: str, after: int, limit: int) -> tuple[list[Row], Damaged | None]:
@@ -107,6 +117,20 @@ class Logs:
                 return reader.rows(after, min(whole, limit)), error
             except Damaged:
                 raise error from None
+
+    def check_closed(self, session_id: str) -> None:
+        """Check a file that changed though it has no new event. Raises as ``SessionReader``."""
+        if is_owned(self.place(session_id)):
+            return
+        self.forget(session_id)  # another file may stand in its place
+        self._reader(session_id).check_closed()
+
+    def tombstones(self, session_ids: Iterable[str]) -> dict[str, bool]:
+        """Return which of these were deleted, as far as the host tells; True: to be erased."""
+        try:
+            return host_log.tombstones(self.place(HOST).database, session_ids)
+        except StoreError:
+            return {}
 
     def forget(self, session_id: str) -> None:
         """Close a log: it is opened anew when it is asked for."""

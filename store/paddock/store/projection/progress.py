@@ -19,6 +19,8 @@ class Damage:
     session_id: str
     sequence: int | None
     what: str
+    is_deleted: bool = False
+    """Whether it was deleted, so that nobody need be told."""
 
 
 @dataclass(slots=True)

@@ -33,6 +33,7 @@ from paddock.store.projection.fold import HOST, Batch, Folded
 from paddock.store.projection.logs import NO_FILE, Logs
 from paddock.store.projection.progress import Applied, Damage, Due, Progress
 from paddock.store.projection.writing import Writer
+from paddock.store.session_file import folder_lost
 
 BATCH_EVENTS = 10_000
 BATCH_BYTES = 32 * 1024 * 1024
@@ -144,6 +145,10 @@ class Projector:
         applied = self._applied.get(session_id)
         return 0 if applied is None else applied.sequence
 
+    def is_missing(self, session_id: str) -> bool:
+        """Return whether there was no session of that id when it was last looked for."""
+        return session_id in self._missing
+
     def damage_of(self, session_id: str) -> Damage | None:
         """Return why a session is not projected any further, if so."""
         return self._damaged.get(session_id)
@@ -174,7 +179,8 @@ class Projector:
             # What is read of it by now may be on its way yet.
             under_way = (self._gathered, self._flight)
             is_coming = any(one is not None and session_id in one.touched for one in under_way)
-            return self.sequence_of(session_id) == 0 and not is_coming
+            is_shown = self.sequence_of(session_id) > 0 or session_id in self._damaged
+            return not is_shown and not is_coming
 
         with self._changed:
             self._await(session_id, is_gone, seconds)
@@ -239,7 +245,7 @@ class Projector:
                 due=len(self._due),
                 events=self._events,
                 waiting_for_fold=len(self._unfolded),
-                damaged=tuple(self._damaged.values()),
+                damaged=tuple(one for one in self._damaged.values() if not one.is_deleted),
                 is_rebuilding=self._is_rebuilding,
                 rebuilt=sessions - len(self._left_to_rebuild),
                 events_rebuilt=events,
@@ -251,16 +257,19 @@ class Projector:
     def scan(self) -> int:
         """Look through the folders; each session whose file changed is due. Return how many are.
 
-        Sessions of which DuckDB has rows and the disk has no file were erased: so are their rows.
+        Where the disk has no file of a session that DuckDB shows, it was erased, and so are its
+        rows; or the host has no tombstone for that, and it is damaged.
         """
         self._land()
         found = self._logs.found()
         there = set(found)
-        gone = [s for s in self._applied if s not in there and s != HOST]
-        if gone:
-            self.erase(gone)
+        gone = {*self._applied, *self._damaged} - there - {HOST}
+        stones = self._logs.tombstones(gone) if gone else {}
+        if erased := [s for s in gone if stones.get(s)]:
+            self.erase(erased)
         stamps = self._stamps
         changed = [s for s in found if s in self._damaged or self._logs.stamp(s) != stamps.get(s)]
+        changed += gone.difference(erased)
         lengths = [self._logs.length(s) for s in found if s != HOST] if self._is_rebuilding else []
         with self._changed:
             self._missing.clear()
@@ -352,6 +361,10 @@ class Projector:
         """Return the sessions whose file waits for an owner; they are due at the next scan."""
         return sorted(self._unfolded)
 
+    def land(self) -> None:
+        """Wait until nothing is being written. Raises duckdb.Error: nothing of it was."""
+        self._land()
+
     def checkpoint(self) -> None:
         """Fold DuckDB's log into its file. Stalls the writer for a quarter of a second or so."""
         self._land()
@@ -390,10 +403,10 @@ class Projector:
             "SELECT session_id, sequence, hash FROM internal.state"
         ).fetchall():
             self._applied[session_id] = Applied(sequence, bytes(digest))
-        for session_id, sequence, what in connection.execute(
-            "SELECT session_id, sequence, what FROM internal.damaged"
+        for found in connection.execute(
+            "SELECT session_id, sequence, what, is_deleted FROM internal.damaged"
         ).fetchall():
-            self._damaged[session_id] = Damage(session_id, sequence, what)
+            self._damaged[found[0]] = Damage(*found)
         self._stamps = dict(
             connection.execute("SELECT session_id, stamp FROM internal.stamps").fetchall()
         )
@@ -407,8 +420,8 @@ class Projector:
         ).fetchall()
         if differing:
             self.erase([session_id for (session_id,) in differing])
-        found = connection.execute("SELECT max(position) FROM internal.events").fetchone()
-        self._position = (found[0] if found else None) or 0
+        last = connection.execute("SELECT max(position) FROM internal.events").fetchone()
+        self._position = (last[0] if last else None) or 0
 
     def _gather(self, flight: Flight, again: list[str]) -> None:
         """Fold what is due until the batch is full; each session once, the rest ``again``."""
@@ -447,13 +460,10 @@ class Projector:
         try:
             self._check_applied(session_id)
             rows, damage = self._logs.page(session_id, self._sequence_behind(session_id), page)
+            if not rows:
+                self._check_closed(session_id, stamp)
         except SessionNotFound:
-            self._forget(session_id)
-            if session_id in self._applied:
-                self._gone.append(session_id)
-            with self._changed:
-                self._missing.add(session_id)
-                self._changed.notify_all()
+            self._miss(session_id)
             return False
         except NeedsFold:
             self._wait_for_fold(session_id)
@@ -661,6 +671,25 @@ class Projector:
         else:
             self.erase([session_id])
 
+    def _check_closed(self, session_id: str, stamp: str) -> None:
+        """See whether a file was changed by nobody who may: what is projected is not read again."""
+        known = self._stamps.get(session_id)
+        if session_id in self._damaged or known not in {None, stamp}:
+            self._logs.check_closed(session_id)
+
+    def _miss(self, session_id: str) -> None:
+        """A session is not there: it was erased, or is lost, or never was."""
+        self._forget(session_id)
+        if session_id in self._applied or session_id in self._damaged:
+            if self._logs.tombstones([session_id]).get(session_id):
+                self._gone.append(session_id)
+            else:
+                self._note_damage(session_id, folder_lost(self._logs.place(session_id)))
+        with self._changed:
+            self._missing.add(session_id)
+            self._left_to_rebuild.discard(session_id)
+            self._changed.notify_all()
+
     def _forget(self, session_id: str) -> None:
         self._folded.pop(session_id, None)
         self._checked.discard(session_id)
@@ -689,11 +718,12 @@ class Projector:
     def _note_damage(self, session_id: str, error: StoreError) -> None:
         sequence = error.facts.get("sequence")
         place = int(sequence) if isinstance(sequence, int) else None
-        damage = Damage(session_id, place, error.message)
+        is_deleted = session_id in self._logs.tombstones([session_id])
+        damage = Damage(session_id, place, error.message, is_deleted)
         self._forget(session_id)
         if self._damaged.get(session_id) != damage:
             self._land()
-            self._writer.note_damage(session_id, place, error.message, time.time_ns() // 1000)
+            self._writer.note_damage(damage, time.time_ns() // 1000)
         with self._changed:
             self._damaged[session_id] = damage
             self._left_to_rebuild.discard(session_id)

@@ -13,8 +13,11 @@ again. A view is the two together. So a batch writes few tables, and ten million
 from dataclasses import dataclass
 from typing import Literal
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised with every change here or in the fold: a database of another version is made anew."""
+
+HOST = "host"
+"""The id under which the host's own log is kept; it is no session and shows in no list of them."""
 
 type Type = Literal[
     "VARCHAR", "BIGINT", "INTEGER", "DOUBLE", "BOOLEAN", "TIMESTAMP", "JSON", "VARCHAR[]"
@@ -76,7 +79,8 @@ _OPERATION = _text("operation_id", "the operation it belongs to")
 
 SESSIONS = View(
     "sessions",
-    "One row a session, deleted ones included (not erased ones).",
+    "One row a session, deleted ones included (not erased ones). One whose file cannot be read "
+    "is as it was last seen.",
     (
         _SESSION,
         _text("name", "the unique name it was given, if any"),
@@ -85,7 +89,8 @@ SESSIONS = View(
         _text("stage", "resting, working (an operation is open) or waiting (for a decision)"),
         _text(
             "attention",
-            "what it needs from a person: approval, question, failed, budget or credentials",
+            "what it needs from a person: approval, question, failed (or damaged), budget or "
+            "credentials",
         ),
         _time("waiting_since", "since when it needs that"),
         _text("agent"),
@@ -391,7 +396,9 @@ CREATE TABLE internal.state(
 );
 CREATE VIEW internal.applied AS SELECT session_id, sequence, hash FROM internal.state;
 CREATE TABLE internal.stamps(session_id VARCHAR, stamp VARCHAR);
-CREATE TABLE internal.damaged(session_id VARCHAR, sequence BIGINT, what VARCHAR, seen_at TIMESTAMP);
+CREATE TABLE internal.damaged(
+    session_id VARCHAR, sequence BIGINT, what VARCHAR, is_deleted BOOLEAN, seen_at TIMESTAMP
+);
 """
 
 
@@ -444,6 +451,23 @@ def _from_struct(column: Column) -> str:
     return f"{value} AS {quoted(column.name)}"
 
 
+_DELETED = "is_deleted OR r.status = 'deleted'"
+_OF_DAMAGED = {
+    "status": f"CASE WHEN {_DELETED} THEN 'deleted' ELSE coalesce(r.status, 'failed') END",
+    "attention": f"CASE WHEN {_DELETED} THEN NULL ELSE 'failed' END",
+    "waiting_since": f"CASE WHEN {_DELETED} THEN NULL ELSE seen_at END",
+}
+"""What a damaged session's own events do not tell of it."""
+
+
+def _of_session(column: Column) -> str:
+    value, damaged = _from_struct(column), _OF_DAMAGED.get(column.name)
+    if damaged is None:
+        return value
+    name = f" AS {quoted(column.name)}"
+    return f"CASE WHEN is_damaged THEN {damaged} ELSE {value.removesuffix(name)} END{name}"
+
+
 def _open_rows(view: View) -> str:
     columns = ", ".join(_from_struct(column) for column in view.stored)
     shape = _literal(f"[{_structure(view.stored)}]")
@@ -465,11 +489,16 @@ def _union(view: View) -> str:
 def _view(view: View) -> str:
     head = f"CREATE VIEW main.{quoted(view.name)} AS"
     if view is SESSIONS:
-        columns = ", ".join(_from_struct(column) for column in view.columns)
+        columns = ", ".join(_of_session(column) for column in view.columns)
+        shape = _literal(_structure(view.columns))
         return (
-            f"{head} SELECT {columns} FROM (SELECT from_json(session, "
-            f"{_literal(_structure(view.columns))}) AS r FROM internal.state "
-            "WHERE session IS NOT NULL);"
+            f"{head} SELECT {columns} FROM (SELECT from_json(s.session, {shape}) AS r, "
+            "d.session_id IS NOT NULL AS is_damaged, d.is_deleted, d.seen_at "
+            "FROM internal.state s LEFT JOIN internal.damaged d ON d.session_id = s.session_id "
+            "WHERE s.session IS NOT NULL UNION ALL "
+            f"SELECT from_json(json_object('session_id', session_id), {shape}), true, is_deleted, "
+            f"seen_at FROM internal.damaged WHERE session_id <> {_literal(HOST)} AND session_id "
+            "NOT IN (SELECT session_id FROM internal.state WHERE session IS NOT NULL));"
         )
     if view is OPERATIONS:
         return (

@@ -14,6 +14,7 @@ import duckdb
 
 from paddock.store.projection import schema
 from paddock.store.projection.fold import HOST, Batch, State
+from paddock.store.projection.progress import Damage
 
 _STATE_COLUMNS = {
     "session_id": "VARCHAR",
@@ -127,15 +128,16 @@ class Writer:
             self._undo()
             raise
 
-    def note_damage(self, session_id: str, sequence: int | None, what: str, at_us: int) -> None:
+    def note_damage(self, damage: Damage, at_us: int) -> None:
         """Remember that a session's file cannot be read on; one row a session."""
         connection = self.connection
         connection.begin()
         try:
+            session_id = damage.session_id
             connection.execute("DELETE FROM internal.damaged WHERE session_id = ?", [session_id])
             connection.execute(
-                "INSERT INTO internal.damaged VALUES (?, ?, ?, make_timestamp(?))",
-                [session_id, sequence, what, at_us],
+                "INSERT INTO internal.damaged VALUES (?, ?, ?, ?, make_timestamp(?))",
+                [session_id, damage.sequence, damage.what, damage.is_deleted, at_us],
             )
             connection.commit()
         except BaseException:

@@ -147,6 +147,9 @@ def _connect(place: Place, options: str, *pragmas: str) -> sqlite3.Connection:
     A log with damage in its middle would be cut off there and thrown away. Folding is the owner's
     decision.
     """
+    if not place.database.is_file() and os.path.lexists(place.database):
+        message = f"{str(place.database)!r} is no file; restore it from a backup"
+        raise Damaged(message, path=str(place.database), sequence=1)
     uri = f"file:{quote(str(place.database.absolute()))}?{options}"
     connection = sqlite3.connect(
         uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False

@@ -53,7 +53,7 @@ def check(
         if seal == seal_of(place, connection):
             tail = SEALED_TAIL_EVENTS
         else:
-            _check_whole(place, connection, session_id, witness)
+            check_whole(place, connection, session_id, witness)
     start = max(0, head.sequence - tail)
     after = Witness(start, log.hash_at(place, connection, start))
     while after.sequence < head.sequence:
@@ -95,7 +95,7 @@ def seal_of_image(image: bytes) -> str:
     return f"{len(image)}-{crc32(image):08x}"
 
 
-def _check_whole(
+def check_whole(
     place: Place, connection: sqlite3.Connection, session_id: SessionId, witness: Witness | None
 ) -> None:
     """Look for what made a file another one; that its bytes differ is no damage by itself."""

@@ -46,7 +46,7 @@ class Place:
 def _has_content(path: Path) -> bool:
     try:
         return path.stat().st_size > 0
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 
@@ -71,13 +71,6 @@ def folder_of(data: Path, session_id: SessionId) -> Path:
         message = f"{session_id!r} is no session id (a UUIDv7); `paddock ls` shows them"
         raise SessionNotFound(message, session_id=session_id)
     return data / "sessions" / session_id[-2:] / session_id
-
-
-def sessions_in(data: Path) -> list[SessionId]:
-    """Return the ids of all sessions that have a file under ``data``, in order."""
-    found = data.glob("sessions/[0-9a-f][0-9a-f]/*/session.sqlite")
-    names = (path.parent.name for path in found)
-    return sorted(SessionId(name) for name in names if is_uuid7(name))
 
 
 def make_folder(folder: Path) -> list[Path]:

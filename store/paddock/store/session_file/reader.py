@@ -9,10 +9,11 @@ from typing import Self
 from paddock.store.errors import NeedsFold, SessionNotFound, StoreError
 from paddock.store.events import Row
 from paddock.store.ids import SessionId
-from paddock.store.session_file import blobs, database, log, snapshots
+from paddock.store.session_file import blobs, database, log, opening, snapshots
 from paddock.store.session_file.blobs import Blob
 from paddock.store.session_file.faults import translated
-from paddock.store.session_file.lock import Witness, is_owned, read_witness
+from paddock.store.session_file.finding import loss_of
+from paddock.store.session_file.lock import Witness, is_owned, read_seal, read_witness
 from paddock.store.session_file.place import Place, place_of
 from paddock.store.session_file.snapshots import Snapshot
 
@@ -29,7 +30,7 @@ class SessionReader:
 
         Raises:
             SessionNotFound: There is none.
-            Damaged: It is no session's file, or another session's.
+            Damaged: It is no session's file, or another session's, or gone.
             NewerFormat: A newer Paddock wrote it.
             StoreError: It cannot be opened.
         """
@@ -37,8 +38,8 @@ class SessionReader:
         self._place = place_of(folder)
         self._lock = -1
         self._last: Witness | None = None
-        if not self._place.database.exists():
-            raise self._not_found()
+        if not os.path.lexists(self._place.database):
+            raise loss_of(self._place) or self._not_found()
         self._connection = database.connect_to_read(self._place)
         try:
             database.check_form(self._place, self._connection, session_id)
@@ -121,6 +122,26 @@ class SessionReader:
                     yield row
             after = rows[-1].sequence
 
+    def check_closed(self) -> None:
+        """Check a file that is closed: one that is not as its owner closed it is read whole.
+
+        One that is open is its owner's to check, and one with a log left in it the next one's. An
+        owner that finds damage leaves the file without a seal.
+
+        Raises:
+            Damaged: Somebody else changed it; names the first event in doubt.
+            StoreError: It cannot be read.
+        """
+        place, connection = self._place, self._connection
+        witness, seal = self._witness(), self._seal()
+        if place.has_wal() or is_owned(place):
+            return
+        if seal is not None and opening.seal_of(place, connection) == seal:
+            return
+        if is_owned(place) or self._seal() != seal:  # an owner takes the seal off first
+            return
+        opening.check_whole(place, connection, self.session_id, witness)
+
     def snapshot(self, fold_version: int) -> Snapshot | None:
         """Return the kept state, if it is of that version and agrees with the log."""
         head = self._head()
@@ -150,9 +171,10 @@ class SessionReader:
         try:
             return self._look()
         except StoreError as error:
-            if self._place.database.exists():
+            if os.path.lexists(self._place.database):
                 raise
-            raise self._not_found() from error  # erased under our hands
+            # Erased, or lost, under our hands.
+            raise loss_of(self._place) or self._not_found() from error
 
     def _look(self) -> Witness:
         # The witness is read first: it follows the commit, so the file can only be ahead of it.
@@ -179,9 +201,15 @@ class SessionReader:
         return SessionNotFound(message, session_id=self.session_id)
 
     def _witness(self) -> Witness | None:
+        return read_witness(self._lock) if self._has_lock() else None
+
+    def _seal(self) -> str | None:
+        return read_seal(self._lock) if self._has_lock() else None
+
+    def _has_lock(self) -> bool:
         if self._lock < 0:
             self._lock = _open_lock(self._place)
-        return None if self._lock < 0 else read_witness(self._lock)
+        return self._lock >= 0
 
 
 def _open_lock(place: Place) -> int:

@@ -1,5 +1,6 @@
 """Checking a session's file whole: its structure, events, blobs and witness."""
 
+import os
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from paddock.store.events import (
 from paddock.store.ids import SessionId
 from paddock.store.session_file import blobs, database, log
 from paddock.store.session_file.faults import translated
+from paddock.store.session_file.finding import loss_of
 from paddock.store.session_file.lock import Witness, witness_of
 from paddock.store.session_file.place import Place, place_of
 
@@ -57,12 +59,12 @@ def verify(folder: Path | Place, session_id: SessionId) -> Report:
     """
     place = place_of(folder)
     witness = witness_of(place)
-    if not place.database.exists():
-        if witness is None or witness.sequence == 0:
+    if not os.path.lexists(place.database):
+        loss = loss_of(place)
+        if loss is None:
             message = f"there is no session {session_id!r}; `paddock ls` shows them"
             raise SessionNotFound(message, session_id=session_id)
-        gone = f"{str(place.database)!r} is gone, though it had events"
-        return Report(place.database, 0, 0, (Problem(1, gone),))
+        return Report(place.database, 0, 0, (Problem(1, loss.message),))
     try:
         connection = database.connect_to_read(place)
     except StoreError as error:
