@@ -59,7 +59,7 @@ def test_its_next_owner_knows_it_by_its_seal_and_goes_on(
     def refuse(*_: object) -> None:
         pytest.fail("it was taken for another file than the one that was made")
 
-    monkeypatch.setattr(opening_module, "_check_whole", refuse)
+    monkeypatch.setattr(opening_module, "check_whole", refuse)
     with SessionFile.own(tmp_path, SESSION) as file:
         assert (file.head, file.last_generation) == (2, 3)
         assert file.append([SessionTitled(title="on")], generation=4, at_us=AT_US) == 3

@@ -7,6 +7,7 @@ from decimal import Decimal
 import pytest
 
 from paddock.client.feed import Previewed
+from paddock.session_worker.approvals import UNATTENDED
 from paddock.store.events import (
     ApprovalDecided,
     AssistantMessageAdded,
@@ -127,11 +128,11 @@ def test_a_call_that_nobody_could_be_asked_about_is_counted() -> None:
             tool_call_id=CALL,
             decision="denied",
             door="policy",
-            rule="unattended",
+            rule=UNATTENDED,
         )
     )
     assert shown.screen.denied == 1
-    assert "denied (unattended)" in shown.notes.getvalue()
+    assert f"denied ({UNATTENDED})" in shown.notes.getvalue()
 
 
 def test_p13_subscribers_are_told_of_a_death() -> None:
