@@ -9,13 +9,14 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from paddock.store.session_file import folder_of
 from paddock.supervisor.cli import exit_codes
 from paddock.testing import HostForTests, call, turn, wait_until, write_script
 from tests.house import provider_server
@@ -267,6 +268,78 @@ def test_the_store_is_verified_rebuilt_and_copied(host: HostForTests, ground: Pa
     assert (ground / "copy.duckdb").stat().st_size > 0
     rows = paddock(host.home, "sql", "--json", "select count(*) as n from sessions").json
     assert rows[0]["n"] >= 1
+
+
+def flip_a_byte(folder: Path) -> None:
+    path = folder / "session.sqlite"
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"the second words")] ^= 0x40
+    path.write_bytes(content)
+
+
+def remove_file(folder: Path) -> None:
+    (folder / "session.sqlite").unlink()
+
+
+@pytest.mark.parametrize("with_host", [True, False])
+@pytest.mark.parametrize("fault", [flip_a_byte, remove_file, shutil.rmtree])
+def test_f1_a_damaged_session_is_told_by_all_that_look_with_what_can_be_read(
+    home: Path, ground: Path, fault: Callable[[Path], None], *, with_host: bool
+) -> None:
+    host = HostForTests(home)
+    host.start()
+    try:
+        model = script(ground, turn("one"), turn("two"))
+        ran = paddock(home, "run", "--model", model, "--json", "the first words").json
+        session_id = ran["session_id"]
+        assert paddock(home, "send", "--wait", session_id, "the second words").code == 0
+        assert paddock(home, "suspend", session_id).code == 0
+        paddock(home, "sql", "select 1")
+        whole = paddock(home, "events", "--json", session_id).out.splitlines()
+        assert paddock(home, "store", "verify").code == 0
+        if not with_host:
+            assert paddock(home, "down").code == 0
+        folder = folder_of(host.data, session_id)
+        fault(folder)
+
+        verified = paddock(home, "store", "verify")
+        assert verified.code == exit_codes.FAILED
+        assert session_id in verified.out
+        assert str(folder) in verified.out
+
+        shown = paddock(home, "show", "--json", session_id)
+        assert shown.code == exit_codes.STORAGE
+        assert str(folder) in json.loads(shown.out)["damage"]
+        assert str(folder) in shown.err
+        assert str(folder) in paddock(home, "show", session_id).out
+
+        events = paddock(home, "events", "--json", session_id)
+        read = events.out.splitlines()
+        if fault is flip_a_byte:
+            assert events.code == exit_codes.STORAGE
+            assert 0 < len(read) < len(whole)
+            assert read == whole[: len(read)]
+            told = [json.loads(line) for line in read]
+            assert len(told) == json.loads(shown.out)["last_sequence"]
+            assert f"event {len(read) + 1}" in events.err
+        else:
+            assert events.code != exit_codes.DONE
+            assert read == []
+
+        def is_listed() -> bool:
+            rows = paddock(home, "ls", "--json").json
+            return [row["attention"] for row in rows if row["session_id"] == session_id] == [
+                "failed"
+            ]
+
+        wait_until(is_listed, what="it is listed as failed", deadline_seconds=DEADLINE)
+        assert paddock(home, "erase", "--yes", session_id).code == 0
+        assert not folder.exists()
+        assert paddock(home, "store", "verify").code == 0
+        assert paddock(home, "ls", "--json").json == []
+    finally:
+        host.end()
+        paddock(home, "down", "--force")
 
 
 def test_the_one_key_that_is_there_chooses_the_model_and_is_never_written(

@@ -1,9 +1,10 @@
 """Sessions read straight from their files: the same for one that lives and one that rests."""
 
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from paddock.store.errors import BlobNotFound, NeedsFold, SessionNotFound, StoreError
+from paddock.store.errors import BlobNotFound, Damaged, NeedsFold, SessionNotFound, StoreError
 from paddock.store.events import Stored, ToolCallFinished, stored_of
 from paddock.store.fold import FOLD_VERSION, evolve
 from paddock.store.ids import SessionId
@@ -31,9 +32,50 @@ def read_state(data: Path, session_id: SessionId) -> Session:
 
 
 def read_events(data: Path, session_id: SessionId, after: int = 0) -> Generator[Stored, None, None]:
-    """Yield the stored events above ``after``; raises as :func:`read_state` does."""
-    with _reader(data, session_id) as reader:
-        yield from _events(reader, session_id, after)
+    """Yield the stored events above ``after``; raises as :func:`read_state` does.
+
+    Where the file is damaged, what stands before that comes first.
+    """
+    try:
+        with _reader(data, session_id) as reader:
+            for stored in _events(reader, session_id, after):
+                yield stored
+                after = stored.sequence
+    except Damaged as error:
+        yield from _before(data, session_id, after, error)
+        raise
+
+
+def read_what_is_left(data: Path, session_id: SessionId) -> tuple[Session, Damaged | None]:
+    """Return the fold of what can be read of a session, and what is wrong with the rest, if so.
+
+    Raises:
+        SessionNotFound: There is no such file, and nothing says that there was one.
+        StoreError: It cannot be read for another reason than damage.
+    """
+    try:
+        with _reader(data, session_id) as reader:
+            reader.check_closed()
+        return read_state(data, session_id), None
+    except Damaged as error:
+        session = Session(session_id)
+        for stored in _before(data, session_id, 0, error):
+            evolve(session, stored)
+        return session, error
+
+
+def _before(
+    data: Path, session_id: SessionId, after: int, damage: Damaged
+) -> Generator[Stored, None, None]:
+    """Yield what can be read above ``after`` of a file that is damaged; nothing may be."""
+    found = damage.facts.get("sequence")
+    sequence = found if isinstance(found, int) else None
+    with (
+        suppress(StoreError),
+        SessionReader(folder_of(data, session_id), session_id) as reader,
+    ):
+        rows = reader.before_damage(after, sequence=sequence)
+        yield from events_of(session_id, rows)
 
 
 def read_output(

@@ -7,9 +7,11 @@ from paddock.store.projection.database import (
     Untrusted,
     is_damage,
     move_aside,
+    sessions_shown,
     take_place,
 )
 from paddock.store.projection.fold import HOST
+from paddock.store.projection.host_log import known_sessions, tombstones
 from paddock.store.projection.progress import Damage, Progress
 from paddock.store.projection.projector import SMALL_BATCH_EVENTS, Projector
 
@@ -24,6 +26,9 @@ __all__ = [
     "Settings",
     "Untrusted",
     "is_damage",
+    "known_sessions",
     "move_aside",
+    "sessions_shown",
     "take_place",
+    "tombstones",
 ]

@@ -158,6 +158,25 @@ class Database:
             self._root.close()
 
 
+def sessions_shown(path: Path) -> set[str]:
+    """Return the sessions that a DuckDB file shows, read while no store has it open.
+
+    Nothing where it cannot be read, or is of another version: it will be made anew.
+    """
+    if not path.exists():
+        return set()
+    query = (
+        "SELECT session_id FROM internal.state UNION SELECT session_id FROM internal.damaged "
+        "EXCEPT SELECT ?"
+    )
+    config = Settings().as_config(path)
+    try:
+        with duckdb.connect(str(path), read_only=True, config=dict(config)) as connection:
+            return {row[0] for row in connection.execute(query, [schema.HOST]).fetchall()}
+    except (duckdb.Error, RuntimeError, UnicodeDecodeError, ValueError):
+        return set()
+
+
 def compacting(path: Path) -> Path:
     """Return the folder in which a compacted copy of a DuckDB file is made."""
     return path.with_name(path.name + ".new")
@@ -238,6 +257,7 @@ __all__ = [
     "Untrusted",
     "is_damage",
     "move_aside",
+    "sessions_shown",
     "take_place",
     "wal_of",
 ]

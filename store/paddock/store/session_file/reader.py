@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from paddock.store.errors import NeedsFold, SessionNotFound, StoreError
+from paddock.store.errors import Damaged, NeedsFold, SessionNotFound, StoreError
 from paddock.store.events import Row
 from paddock.store.ids import SessionId
 from paddock.store.session_file import blobs, database, log, opening, snapshots
@@ -16,6 +16,8 @@ from paddock.store.session_file.finding import loss_of
 from paddock.store.session_file.lock import Witness, is_owned, read_seal, read_witness
 from paddock.store.session_file.place import Place, place_of
 from paddock.store.session_file.snapshots import Snapshot
+
+PAGE_EVENTS = 1000
 
 
 class SessionReader:
@@ -99,6 +101,31 @@ class SessionReader:
         if rows:
             self._last = Witness(rows[-1].sequence, rows[-1].hash)
         return rows
+
+    def before_damage(self, after: int = 0, *, sequence: int | None = None) -> Iterator[Row]:
+        """Yield the events above ``after`` that stand before the damage of a damaged file.
+
+        ``sequence`` is the first event in doubt, where it is known. What no witness vouches for is
+        among them. Raises as :meth:`rows` where nothing at all can be read.
+        """
+        place, connection = self._place, self._connection
+        last = log.head_of(place, connection).sequence
+        last = last if sequence is None else min(last, sequence - 1)
+        previous = Witness(after, log.hash_at(place, connection, after))
+        while previous.sequence < last:
+            start = previous.sequence
+            try:
+                rows = log.read(
+                    place, connection, self.session_id, previous, last=last, limit=PAGE_EVENTS
+                )
+            except Damaged as error:
+                at = error.facts.get("sequence")
+                if not isinstance(at, int) or at - 1 <= start:
+                    return
+                last = at - 1
+                continue
+            yield from rows
+            previous = Witness(rows[-1].sequence, rows[-1].hash)
 
     def matching(
         self,

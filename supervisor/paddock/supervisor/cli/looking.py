@@ -27,7 +27,9 @@ from paddock.supervisor.cli.sessions import AsJson, One
 
 if TYPE_CHECKING:
     from paddock.client.feed import Previewed
+    from paddock.store.errors import Damaged, SessionNotFound
     from paddock.store.events import Stored
+    from paddock.store.ids import SessionId
     from paddock.store.session import Session as State
     from paddock.supervisor.cli.certificate import Death
 
@@ -119,12 +121,15 @@ def ls(
 def show(session: One, *, as_json: AsJson = False) -> int:
     """Tell all about one session: what it is, does, waits for, and what its processes died of.
 
+    Of one that is damaged, what can be read of it, and what is wrong (exit code 6).
+
     Examples:
       paddock show fixer
       paddock show --json 019a2c | jq .approvals
     """
-    from paddock.client.files import read_state
+    from paddock.client.files import read_what_is_left
     from paddock.client.places import places_of
+    from paddock.store.errors import Damaged, SessionNotFound
     from paddock.store.ids import SessionId
     from paddock.supervisor.cli.source import find, kept_in
 
@@ -133,13 +138,27 @@ def show(session: One, *, as_json: AsJson = False) -> int:
 
     places = places_of()
     found, kept = run_async(look())
-    state = read_state(places.data, found)
-    deaths = _deaths(state, places.data)
-    told = _about(state, places.data) | kept | {"deaths": [death.as_json() for death in deaths]}
+    damage: Damaged | None
+    deaths: list[Death] = []
+    try:
+        state, damage = read_what_is_left(places.data, found)
+    except SessionNotFound as error:
+        told, damage = _lost(found, places.data, error)
+    else:
+        told = _unread(found, places.data)
+        if damage is None or state.sequence:
+            deaths = [] if damage is not None else _deaths(state, places.data)
+            told = _about(state, places.data) | kept
+            told |= {"deaths": [death.as_json() for death in deaths]}
+    if damage is not None:
+        told = {"session_id": found, "damage": damage.message} | told
     if as_json:
         print_json(told)
-        return exit_codes.DONE
-    _print_about(told, deaths)
+    else:
+        _print_about(told, deaths)
+    if damage is not None:
+        sys.stdout.flush()
+        raise damage
     return exit_codes.DONE
 
 
@@ -155,6 +174,8 @@ def events(
     as_json: AsJson = False,
 ) -> int:
     """Print the events of a session, from its own file; with --json one object a line.
+
+    Of one that is damaged, those before the damage (exit code 6).
 
     A preview has no sequence and is told once, to who is there; its event follows.
 
@@ -172,9 +193,11 @@ def events(
     if follow:
         return _follow(session, after, kinds, deltas=deltas, as_json=as_json)
     found = run_async(find(session))
-    for stored in read_events(places_of().data, found, after):
-        _print_event(stored, kinds, as_json=as_json)
-    sys.stdout.flush()
+    try:
+        for stored in read_events(places_of().data, found, after):
+            _print_event(stored, kinds, as_json=as_json)
+    finally:
+        sys.stdout.flush()
     return exit_codes.DONE
 
 
@@ -318,6 +341,41 @@ def _brief(value: Any) -> str:
 # --- one session ---
 
 
+def _unread(session_id: "SessionId", data: Path) -> dict[str, Any]:
+    """Return what is told of a session of which nothing can be read."""
+    from paddock.store.session_file import folder_of
+
+    return {"session_id": session_id, "folder": str(folder_of(data, session_id))}
+
+
+def _lost(
+    session_id: "SessionId", data: Path, error: "SessionNotFound"
+) -> "tuple[dict[str, Any], Damaged]":
+    """Return what SQL remembers of a session without files, and that they are gone.
+
+    Raises:
+        SessionNotFound: There never was one, or it was deleted.
+    """
+    from paddock.store.errors import StoreError
+    from paddock.store.session_file import folder_lost, folder_of
+    from paddock.store.session_file.place import place_of
+    from paddock.supervisor.cli.source import reading
+
+    async def ask() -> dict[str, Any]:
+        async with reading() as store:
+            return dict(await store.session(session_id))
+
+    try:
+        row = run_async(ask())
+    except StoreError:
+        raise error from None
+    if row["status"] == "deleted":
+        raise error
+    told = {name: value for name, value in row.items() if value is not None}
+    told |= _unread(session_id, data)
+    return told, folder_lost(place_of(folder_of(data, session_id)))
+
+
 def _about(state: "State", data: Path) -> dict[str, Any]:
     from paddock.client.approvals import open_in
     from paddock.store.session import thread
@@ -456,7 +514,7 @@ def _print_about(told: dict[str, Any], deaths: "list[Death]") -> None:
         for death in deaths:
             print_lines(["  " + line for line in lines_of(death)])
     for name in lists:
-        if told[name]:
+        if told.get(name):
             say()
             say(f"{name.replace('_', ' ')}:")
             for one in told[name]:

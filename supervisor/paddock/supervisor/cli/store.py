@@ -1,6 +1,8 @@
 """``paddock store``: check what is stored, and make again what can be made again."""
 
+import asyncio
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,10 +15,13 @@ from paddock.supervisor.cli.sessions import AsJson
 from paddock.supervisor.cli.source import reading
 
 if TYPE_CHECKING:
+    from paddock.store.ids import SessionId
     from paddock.store.protocol import StoreStatus
     from paddock.store.session_file import Report
 
 TELL_SECONDS = 2.0
+CREATION_SECONDS = 60.0
+"""A name is reserved before its session is made, which waits for a room."""
 
 store = typer.Typer(
     add_completion=False,
@@ -37,6 +42,8 @@ def verify(
 ) -> int:
     """Check sessions' files against their hash chains and witnesses; exit code 1 on a fault.
 
+    A session that SQL or the host knows, and of which no file is there, is a fault, too.
+
     Works beside running sessions and without a host; changes nothing.
 
     Examples:
@@ -49,8 +56,16 @@ def verify(
     from paddock.supervisor.cli.source import find
 
     data = places_of().data
-    chosen = [run_async(find(text)) for text in sessions or ()] or sessions_in(data)
-    reports = [(one, _verified(one, folder_of(data, one), verify_file)) for one in chosen]
+    named = [run_async(find(text)) for text in sessions or ()]
+    known = run_async(_known(data))  # before it is looked which of them are there
+    lost = _lost(known, data)
+    chosen = named or sorted({*sessions_in(data), *lost})
+    reports = [
+        (one, _lost_report(one, data))
+        if one in lost
+        else (one, _verified(one, folder_of(data, one), verify_file))
+        for one in chosen
+    ]
     faults = [(one, report) for one, report in reports if report["problems"]]
     if as_json:
         print_json([{"session_id": one, **report} for one, report in reports])
@@ -62,6 +77,55 @@ def verify(
         events = sum(report["events"] for _, report in reports)
         say(f"{len(reports)} sessions, {events} events, {len(faults)} with a fault")
     return exit_codes.FAILED if faults else exit_codes.DONE
+
+
+async def _known(data: Path) -> set["SessionId"]:
+    """Return the sessions that SQL shows, or the host's own file has something of."""
+    from paddock.client import connect
+    from paddock.store.errors import PaddockError
+    from paddock.store.ids import SessionId
+    from paddock.store.projection import FILE_NAME, known_sessions, sessions_shown
+    from paddock.store.session_file import host_place
+    from paddock.supervisor.errors import NoHost
+
+    known: set[str] = set()
+    with suppress(PaddockError):
+        known |= {one for one in known_sessions(host_place(data).database) if _is_old(one)}
+    try:
+        async with await connect(start=False, name="cli") as host:
+            rows = await host.sql("SELECT session_id FROM sessions")
+            known |= {row[0] for row in rows}
+    except NoHost:
+        known |= await asyncio.to_thread(sessions_shown, data / FILE_NAME)
+    except PaddockError as error:
+        hint(f"the store cannot be asked which sessions there were: {error.message}")
+    return {SessionId(one) for one in known}
+
+
+def _is_old(session_id: str) -> bool:
+    """Whether a session's creation, which begins with its name, is over for sure."""
+    made_at = int(session_id.replace("-", "")[:12], 16) / 1000  # a UUIDv7 begins with its time
+    return time.time() - made_at > CREATION_SECONDS
+
+
+def _lost(known: set["SessionId"], data: Path) -> set["SessionId"]:
+    """Return which of the known sessions are not there, and were not deleted."""
+    from paddock.store.errors import StoreError
+    from paddock.store.projection import tombstones
+    from paddock.store.session_file import host_place, sessions_in
+
+    lost = known.difference(sessions_in(data))
+    with suppress(StoreError):
+        lost = lost.difference(tombstones(host_place(data).database, lost) if lost else ())
+    return lost
+
+
+def _lost_report(session_id: "SessionId", data: Path) -> dict[str, Any]:
+    from paddock.store.session_file import folder_lost, folder_of
+    from paddock.store.session_file.place import place_of
+
+    what = folder_lost(place_of(folder_of(data, session_id))).message
+    return {"events": 0, "head": 0, "problems": [{"sequence": 1, "what": what}], "ok": False}
 
 
 def _verified(session_id: Any, folder: Any, verify_file: Any) -> dict[str, Any]:
