@@ -37,6 +37,7 @@ from paddock.store.protocol import (
     unpack_rows,
 )
 from paddock.store.session_file import SessionFile, folder_of
+from tests.house.crowd_at_door import crowd_at
 from tests.store.logs import Story, a_day, append, host_log, tombstone
 
 ENDLESS = "SELECT sum(a.i * b.i) FROM range(10000000) a(i), range(10000000) b(i)"
@@ -400,6 +401,17 @@ async def test_f11_bytes_that_are_no_request_are_refused_and_nobody_else_notices
     socket.close()
     context.term()
     assert (await client.sql("SELECT 1")).rows == [(1,)]
+
+
+async def test_f11_connections_by_the_thousand_that_say_nothing_end_no_store(
+    store: Running, client: StoreClient
+) -> None:
+    await client.status()
+    with crowd_at(store.runtime / "store.sock", store.process.pid):
+        assert (await client.sql("SELECT 1")).rows == [(1,)]
+    async with store.client() as another:
+        assert (await another.sql("SELECT 1")).rows == [(1,)]
+    assert store.process.poll() is None
 
 
 async def test_the_socket_is_for_its_user_alone(store: Running, client: StoreClient) -> None:

@@ -1,5 +1,7 @@
 """What is written of deaths, of workers and of the host itself: played with values (P13)."""
 
+import json
+import os
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,12 @@ from paddock.store.ids import CommandId, SessionId
 from paddock.store.projection import host_log
 from paddock.store.session import Session
 from paddock.supervisor.certificate import Known, ending_of
+from paddock.supervisor.home import HostFile, write_host_file
 from paddock.supervisor.processes import Status
 from paddock.supervisor.registry import Former, Registry
 from paddock.supervisor.restart import Budget
 from paddock.supervisor.stimuli import Bury
+from paddock.supervisor.traces import Traces
 
 SESSION = SessionId("01890000-0000-7000-8000-000000000001")
 STACKS = 'Current thread 0x01 (most recent call first):\n  File "a.py", line 1 in spin\n'
@@ -118,9 +122,9 @@ def file(tmp_path: Path) -> Path:
     [
         ("b", Former(77, -9, 2_000), 2_000, '"signal": 9'),
         ("b", Former(77, 4, 2_000), 2_000, '"exit_code": 4'),
-        ("b", Former(66, -9, 2_000), 3_000, '"signal": null'),
-        ("b", None, 3_000, '"signal": null'),
-        ("c", None, 3_000, "whole machine"),
+        ("b", Former(66, -9, 2_000), 1_001, '"signal": null'),
+        ("b", None, 1_001, '"found_at": 3000'),
+        ("c", None, 1_001, "whole machine"),
     ],
 )
 def test_p13_a_supervisor_that_did_not_end_its_term_is_certified_by_the_next(
@@ -132,6 +136,53 @@ def test_p13_a_supervisor_that_did_not_end_its_term_is_certified_by_the_next(
     assert (died.subject, died.at) == ("supervisor", at_us)
     assert told in died.detail
     assert '"pid": 77' in died.detail
+
+
+def host_json(runtime: Path, pid: int, touched_at_us: int) -> None:
+    host = HostFile(pid, 1, 1, "ipc://w", "ipc://c", "ipc://s", "0", str(runtime))
+    write_host_file(runtime, host)
+    os.utime(runtime / "host.json", ns=(touched_at_us * 1000, touched_at_us * 1000))
+
+
+@pytest.mark.parametrize(("pid", "at_us"), [(77, 2_500), (66, 1_001)])
+def test_p13_a_death_that_nobody_saw_is_dated_by_the_last_sign_of_life(
+    file: Path, tmp_path: Path, pid: int, at_us: int
+) -> None:
+    """Its watcher was killed with it: it was dated by the time of discovery, seconds later."""
+    host_json(tmp_path, pid, 2_500)
+    with closing(Registry(file)) as second:
+        second.begin_epoch(78, "b", 3_000, traces=Traces(tmp_path, tmp_path / "host.log"))
+    (died,) = [row for row in host_log.read(file, 0, 100) if row.kind == "died"]
+    assert died.at == at_us
+    assert json.loads(died.detail)["found_at"] == 3_000
+
+
+BEGUN = '{"subject": "supervisor", "pid": %d, "epoch": 1, "event": "started"}\n'
+
+
+@pytest.mark.parametrize(
+    ("log", "old", "told"),
+    [
+        (BEGUN % 66 + "before\n" + BEGUN % 77 + "Bad address\n\n", "", "Bad address"),
+        (BEGUN % 77 + "last\nwatch: the host ended with -6: started again in 0.1 s\n", "", "last"),
+        (BEGUN % 77 + "words\n" + BEGUN % 66 + "of another\n", "", ""),
+        (BEGUN % 77, "", ""),
+        ("and now\n", BEGUN % 77 + "put aside\n", "put aside\nand now"),
+        ("the log of an older version\n", "", "the log of an older version"),
+        (BEGUN % 77 + "key sk-ant-api03-" + "x" * 40 + "\n", "", "key [redacted:anthropic-key]"),
+        (BEGUN % 77 + "\n".join(map(str, range(90))), "", "\n".join(map(str, range(70, 90)))),
+    ],
+)
+def test_p13_the_last_words_of_a_supervisor_are_the_last_lines_that_it_wrote(
+    file: Path, tmp_path: Path, log: str, old: str, told: str
+) -> None:
+    (tmp_path / "host.log").write_text(log)
+    (tmp_path / "host.log.old").write_text(old)
+    with closing(Registry(file)) as second:
+        traces = Traces(tmp_path, tmp_path / "host.log")
+        second.begin_epoch(78, "b", 3_000, Former(77, -6, 2_000), traces=traces)
+    (died,) = [row for row in host_log.read(file, 0, 100) if row.kind == "died"]
+    assert json.loads(died.detail).get("last_words", "") == told
 
 
 def test_a_supervisor_that_ended_its_term_did_not_die(tmp_path: Path) -> None:

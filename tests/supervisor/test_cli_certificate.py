@@ -94,6 +94,13 @@ def test_p13_what_was_done_is_told() -> None:
     assert "not started again" in done(DEATH)
 
 
+def test_p13_what_nobody_saw_is_told_by_the_moments_between_which_it_was() -> None:
+    found = replace(DEATH, what="supervisor", found_at=AT + timedelta(seconds=4))
+    told = lines(replace(found, action="restarted", restarted_after_ms=4_000.0))
+    assert told[1].startswith("    when    between then and 2026-01-31 ")
+    assert told[-1] == "    then    started again, there after at most 4000 ms"
+
+
 def test_p13_of_a_crash_in_native_code_the_words_and_the_stack_of_its_thread_are_shown() -> None:
     told = lines(replace(DEATH, reason="signal", signal=11, last_words=SEGFAULT))
     assert "    said    Fatal Python error: Segmentation fault" in told

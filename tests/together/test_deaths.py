@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,10 @@ def test_p13_a_killed_supervisor_and_zygote_are_told_with_what_followed(
     eventually(
         lambda: client.ask("status")["zygote_pid"] not in {None, zygote}, "the zygote after it"
     )
-    first = host.pid
+    first, sign = host.pid, host.runtime / "host.json"
+    written_at = sign.stat().st_mtime
+    eventually(lambda: sign.stat().st_mtime > written_at, "a sign of life")
+    alive_at = datetime.fromtimestamp(sign.stat().st_mtime_ns // 1000 / 1e6, UTC)
     host.kill()
     host.start()
     deaths = eventually(lambda: len(found := told(host)) == 2 and found, "both deaths") or []
@@ -121,5 +125,10 @@ def test_p13_a_killed_supervisor_and_zygote_are_told_with_what_followed(
         ("supervisor", first),
     ]
     assert deaths[0]["cause"] == "killed by SIGKILL"
+    # No watcher saw the second one: it was between two moments, and the gap is at most that.
+    at, found_at = (datetime.fromisoformat(deaths[1][name]) for name in ("at", "found_at"))
+    assert alive_at <= at < found_at
+    assert str(zygote) in deaths[1]["last_words"]
+    assert "when    between then and" in paddock(host.home, "deaths").out
     assert all(death["action"] == "restarted" for death in deaths)
     assert all(death["restarted_after_ms"] >= 0 for death in deaths)

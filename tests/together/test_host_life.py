@@ -22,6 +22,7 @@ from paddock.store.projection import host_log
 from paddock.store.session_file import folder_of, holder_of, verify
 from paddock.supervisor.protocol import FROM_CLIENT, TO_CLIENT, Failed, Greet
 from paddock.supervisor.registry import Registry
+from tests.house.crowd_at_door import CROWD, crowd_at
 from tests.together.hosting import (
     HostProcess,
     PlainClient,
@@ -460,6 +461,24 @@ def test_f11_bytes_that_are_no_message_are_refused_and_counted_and_nobody_else_n
     socket.close()
     context.term()
     client.say_words(session, "echo")
+
+
+@pytest.mark.parametrize("door", ["clients", "workers"])
+def test_f11_connections_by_the_thousand_that_say_nothing_are_counted_and_end_no_host(
+    host: HostProcess, workspace: Path, door: str
+) -> None:
+    """Libzmq aborts its process where it finds no descriptor for one more connection."""
+    known = host.client()
+    session = known.create(workspace)
+    with crowd_at(host.runtime / f"{door}.sock", host.pid):
+        known.say_words(session, "echo")  # in the midst of it
+        eventually(lambda: known.ask("status")["strangers"] == CROWD, "all are counted")
+        status = known.ask("status")
+        assert status["doors_shut"] > 0
+        assert status["pid"] == host.pid
+    other = host.client()  # the door is open again
+    other.say_words(session, "echo")
+    assert not list(host.runtime.glob("*.shut"))
 
 
 def test_f11_another_protocol_version_is_told_so(host: HostProcess) -> None:

@@ -532,6 +532,7 @@ class Asks:
             "clients": self.count_clients(),
             "bad_messages": counters.bad + self.counters.bad,
             "strangers": counters.strangers + self.counters.strangers,
+            "doors_shut": counters.shut + self.counters.shut,
             "refused_workers": counters.refused,
             "refused_of_sessions": self.counters.refused,
             "slow_dropped": counters.dropped + self.counters.dropped,

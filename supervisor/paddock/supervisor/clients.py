@@ -45,6 +45,8 @@ SILENT_SECONDS = 15.0
 """A client says that it is alive every 5 s (L11)."""
 LOOK_SECONDS = 2.0
 HEAR_SECONDS = 0.5
+SHARE = 0.25
+"""Of the host's descriptors."""
 
 
 @dataclass(slots=True)
@@ -66,6 +68,7 @@ class Clients:
             FROM_CLIENT,
             TO_CLIENT,
             uid=os.getuid(),
+            share=SHARE,
             heard=self._heard,
             refused=self._misspoke,
             broke=self._broke,

@@ -1,8 +1,9 @@
 """A door: one ROUTER socket, drained without waiting, a bounded queue for each who stands there.
 
 Bytes that are no message, of another version, or from another user are counted and dropped, and
-nobody else notices (F11). ZeroMQ's descriptor is edge-triggered: it tells once that something
-changed, so it is drained until empty, or looked at again soon; a send can swallow the edge as well.
+nobody else notices (F11); who connects in silence, or comes with thousands, is the porter's.
+ZeroMQ's descriptor is edge-triggered: it tells once that something changed, so it is drained until
+empty, or looked at again soon; a send can swallow the edge as well.
 """
 
 import asyncio
@@ -11,11 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import structlog
 import zmq
 
 from paddock.session_worker.errors import BadMessage
 from paddock.session_worker.incoming import Incoming
 from paddock.session_worker.wire import MESSAGE_LIMIT_BYTES, Vocabulary, Word
+from paddock.store.porter import Porter
+
+log = structlog.get_logger("paddock.supervisor.doors")
 
 QUEUE_MESSAGES = 2000
 QUEUE_BYTES = 64 * 1024 * 1024
@@ -44,6 +49,8 @@ class Counters:
     bad: int = 0
     strangers: int = 0
     dropped: int = 0
+    shut: int = 0
+    """How often more stood here than may."""
     refused: int = 0
     """Greetings of workers that are none, and what a session's own processes may not ask."""
 
@@ -58,6 +65,7 @@ class Door[H: Word, S: Word]:
     """One socket: ``heard`` is called with each word, ``lost`` with each peer that is gone.
 
     ``broke`` is called with a word in whose hearing a fault of ours lies: it counts as not heard.
+    ``share``: of this process's descriptors so many may be connections here.
     """
 
     def __init__(  # noqa: PLR0913 - what a door is made of
@@ -68,6 +76,7 @@ class Door[H: Word, S: Word]:
         says: Vocabulary[S],
         *,
         uid: int,
+        share: float,
         heard: Callable[[Peer, H], None],
         refused: Callable[[Peer, BadMessage], None],
         broke: Callable[[Peer, H], None],
@@ -85,12 +94,16 @@ class Door[H: Word, S: Word]:
         self._socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_LIMIT_BYTES)
         self._socket.setsockopt(zmq.SNDHWM, SOCKET_MESSAGES)
         self._socket.setsockopt(zmq.RCVHWM, SOCKET_MESSAGES)
+        self._porter = Porter(
+            self._socket, path, share=share, turned_away=self._turned_away, moved=self._moved
+        )
         self._socket.bind(self.address)
         self._incoming = Incoming(self._socket, self._take)
         path.chmod(0o600)
 
     def open(self) -> None:
         """Begin to listen."""
+        self._porter.open()
         self._incoming.open()
 
     def close(self) -> None:
@@ -98,6 +111,7 @@ class Door[H: Word, S: Word]:
         if self._socket.closed:
             return
         self._incoming.close()
+        self._porter.close()
         if self._retry is not None:
             self._retry.cancel()
         self._socket.close()
@@ -161,6 +175,14 @@ class Door[H: Word, S: Word]:
         except Exception:
             self._broke(peer, word)
             raise
+
+    def _turned_away(self) -> None:
+        """Somebody connected and never said what a ZeroMQ socket says first."""
+        self.counters.strangers += 1
+
+    def _moved(self, is_shut: bool, count: int) -> None:  # noqa: FBT001 - the porter's words
+        self.counters.shut += is_shut
+        log.warning("door_shut" if is_shut else "door_open", door=self.address, connections=count)
 
     def _try(self, identity: bytes, frame: bytes) -> bool | None:
         """Send now; None if there is no room, False if the peer is gone."""

@@ -19,6 +19,7 @@ from typing import Any, Self
 from paddock.store.errors import AlreadyExists, Damaged, PaddockError, StoreError
 from paddock.store.ids import CommandId, SessionId
 from paddock.store.session_file.faults import meaning_of
+from paddock.supervisor.traces import Traces
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS epochs (
@@ -150,6 +151,7 @@ class Registry:
         at_us: int,
         former: Former | None = None,
         *,
+        traces: Traces | None = None,
         mount: str = "",
         above: int = 0,
     ) -> Epoch:
@@ -158,7 +160,7 @@ class Registry:
         ``mount``: by which the disk of this file is there.
 
         A term before it that was not ended was a death: it is recorded, with how it ended where
-        ``former`` tells.
+        ``former`` tells, and with what ``traces`` tell of it.
         """
         last = self._one(
             "SELECT epoch, boot_id, ended_at, pid FROM epochs ORDER BY epoch DESC LIMIT 1"
@@ -169,7 +171,9 @@ class Registry:
         )
         self._epoch = number
         if last is not None and last[2] is None:
-            self._note_death(last[0], last[3], was_lost=last[1] != boot_id, former=former, at=at_us)
+            was_lost = last[1] != boot_id
+            died_at, detail = self._death(last[0], last[3], former, traces, was_lost, at_us)
+            self.note("died", "supervisor", detail, died_at)
         self.note("started", "supervisor", {"pid": pid}, at_us)
         self._since = f"{boot_id} {mount}"
         looked = self._one("SELECT 1 FROM looks WHERE boot_id = ?", (self._since,))
@@ -181,19 +185,38 @@ class Registry:
         self._do("DELETE FROM looks WHERE boot_id != ?", (self._since,))
         self._do("INSERT OR IGNORE INTO looks VALUES (?)", (self._since,))
 
-    def _note_death(
-        self, epoch: int, pid: int, *, was_lost: bool, former: Former | None, at: int
-    ) -> None:
+    def _death(
+        self,
+        epoch: int,
+        pid: int,
+        former: Former | None,
+        traces: Traces | None,
+        was_lost: bool,  # noqa: FBT001 - named where it is called
+        found_at: int,
+    ) -> tuple[int, dict[str, object]]:
+        """Return when the supervisor of a term died, and what is known of it.
+
+        One that nobody saw was between its last sign of life and ``found_at``, and is dated by the
+        first.
+        """
         detail: dict[str, object] = {"pid": pid, "epoch": epoch, "exit_code": None, "signal": None}
+        words = "" if traces is None else traces.last_words(pid)
+        if words:
+            detail["last_words"] = words
         if was_lost:
             detail["reason"] = "lost with the whole machine (power, reboot)"
         elif former is not None and former.pid == pid:
             is_signal = former.status < 0
             detail["signal" if is_signal else "exit_code"] = abs(former.status)
-            at = min(at, former.ended_at)
             if former.hung:
                 detail["reason"] = "its loop stood still, and its watcher killed it"
-        self.note("died", "supervisor", detail, at)
+            return min(found_at, former.ended_at), detail
+        seen_at = None if traces is None else traces.seen_at_us(pid)
+        told = self._one("SELECT max(at) FROM host_events WHERE epoch = ?", (epoch,))
+        # After its own events: what is looked for behind it is the start of the next one.
+        last_event = (told[0] if told is not None and told[0] is not None else 0) + 1
+        detail["found_at"] = found_at
+        return min(found_at, max(last_event, seen_at or 0)), detail
 
     def end_epoch(self, reason: str, at_us: int) -> None:
         """Say that this supervisor leaves in good order."""

@@ -52,6 +52,7 @@ from paddock.supervisor.processes import become_subreaper
 from paddock.supervisor.record import Setting, now_us
 from paddock.supervisor.registry import Entry, Epoch, Former, Registry
 from paddock.supervisor.stimuli import LeaveAsked, Stage, Wanted
+from paddock.supervisor.traces import Traces, touch
 from paddock.supervisor.watch import DUMP_SIGNAL
 
 log = structlog.get_logger("paddock.supervisor")
@@ -252,6 +253,7 @@ class Service:
         """Suspend the idle; leave, where that is wanted, when nobody needs a host."""
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
+            touch(self._host.setting.runtime)
             for record in self._clients.asks.idle(self._settings.idle_after_seconds):
                 self._clients.asks.ask_to_rest(record)
             await self._easing.look()
@@ -326,14 +328,17 @@ def main(arguments: list[str] | None = None) -> int:
         registry = Registry.open(configuration.folders.data / "host.sqlite")
         above = last_epoch(configuration.folders.runtime)
         mount = mount_of(configuration.folders.data)
+        traces = Traces.here(configuration.folders.data, configuration.folders.runtime)
         epoch = registry.begin_epoch(
-            os.getpid(), boot_id(), now_us(), former, mount=mount, above=above
+            *(os.getpid(), boot_id(), now_us(), former), traces=traces, mount=mount, above=above
         )
     except PaddockError as error:
         # To whoever started it, which knows the error by its code.
         print(f"paddock: {error.message} ({error.code})", file=sys.stderr)  # noqa: T201
         code = exit_code_of(error.code)
         return HOST if code == EXIT_RESTART else code
+    # The next one tells our last words from those of others by this line (``traces``).
+    log.info("started", subject="supervisor", pid=os.getpid(), epoch=epoch.number)
     become_subreaper()
     _allow_descriptors()
     asyncio.run(_serve(configuration, registry, epoch, flags.worker, beats))

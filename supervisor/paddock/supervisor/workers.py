@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("paddock.supervisor.workers")
 
+SHARE = 0.5
+"""Of the host's descriptors: as many workers as can be held, by two of them each."""
+
 
 class Workers:
     """The workers' door of a host."""
@@ -47,6 +50,7 @@ class Workers:
             FROM_WORKER,
             TO_WORKER,
             uid=os.getuid(),
+            share=SHARE,
             heard=self._heard,
             refused=self._misspoke,
             broke=self._broke,

@@ -27,6 +27,7 @@ from paddock.store.errors import (
     TimedOut,
 )
 from paddock.store.ids import SessionId
+from paddock.store.porter import Porter
 from paddock.store.process.keeper import Keeper
 from paddock.store.protocol import (
     MESSAGE_LIMIT_BYTES,
@@ -72,6 +73,8 @@ DRAIN = 200
 """Frames taken in before the loop looks at anything else."""
 FRAME_BYTES = 4 * 1024 * 1024
 ROOT = 0
+SHARE = 0.5
+"""Of the store's descriptors: the others are for sessions' files."""
 
 
 type Key = tuple[bytes, int]
@@ -109,12 +112,19 @@ class Server:
         self.keeper = keeper
         self.path = socket_path
         self.refused = 0
-        """Frames that were no request, or came from another user."""
+        """Frames that were no request, or came from another user, and who connected in silence."""
         self._on_watch = on_watch
         self._loop = asyncio.get_running_loop()
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         self._descriptor = int(self._socket.getsockopt(zmq.FD))
+        self._porter = Porter(
+            self._socket,
+            socket_path,
+            share=SHARE,
+            turned_away=self._turned_away,
+            moved=lambda _is_shut, _count: None,
+        )
         self._pool = ThreadPoolExecutor(ASKING_THREADS, thread_name_prefix="asking")
         self._running: dict[Key, Running] = {}
         self._writes = 0
@@ -137,6 +147,7 @@ class Server:
             raise StoreError(f"cannot listen at {str(self.path)!r}: {error}") from error
         finally:
             os.umask(mask)
+        self._porter.open()
         self._loop.add_reader(self._descriptor, self._drain)
         self._loop.call_soon(self._drain)
 
@@ -145,6 +156,7 @@ class Server:
         self._loop.remove_reader(self._descriptor)
         for running in self._running.values():
             running.cancel()
+        self._porter.close()
         self._socket.close(linger=0)
         self._context.term()
         self.path.unlink(missing_ok=True)
@@ -180,6 +192,9 @@ class Server:
             return
         assert isinstance(word, Request), "REQUESTS are requests"
         self._handle((identity, request_id), word)
+
+    def _turned_away(self) -> None:
+        self.refused += 1
 
     def _handle(self, key: Key, request: Request) -> None:
         match request:

@@ -56,7 +56,10 @@ class Death:
     """What is known of one; what is not is None."""
 
     at: datetime
+    """Where nobody saw it: when it was last seen alive."""
     what: What
+    found_at: datetime | None = None
+    """When it was found dead, where nobody saw it die."""
     pid: int | None = None
     session_id: str | None = None
     name: str | None = None
@@ -175,7 +178,8 @@ def done(death: Death) -> str:
         parts.append(f"{number} {'process' if number == 1 else 'processes'} of its tools killed")
     match death.action:
         case "restarted" if death.restarted_after_ms is not None:
-            parts.append(f"started again, there after {_span(death.restarted_after_ms)}")
+            at_most = "" if death.found_at is None else "at most "
+            parts.append(f"started again, there after {at_most}{_span(death.restarted_after_ms)}")
         case "restarted":
             parts.append("is started again")
         case "left_down":
@@ -196,6 +200,10 @@ def lines(death: Death, *, is_full: bool = False) -> list[str]:
     """Return it as a head and its facts below, the facts that there are."""
     stands = one_line(f"{_who(death)}: {cause(death)}", 1000)
     told = [f"{death.at.astimezone():%Y-%m-%d %H:%M:%S}  {stands}"]
+    if death.found_at is not None:
+        told.append(
+            _fact("when", f"between then and {death.found_at.astimezone():%Y-%m-%d %H:%M:%S}")
+        )
     if (at := doing(death)) is not None:
         told.append(_fact("doing", at))
     if death.prompt:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from paddock.supervisor.cli import exit_codes
-from paddock.supervisor.cli.certificate import Death, OpenCall, lines
+from paddock.supervisor.cli.certificate import Death, OpenCall, lines, moment
 from paddock.supervisor.cli.common import BadArgument, run_async
 from paddock.supervisor.cli.printing import hint, moment_of, print_json, print_lines
 from paddock.supervisor.cli.sessions import AsJson
@@ -188,6 +188,7 @@ def _of_host_row(row: dict[str, Any]) -> Death:
     detail = row["detail"] if isinstance(row["detail"], dict) else json.loads(row["detail"] or "{}")
     number, code = detail.get("signal"), detail.get("exit_code")
     reason = "signal" if number is not None else "exit_code" if code is not None else "unknown"
+    found_at = detail.get("found_at")
     words = detail.get("error") or detail.get("reason")
     if row["kind"] == "failed":
         words = f"did not come up: {words}"
@@ -199,6 +200,8 @@ def _of_host_row(row: dict[str, Any]) -> Death:
         signal=number,
         exit_code=code,
         detail=words,
+        found_at=None if found_at is None else moment(found_at),
+        last_words=detail.get("last_words"),
         action="none" if again is None else "restarted",
         restarted_after_ms=None if again is None else (again - at).total_seconds() * 1000,
     )
