@@ -91,6 +91,60 @@ async def test_f11_a_shell_command_cannot_use_the_folders_of_its_host(
 
 
 @SANDBOXES
+async def test_p9_a_tool_cannot_put_another_home_in_the_place_of_its_hosts(
+    tools: dict[str, Tool], tmp_path: Path, data: Path, way: str
+) -> None:
+    """It moved the folder above those that are closed, and made one with settings of its own."""
+    home, config = data.parent, data.parent / "config"
+    where = confined(tmp_path, data, way)
+    if way == "a veil":  # nothing but what the host closes is in the way of a command
+        (home / "beside").touch()
+        (tmp_path / "other").mkdir()
+        text = await said(tools, where, f"mv {home}/beside {home}/moved; mv {home}/moved .; ls")
+        assert "moved" in text
+    for attempt in (
+        f"mv {home} {tmp_path}/elsewhere",
+        f"mv {home} {tmp_path}/other",
+        f'python3 -c \'import os; os.rename("{home}", "{tmp_path}/elsewhere")\'',
+        f"mv {tmp_path} {tmp_path}.elsewhere",
+        f"mkdir -p new/data && mv -T new {home}",
+        f"mkdir -p new/data && mv --exchange -T new {home}",
+        f"rm -rf {home} && test ! -e {home}",
+    ):
+        text = await said(tools, where, f"if {attempt}; then echo SUCCEEDED; fi")
+        assert "SUCCEEDED" not in text, attempt
+    assert (data / "secret").read_text() == "the secret"
+    whole = replace(where, confines=replace(where.confines, closed=(str(home), str(data))))
+    attempt = f"mkdir -p {config} && touch {config}/config.toml"
+    assert "SUCCEEDED" not in await said(tools, whole, f"if {attempt}; then echo SUCCEEDED; fi")
+    assert not config.exists()
+
+
+@SANDBOXES
+@pytest.mark.parametrize("place", ["home", "home/work", "home/data/work", "."])
+async def test_a_workspace_in_the_home_or_around_it_can_be_worked_in(
+    tools: dict[str, Tool], tmp_path: Path, data: Path, way: str, place: str
+) -> None:
+    """It stays open, and what is closed inside it is closed."""
+    where = confined(tmp_path, data, way)
+    workspace = tmp_path / place
+    workspace.mkdir(exist_ok=True)
+    closed = (str(data.parent), str(data))
+    where = replace(where, workspace=workspace, confines=replace(where.confines, closed=closed))
+    (workspace / "mine").mkdir()
+    command = f"echo new > mine/made; cat {data}/secret; mv {tmp_path}/home gone || pwd"
+    text = await said(tools, where, command)
+    assert text.endswith(f"{workspace}\n")
+    assert "the secret" not in text
+    assert (workspace / "mine" / "made").read_text() == "new\n"
+    for path, is_open in (("mine/two", True), (f"{data.parent}/junk", place == "home")):
+        done = await call(tools["write_file"], where, path=path, content="x")
+        assert (done.status == "ok") == is_open, path
+    done = await call(tools["read_file"], where, path=f"{data}/secret")
+    assert done.status == "error"
+
+
+@SANDBOXES
 async def test_an_ordinary_command_notices_nothing_of_the_sandbox(
     tools: dict[str, Tool], tmp_path: Path, data: Path, way: str
 ) -> None:

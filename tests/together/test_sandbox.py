@@ -60,6 +60,39 @@ async def test_f11_a_tool_sees_neither_files_nor_sockets_of_its_host(
     assert [result.text for result in results] == ["looked\n"]
 
 
+async def test_p9_a_tool_cannot_give_the_next_host_other_settings(
+    made: HostForTests, ground: Path
+) -> None:
+    """It wrote the file of settings, which nobody had, into the home, or into one of its own."""
+    if not Trial().walls().is_veiled:
+        pytest.skip("this machine does not let folders be hidden")
+    home, workspace = made.home, ground / "work"
+    workspace.mkdir()
+    settings = '[host]\nsandbox = "off"\n'
+    commands = (
+        f"mkdir -p {home}/config; printf '{settings}' > {home}/config/config.toml",
+        f"mv {home} {home}.away",
+        f"mv {ground} {ground}.away",
+    )
+    calls = [call("bash", command=f"{{ {each}; }} && echo DONE") for each in commands]
+    calls += [
+        call("write_file", path=f"{home}/config/config.toml", content=settings),
+        call("write_file", path=f"{home}/junk", content="x"),
+    ]
+    async with await made.connect() as host, asyncio.timeout(SECONDS):
+        model = made.script(*(turn(each) for each in calls), turn("done"))
+        session = await host.new(model=model, mode="yolo", cwd=workspace)
+        await (await session.send("attack")).wait(SECONDS)
+        log = judge.read_log(made.data, session.session_id)
+    results = [one.event for one in log if isinstance(one.event, ToolCallFinished)]
+    assert len(results) == len(calls)
+    assert all(result.status == "error" for result in results)
+    assert not any("DONE" in result.text for result in results)
+    config = made.places.config
+    assert (config.stat().st_mode & 0o777, list(config.iterdir())) == (0o700, [])
+    assert not (home / "junk").exists()
+
+
 async def test_a_host_whose_sandbox_is_off_says_so(home: Path) -> None:
     made = HostForTests(home, sandbox="off", cgroups="off")
     try:

@@ -16,6 +16,8 @@ from paddock.supervisor.fleet import AtCapacity
 
 TABLE = "host"
 PREFIX = "PADDOCK_"
+DATA, RUNTIME, CONFIG = "data", "run", "config"
+"""The names of the folders in a ``PADDOCK_HOME``."""
 
 
 class Settings(BaseModel):
@@ -59,6 +61,15 @@ class Folders:
     config: Path
 
     @property
+    def home(self) -> Path | None:
+        """The folder that is Paddock's own as a whole; None where it has only its parts in XDG's.
+
+        Sockets may lie elsewhere: their paths have to be short.
+        """
+        above = self.data.parent
+        return above if (self.data, self.config) == (above / DATA, above / CONFIG) else None
+
+    @property
     def config_file(self) -> Path:
         """The TOML file of the user's own settings."""
         return self.config / "config.toml"
@@ -86,7 +97,7 @@ def folders_of(
     """
     folders: dict[str, Path] = {}
     origins: dict[str, str] = {}
-    for name, below in (("data", "data"), ("runtime", "run"), ("config", "config")):
+    for name, below in (("data", DATA), ("runtime", RUNTIME), ("config", CONFIG)):
         variable = PREFIX + name.upper()
         if flags.get(name):
             folders[name], origins[name] = Path(str(flags[name])), f"--{name}"

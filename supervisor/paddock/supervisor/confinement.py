@@ -17,7 +17,7 @@ from paddock.session_worker.toolbox.contract import Confines, Sandbox
 from paddock.store.errors import SessionNotFound
 from paddock.store.ids import SessionId
 from paddock.store.session_file import folder_of, is_owned
-from paddock.supervisor.config import Configuration
+from paddock.supervisor.config import Configuration, Folders
 from paddock.supervisor.home import SECRET_FILE, Secret
 
 TRIAL_SECONDS = 20.0
@@ -117,13 +117,23 @@ def confine(configuration: Configuration, secret: Secret) -> Confinement:
     group = None
     if settings.cgroups == "auto":
         group = cgroups.open_host(secret.host_id(folders.data), folders.data)
-    closed = (folders.data, folders.runtime, folders.config)
     return Confinement(
         group,
         settings.sandbox,
-        tuple(os.path.realpath(folder) for folder in closed),
+        closed_of(folders),
         None if settings.sandbox == "off" else Trial(),
     )
+
+
+def closed_of(folders: Folders) -> tuple[str, ...]:
+    """Return the folders that no tool may use, without links; a home of our own is one, whole.
+
+    Its parts are named as well: a workspace may be the home itself, or lie above it.
+    """
+    closed = [folders.data, folders.runtime, folders.config]
+    if folders.home is not None:
+        closed.insert(0, folders.home)
+    return tuple(os.path.realpath(folder) for folder in closed)
 
 
 def host_groups(data: Path) -> list[Path]:

@@ -12,6 +12,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -101,6 +102,10 @@ def prepare(folders: Folders) -> None:
             raise BadConfiguration(message, path=str(folder))
         if stat.S_IMODE(found.st_mode) & 0o077:
             folder.chmod(0o700)
+    # Kept out of a folder that is there, a tool cannot make one with settings for the next host.
+    # Where it cannot be made, no tool can make it either. One that is there is the user's affair.
+    with suppress(OSError):
+        folders.config.mkdir(mode=0o700, parents=True)
     kind = file_system_of(folders.data)
     if kind in NETWORK_FILE_SYSTEMS or kind.startswith("fuse.ssh"):
         message = (

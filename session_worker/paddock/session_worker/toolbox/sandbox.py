@@ -2,15 +2,17 @@
 
 Two walls, each where the machine gives it:
 
-* the *veil*: a mount namespace of the tool's own in which each closed folder is an empty one. All
-  else is as it is outside. Root has it; others where the system allows user namespaces.
+* the *veil*: a mount namespace of the tool's own in which each closed folder is an empty one, and
+  no folder on the way down to one can be renamed or removed. All else is as it is outside. Root has
+  it; others where the system allows user namespaces.
 * *Landlock*: with the veil, a domain that may use every file but not undo the veil, look into
   processes outside it, signal them, or reach their abstract sockets. Without the veil, a list of
   all that is allowed, which is everything beside the way down to the closed folders; new names
   cannot be made in the folders on that way then, and names in the closed ones can be listed.
 
 The walls hold for all the tool starts, and nothing takes them down. A workspace that lies in a
-closed folder stays open. Standard library only and few imports: it is part of every call's start.
+closed folder, or is one, stays open. Standard library only and few imports: it is part of every
+call's start.
 """
 
 import ctypes
@@ -37,6 +39,7 @@ SCOPES = 1 | 2  # abstract unix sockets, signals
 OLDEST_VERSION = 2  # before it, nothing could be moved from one folder to another
 TRUNCATE_VERSION, NET_VERSION, SCOPE_VERSION = 3, 4, 6
 VEIL, LANDLOCK = "veil", "landlock"
+EMPTY = "size=4k,nr_inodes=4,mode=0500"
 
 
 class NoSandbox(Exception):
@@ -71,7 +74,7 @@ def enter(
         NoSandbox: There is none that a tool could not take down.
         Broken: It failed half way; ``probe`` tells in time which walls to do without.
     """
-    folders = [folder for folder in closed if os.path.isdir(folder)]  # noqa: PTH112 - slow import
+    folders = outermost([folder for folder in closed if os.path.isdir(folder)], workspace)  # noqa: PTH112 - slow import
     walls, troubles = [], []
     is_own_user = False
     if VEIL not in without:
@@ -96,6 +99,19 @@ def enter(
     if not is_kept:
         raise NoSandbox("; ".join(troubles))
     return walls
+
+
+def outermost(closed: Sequence[str], workspace: str) -> list[str]:
+    """Return what has to be closed: neither the workspace itself, nor what is hidden with another.
+
+    What is closed inside a workspace that lies in a closed folder stays named.
+    """
+    others = [folder for folder in dict.fromkeys(closed) if folder != workspace]
+    return [
+        folder
+        for folder in others
+        if not any(_is_hidden(folder, one, workspace) for one in others if one != folder)
+    ]
 
 
 def main() -> None:
@@ -130,7 +146,7 @@ def _veil(closed: Sequence[str], workspace: str, unwritable: Sequence[str]) -> b
     """Hide the closed folders; return whether it took a user namespace of its own."""
     is_own_user = _unshare()
     try:
-        _let_down(closed, workspace, unwritable)
+        _let_down(closed, workspace, unwritable, is_own_user=is_own_user)
     except OSError as error:
         if is_own_user:  # there is no way back from it, and half of it is a user without a name
             raise Broken(f"a mount namespace broke ({error.strerror})") from error
@@ -138,13 +154,43 @@ def _veil(closed: Sequence[str], workspace: str, unwritable: Sequence[str]) -> b
     return is_own_user
 
 
-def _let_down(closed: Sequence[str], workspace: str, unwritable: Sequence[str]) -> None:
+def _let_down(
+    closed: Sequence[str], workspace: str, unwritable: Sequence[str], *, is_own_user: bool
+) -> None:
     _mount("none", "/", None, MS_REC | MS_SLAVE)
-    for folder in closed:
-        _cover(folder, workspace)
+    inner = sorted(closed, key=len)
+    kept = os.open(workspace, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _pin(inner, is_own_user=is_own_user)
+        for folder in inner:
+            _cover(folder, workspace, kept)
+    finally:
+        os.close(kept)
     for point in unwritable:
         flags = os.statvfs(point).f_flag & (MS_NOSUID | MS_NODEV | MS_NOEXEC)
         _mount("none", point, None, MS_REMOUNT | MS_BIND | MS_RDONLY | flags)
+
+
+def _pin(closed: Sequence[str], *, is_own_user: bool) -> None:
+    """Keep each folder above a closed one where it is: it can be neither renamed nor removed.
+
+    Else a tool could move the host's home away as a whole, and make another in its place. The
+    kernel refuses that (EBUSY) for what anything is mounted on, by whichever way it is reached. So
+    the folder above it is shown once more, in the place of the innermost closed one, and something
+    is mounted on the name there; all of it is covered next. Mounted on in its own place, the folder
+    would be a file system of its own, and nothing could be moved or linked into it from beside it.
+    """
+    # In a namespace of less rights a folder is not shown without what is mounted below it.
+    shown = MS_BIND | (MS_REC if is_own_user else 0)
+    pinned: set[str] = set()
+    for folder in closed:
+        for one in _parents(folder):
+            above, name = os.path.split(one)
+            if not name or one in pinned or not os.access(above, os.W_OK):
+                continue
+            pinned.add(one)
+            _mount(above, closed[-1], None, shown)
+            _mount("paddock", f"{closed[-1]}/{name}", "tmpfs", MS_RDONLY, EMPTY)
 
 
 def _unshare() -> bool:
@@ -173,19 +219,15 @@ def _drop_capabilities() -> None:
         raise Broken("the rights of a user namespace were not given up")
 
 
-def _cover(folder: str, workspace: str) -> None:
-    """Put an empty folder over ``folder``; a workspace inside it shows through."""
+def _cover(folder: str, workspace: str, kept: int) -> None:
+    """Put an empty folder over ``folder``; a workspace inside it (``kept``) shows through."""
     flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
     if not _is_in(workspace, folder):
-        _mount("paddock", folder, "tmpfs", flags | MS_RDONLY, "size=4k,nr_inodes=4,mode=0500")
+        _mount("paddock", folder, "tmpfs", flags | MS_RDONLY, EMPTY)
         return
-    kept = os.open(workspace, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        _mount("paddock", folder, "tmpfs", flags, "size=64k,mode=0700")
-        os.makedirs(workspace, mode=0o700, exist_ok=True)  # noqa: PTH103 - slow import
-        _mount(f"/proc/self/fd/{kept}", workspace, None, MS_BIND | MS_REC)
-    finally:
-        os.close(kept)
+    _mount("paddock", folder, "tmpfs", flags, "size=64k,mode=0700")
+    os.makedirs(workspace, mode=0o700, exist_ok=True)  # noqa: PTH103 - slow import
+    _mount(f"/proc/self/fd/{kept}", workspace, None, MS_BIND | MS_REC)
     _mount("none", folder, None, MS_REMOUNT | MS_BIND | MS_RDONLY | flags)
 
 
@@ -240,13 +282,15 @@ def allowed(
     way = {parent for one in (*kept, *unwritable) for parent in _parents(one)}
     left_out = {*kept, *unwritable}
     for folder in sorted(way) or ["/"]:
+        if any(_is_hidden(folder, one, workspace) for one in kept):
+            continue  # on the way to a closed one in a workspace that lies in a closed one
         for name in _names(folder):
             path = os.path.join(folder, name)  # noqa: PTH118 - slow import
             if path not in way and path not in left_out:
                 yield path, rights
     for point in unwritable:
         yield point, rights & READING
-    if any(_is_in(workspace, one) for one in kept):
+    if workspace not in way and any(_is_in(workspace, one) for one in kept):
         yield workspace, rights
 
 
@@ -274,6 +318,13 @@ def _parents(path: str) -> list[str]:
 
 def _is_in(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def _is_hidden(path: str, closed: str, workspace: str) -> bool:
+    """Tell whether a path is closed with a closed folder; a workspace in there is not."""
+    if not _is_in(path, closed):
+        return False
+    return not (_is_in(workspace, closed) and _is_in(path, workspace))
 
 
 def _make_ruleset(version: int, handled: int) -> int:
