@@ -165,8 +165,9 @@ class Doer:
         """Kill whatever a call keeps running at this moment, or what keeps it; nothing may run."""
         for place in action.order:
             found = owned_processes(f"{self.crowd.actors[place].session_id}.")
-            if found:
-                kill(found[0].pid)
+            tools = [one.pid for one in found if one.pid != self._worker_pid(place)]
+            if tools:
+                kill(tools[0])
                 return
 
     # --- what users do ---

@@ -2,6 +2,8 @@
 
 import ctypes
 import os
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -85,3 +87,21 @@ async def hazards(s: Context) -> None:
     async for turn in s.turns():
         result = await s.call(turn.text)
         await turn.reply(f"{result.status}: {result.error}")
+
+
+@agent("strays", version="1")
+async def strays(s: Context) -> None:
+    """Leave processes behind, and their numbers in a file; ``die``: and end the worker."""
+    async for turn in s.turns():
+        what, _, file = turn.text.partition(" ")
+        _leave_some(Path(file))
+        if what == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        await turn.reply("left")
+
+
+def _leave_some(told: Path) -> None:
+    kept = subprocess.Popen(["sleep", "1000"])
+    hidden = subprocess.Popen(["/bin/sleep", "1000"], env={}, start_new_session=True)
+    with told.open("a") as numbers:
+        numbers.write(f"{kept.pid} {hidden.pid} ")

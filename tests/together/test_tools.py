@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from paddock.client import Host, Previewed, Session
@@ -18,6 +19,7 @@ from tests.together.cli import PADDOCK, environment
 
 ROOT = Path(__file__).resolve().parents[2]
 AGENT = "tests.together.hazard_agents:hazards"
+STRAYS = "tests.together.hazard_agents:strays"
 SECONDS = 120.0
 MIB = 1024 * 1024
 
@@ -80,6 +82,35 @@ async def test_f4_whatever_a_python_tool_does_is_a_typed_result_and_the_session_
         "eat_memory": ("limit_exceeded", "memory"),
     }
     assert (await session.state()).life.generation == 1
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("how", ["suspend", "delete", "die"])
+async def test_f5_what_an_agent_itself_started_ends_with_its_worker(
+    paddock: Host, ground: Path, how: str
+) -> None:
+    session = await paddock.new(agent=STRAYS, cwd=ground, python_path=(str(ROOT),))
+    told = ground / "strays"
+    operation = await session.send(f"{how} {told}")
+    await operation.wait(SECONDS)  # what kills its worker twice is ended: each life left some
+    if how != "die":
+        pids = [int(word) for word in told.read_text().split()]
+        assert all(map(psutil.pid_exists, pids))
+        await (session.suspend() if how == "suspend" else session.delete())
+    pids = [int(word) for word in told.read_text().split()]
+    assert len(pids) == (4 if how == "die" else 2)
+
+    async def are_gone() -> bool:
+        return not any(map(is_running, pids))
+
+    await wait_until_async(are_gone, SECONDS, what="what it started is gone")
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.mark.timeout(400)

@@ -41,6 +41,7 @@ from paddock.session_worker.model import named
 from paddock.session_worker.outputs import Outputs
 from paddock.session_worker.protocol import StartOrders
 from paddock.session_worker.stimuli import Stimulus, Unwanted
+from paddock.session_worker.toolbox import marks
 from paddock.session_worker.tools import Confines, Limits, Room, Tool, Warm, builtin_tools
 from paddock.session_worker.words import CleanWords
 from paddock.session_worker.workspace import workspace_seen
@@ -63,6 +64,8 @@ def run_worker(packed_orders: bytes) -> None:
     """Run a session's worker to its end and leave the process; never returns."""
     orders = StartOrders.model_validate(msgpack.unpackb(packed_orders))
     code = 70
+    # What an agent starts by itself carries it too, and ends with the session as its tools do.
+    marks.set_mark(*marks.mark_of(f"{orders.session_id}.0", None))
     try:
         _redirect_stderr(orders)
         code = _run(orders)
