@@ -394,8 +394,38 @@ def test_a_taken_name_is_refused_in_one_line(host: HostForTests, ground: Path) -
 @pytest.mark.parametrize("agent", ["nowhere:agent", "paddock.supervisor.cli.demo_agent:nobody"])
 def test_an_unknown_agent_is_told_in_one_line(agent: str, host: HostForTests, ground: Path) -> None:
     said = paddock(host.home, "run", "--agent", agent, "--json", "hello")
-    assert said.code in (exit_codes.NOT_FOUND, exit_codes.REFUSED)
+    assert said.code == exit_codes.NOT_FOUND
     assert agent in said.line
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("raise RuntimeError('two\\nlines')", "RuntimeError"),
+        ("import sys; sys.exit('usage: …')", "SystemExit"),
+        ("class Odd(Exception):\n    __repr__ = lambda self: 'x\\ny' * 9999\nraise Odd", "x y"),
+        ("def (", "SyntaxError"),
+    ],
+    ids=["raises", "leaves", "says too much", "is no Python"],
+)
+def test_an_agents_module_that_cannot_be_imported_leaves_a_session_that_says_so(
+    body: str, told: str, host: HostForTests, ground: Path
+) -> None:
+    (ground / "broken_agents.py").write_text(body)
+    words = ("new", "ill", "--agent", "broken_agents:one", "--cwd", str(ground))
+    said = paddock(host.home, *words)
+    assert said.code == exit_codes.NOT_FOUND
+    assert "agent 'broken_agents:one'" in said.line
+    assert told in said.line
+    assert "paddock resume --reset" in said.line
+    shown = paddock(host.home, "show", "ill", "--json").json
+    assert shown["status"] == "failed"
+    assert shown["reason"].startswith("agent_not_found: agent 'broken_agents:one'")
+    (ground / "broken_agents.py").write_text(
+        "from paddock.agent import agent\n\n@agent('one')\nasync def one(s):\n    await s.turns()\n"
+    )
+    assert paddock(host.home, "resume", "--reset", "ill").code == 0
+    assert paddock(host.home, "rm", "ill").code == 0
 
 
 def test_f13_a_second_host_on_one_folder_is_refused_with_the_pid_of_the_first(

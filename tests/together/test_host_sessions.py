@@ -143,8 +143,9 @@ def test_a_session_that_cannot_run_as_configured_is_not_retried_and_says_why(
     refusal = refused(
         client, "create_session", session_id=session, config={"workspace": str(workspace)}
     )
-    assert refusal.code == "creation_failed"
-    assert "agent_not_found: no agent of that name" in refusal.facts["reason"]
+    assert refusal.code == "agent_not_found"
+    assert refusal.facts["reason"] == "no agent of that name"
+    assert session in str(refusal)
     assert host.kinds(session) == ["session_created", "worker_exited", "session_failed"]
 
 

@@ -58,6 +58,8 @@ from paddock.store.session_file import SessionFile, folder_of, this_process
 builtin_tools()
 
 LAST_WORDS_LIMIT_BYTES = 1024 * 1024
+SAID_CHARACTERS = 1000
+"""Of one error; the line is to be whole in a certificate, which keeps the end of what was said."""
 
 
 def run_worker(packed_orders: bytes) -> None:
@@ -127,7 +129,11 @@ def _give_back_memory() -> None:
 
 
 def _say(error: PaddockError, code: int) -> int:
-    print(f"{error.code}: {error.message}", file=sys.stderr)  # noqa: T201 - its last words
+    """Say as last words, in the one line that the supervisor reads of them, why it cannot begin."""
+    words = " ".join(error.message.split())
+    if len(words) > SAID_CHARACTERS:  # whatever an agent's module raised stands in it
+        words = f"{words[:SAID_CHARACTERS]}…"
+    print(f"{error.code}: {words}", file=sys.stderr)  # noqa: T201
     return code
 
 

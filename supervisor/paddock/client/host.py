@@ -139,7 +139,8 @@ class Host:
         Raises:
             AlreadyExists: The name is taken, or the id is known with another configuration.
             CapacityExceeded: There is no room; nothing was created.
-            CreationFailed: Its worker did not come up.
+            AgentNotFound, WorkspaceMissing: Its worker found no such thing; it is left, failed.
+            CreationFailed: Its worker did not come up for another reason; it is left, failed.
         """
         ask = CreateSession(
             session_id=session_id or SessionId(new_id()),
@@ -170,7 +171,7 @@ class Host:
 
         Raises:
             WorkspaceMissing: The folder does not exist.
-            AgentNotFound: Nor does the agent's module.
+            AgentNotFound: Nor does the agent's module; or the agent is not in it, or it raises.
             PaddockError: As :meth:`create_session`.
         """
         check_agent(agent, more.get("python_path", ()))

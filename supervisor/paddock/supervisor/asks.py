@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from paddock.session_worker.errors import BadArgument, Busy
+from paddock.session_worker.errors import AgentNotFound, BadArgument, Busy, WorkspaceMissing
 from paddock.session_worker.ledger import digest_of
 from paddock.session_worker.protocol import COMMANDS, Command
 from paddock.session_worker.wire import PROTOCOL_VERSION
@@ -287,6 +287,8 @@ class Asks:
         except Refused as error:
             if existed:
                 raise
+            if (told := _not_as_configured(error)) is not None:
+                raise told from error
             message = f"session {session_id!r} did not come up: {error.message}"
             raise CreationFailed(
                 message, session_id=session_id, reason=error.message, cause=error.code
@@ -605,3 +607,22 @@ def _check_rights(client: Client, words: Verb) -> None:
     if not may:
         message = f"a process of session {client.session} may not ask {words.verb!r}"
         raise Refused(message, session_id=client.session, verb=words.verb)
+
+
+def _not_as_configured(error: Refused) -> Refused | None:
+    """Return why a new session cannot be as it was asked for, as the error that its worker named.
+
+    Modules of users are imported in a worker alone, so this is found out when the session has its
+    file. It is left, failed: its certificate and stderr tell the story, the same request asked
+    again finds it, and once the module is mended ``resume --reset`` goes on with it.
+    """
+    code, _, words = str(error.facts.get("reason", "")).partition(": ")
+    for known in (AgentNotFound, WorkspaceMissing):
+        if code == known.code:
+            session_id = error.facts.get("session_id")
+            message = (
+                f"{words}; session {session_id!r} is left failed: mend that and "
+                "`paddock resume --reset` it, or `paddock rm` it"
+            )
+            return known(message, session_id=session_id, reason=words)
+    return None

@@ -56,7 +56,7 @@ def load_agent(reference: str, python_path: Iterable[str]) -> LoadedAgent:
             sys.path.append(folder)
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # any code of the user's may run here
+    except (Exception, SystemExit) as error:  # any code of the user's may run here
         message = f"agent {reference!r}: its module cannot be imported: {error!r}"
         raise AgentNotFound(message, agent=reference) from error
     agents = _marked(module, AGENT_MARK, AgentSpec)
