@@ -20,6 +20,7 @@ from paddock.session_worker.wire import PROTOCOL_VERSION
 from paddock.store.ids import SessionId
 from paddock.store.projection import host_log
 from paddock.store.session_file import folder_of, holder_of, verify
+from paddock.supervisor.cli import exit_codes
 from paddock.supervisor.protocol import FROM_CLIENT, TO_CLIENT, Failed, Greet
 from paddock.supervisor.registry import Registry
 from tests.house.crowd_at_door import CROWD, crowd_at
@@ -114,7 +115,7 @@ def test_f13_a_second_host_on_one_folder_is_refused_with_the_pid_of_the_first(
         check=False,
         timeout=60,
     )
-    assert second.returncode == 3
+    assert second.returncode == exit_codes.HOST
     assert f"as process {host.pid}" in second.stderr
     assert "Traceback" not in second.stderr
     host.client().create(workspace)  # and the first one has lost nothing
@@ -137,7 +138,7 @@ def test_a_host_that_cannot_start_says_why_in_one_line(
         check=False,
         timeout=60,
     )
-    assert ended.returncode == 3
+    assert ended.returncode == exit_codes.USAGE
     assert words in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
 
