@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 
 from paddock.agent import Context, agent, progress, tool
+from paddock.store.door import StoreClient
+from paddock.store.errors import Refused
 
 SECONDS = 4
 
@@ -85,3 +87,16 @@ async def hazards(s: Context) -> None:
     async for turn in s.turns():
         result = await s.call(turn.text)
         await turn.reply(f"{result.status}: {result.error}")
+
+
+@agent("asker", version="1")
+async def asker(s: Context) -> None:
+    """Ask the store at the address it is told for all sessions."""
+    async for turn in s.turns():
+        async with StoreClient(turn.text) as client:
+            try:
+                found = await client.sql("SELECT * FROM sessions")
+            except Refused as refusal:
+                await turn.reply(refusal.code)
+            else:
+                await turn.reply(f"{len(found.rows)} sessions")
