@@ -8,7 +8,7 @@ from pathlib import Path
 
 from paddock.agent import Context, agent, progress, tool
 from paddock.store.door import StoreClient
-from paddock.store.errors import Refused
+from paddock.store.errors import Refused, TooLarge
 
 SECONDS = 4
 
@@ -79,6 +79,26 @@ def take_steps() -> str:
 def numbers() -> list[object]:
     """Return what is larger than other languages' numbers."""
     return [2**53 + 1, 2**63, -(2**63), 2**70, 1e308, "\ud800", "\0"]
+
+
+@tool(effects="write", approval="allow")
+def give_much() -> str:
+    """Do something, and return more than a value may have."""
+    with Path("done").open("a") as file:
+        file.write("once\n")
+    return "much " * 4_000_000 + "and the end"
+
+
+@agent("taker", version="1")
+async def taker(s: Context) -> None:
+    """Have a large value given, and say what can be had of it."""
+    async for turn in s.turns():
+        result = await s.call(give_much)
+        try:
+            said = type(result.value).__name__
+        except TooLarge as error:
+            said = error.code
+        await turn.reply(f"{result.status} {said} {result.text.splitlines()[-2][-12:]}")
 
 
 @agent("hazards", version="1")

@@ -13,7 +13,12 @@ from pydantic_core import to_jsonable_python
 
 from paddock.agent.declare import TOOL_MARK, ToolDeclaration
 from paddock.session_worker.ledger import digest_of
-from paddock.session_worker.sizes import ERROR_CHARACTERS, too_large
+from paddock.session_worker.sizes import (
+    ERROR_CHARACTERS,
+    LARGEST_VALUE_BYTES,
+    VALUE_TOO_LARGE,
+    too_large,
+)
 from paddock.session_worker.stimuli import (
     CallWanted,
     FromAgent,
@@ -51,8 +56,22 @@ class CallResult:
 
     status: str
     text: str
-    value: JsonValue
+    _value: JsonValue
     error: str | None
+    error_kind: str | None = None
+
+    @property
+    def value(self) -> JsonValue:
+        """What a Python tool returned; None of other tools.
+
+        Raises:
+            TooLarge: It returned more than 16 MiB (as JSON): that was kept as the call's output,
+                head and tail of which are in ``text``; ``paddock output`` has all of it.
+        """
+        if self.error_kind == VALUE_TOO_LARGE:
+            message = "the call's value is too large to be given back; have the tool write a file"
+            raise TooLarge(message, limit_bytes=LARGEST_VALUE_BYTES)
+        return self._value
 
     @property
     def is_error(self) -> bool:
@@ -186,7 +205,7 @@ class Context:
         call = await self._ask(lambda answer: CallWanted(operation_id, place, name, plain, answer))
         if not isinstance(call, Call) or call.status is None:
             raise _ended(operation_id)
-        return CallResult(call.status, call.text, call.value, call.error)
+        return CallResult(call.status, call.text, call.value, call.error, call.error_kind)
 
     async def save(self) -> None:
         """Make the state durable now, in the middle of a turn.
