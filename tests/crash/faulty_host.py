@@ -123,7 +123,7 @@ def _wrap_fork() -> None:
 
 def _store_command(data: Path, runtime: Path) -> list[str]:
     words = store_child_command(data, runtime)
-    words[words.index("paddock.store.process")] = "tests.crash.faulty_store"
+    words[words.index("paddock.supervisor.store_process")] = "tests.crash.faulty_store"
     return words
 
 

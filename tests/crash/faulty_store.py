@@ -7,6 +7,7 @@ from paddock.store.process import __main__ as store
 from paddock.store.process.keeper import Keeper
 from paddock.store.projection.projector import Projector
 from paddock.store.projection.writing import Writer
+from paddock.supervisor.store_process import Origins
 from tests.crash.faults import Here, reach, wrap_before, write_point
 
 
@@ -64,4 +65,4 @@ class _Watched:
 if __name__ == "__main__":
     Here.role = "store"
     wrap()
-    sys.exit(store.main())
+    sys.exit(store.main(origins=Origins))

@@ -170,7 +170,6 @@ async def test_an_exception_is_told_with_its_trace(where: Room) -> None:
         ("deep", {"levels": 101}, "bad_result"),
         ("deep", {"levels": 900}, "bad_result"),
         ("leave", {"code": 2**70}, "exit"),
-        ("huge", {}, "bad_result"),
         ("close_everything", {}, "exit"),
         ("ask", {}, "exception"),
         ("absent", {}, "not_found"),
@@ -231,6 +230,53 @@ async def test_a_large_text_is_cut_and_kept_whole(where: Room) -> None:
     assert done.value == "x" * 100_000
     assert done.spool is not None
     assert done.spool.read_text() == "x" * 100_000
+
+
+@pytest.mark.parametrize(("kind", "size"), [("text", 20 << 20), ("list", 20_971_524)])
+async def test_f10_a_result_that_is_larger_than_a_value_may_be_is_kept_whole(
+    where: Room, kind: str, size: int
+) -> None:
+    """The call was an error, though its effect was done."""
+    done = await result(where, "huge", kind=kind)
+    assert (done.status, done.error, done.exit_code) == ("ok", None, 0)
+    assert (done.value, done.error_kind) == (None, "value_too_large")
+    assert done.output_bytes == size
+    assert "bytes cut here" in done.text
+    assert len(done.text) < 31_000
+    assert done.printed.endswith("it was done\n")
+    assert done.spool is not None
+    assert list(where.scratch.iterdir()) == [done.spool]
+    assert (done.spool.stat().st_size, done.spool.stat().st_mode & 0o777) == (size, 0o600)
+    kept = done.spool.read_text()
+    assert done.text.startswith(kept[:1000])
+    assert done.text.endswith(kept[-1000:])
+
+
+async def test_f10_a_result_over_the_limit_of_outputs_is_an_error(where: Room) -> None:
+    small = Limits(spool_bytes=17 << 20)
+    done = await call(tool("huge", limits=small), where, kind="text")
+    assert (done.status, done.error_kind) == ("error", "bad_result")
+    assert done.error == (
+        "the function returned, but its result has 20,971,520 bytes, over 17,825,792"
+    )
+
+
+async def test_f10_of_a_large_exception_the_kind_and_the_head_arrive(where: Room) -> None:
+    """It was told as something else that was written in the answer's place."""
+    done = await result(where, "fail_at_length", size=20 << 20)
+    assert (done.status, done.error_kind) == ("error", "exception")
+    assert done.error is not None
+    assert done.error.startswith("ValueError: no tea no tea")
+    assert done.error.endswith("characters cut here]")
+    assert len(done.error) < 70_000
+    assert "in fail_at_length" in done.text
+    assert len(done.text) < 70_000
+
+
+async def test_what_else_is_written_in_an_answers_place_is_no_answer(where: Room) -> None:
+    done = await result(where, "forge")
+    assert (done.status, done.error_kind) == ("error", "exit")
+    assert list(where.scratch.iterdir()) == []
 
 
 async def test_a_function_runs_in_the_workspace_with_the_room_s_environment_alone(

@@ -1,5 +1,6 @@
 """Functions that the tests of Python tools call, as a user would write them."""
 
+import contextlib
 import ctypes
 import os
 import subprocess
@@ -132,8 +133,21 @@ def circular() -> object:
     return ring
 
 
-def huge() -> str:
-    return "x" * (20 << 20)
+def huge(kind: str) -> object:
+    print("it was done")
+    return "x" * (20 << 20) if kind == "text" else ["é" * (10 << 20)]
+
+
+def fail_at_length(size: int) -> None:
+    raise ValueError("no tea " * (size // 7))
+
+
+def forge() -> None:
+    """Write a line that promises more than is there, to whatever it can write to."""
+    for number in range(3, 20):
+        with contextlib.suppress(OSError):
+            os.write(number, b'{"status": "large", "bytes": 1000000000}\n')
+    os._exit(0)
 
 
 def large() -> str:

@@ -1,6 +1,7 @@
 """What a user's SQL may do: read the views, all of them, and nothing else."""
 
 import math
+import shutil
 import threading
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -13,7 +14,8 @@ from paddock.store.errors import SqlRefused, TimedOut
 from paddock.store.projection import Database, Projector
 from paddock.store.protocol import json_rows, pack_rows, unpack_rows
 from paddock.store.query import Asking, Cancelled, query_json
-from tests.store.logs import a_day
+from paddock.store.session_file import SessionFile, folder_of
+from tests.store.logs import Story, a_day, append
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +27,23 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     projector.scan()
     projector.catch_up()
     yield opened
+    projector.close()
+    opened.close()
+
+
+@pytest.fixture
+def with_output(tmp_path: Path) -> Iterator[tuple[Database, Story, str]]:
+    """Give a database, a session in it, and the digest of an output of 20,000,000 bytes."""
+    story = Story(1).create().start()
+    folder = folder_of(tmp_path, story.session_id)
+    with SessionFile.create(folder, story.session_id, at_us=1) as file:
+        append(file, story.happened)
+        digest = file.put_blob("é123456789".encode() * (20_000_000 // 11) + b"end").digest
+    opened = Database(tmp_path / "projection.duckdb")
+    projector = Projector(opened, tmp_path)
+    projector.scan()
+    projector.catch_up()
+    yield opened, story, digest
     projector.close()
     opened.close()
 
@@ -271,3 +290,65 @@ def test_a_json_column_that_is_no_json_is_given_as_text() -> None:
 def test_the_file_it_reads_is_for_its_owner_alone(database: Database) -> None:
     path: Path = database.path
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_f10_sql_gives_the_whole_of_an_output(with_output: tuple[Database, Story, str]) -> None:
+    """It had only its digest and size."""
+    database, story, digest = with_output
+    query = "SELECT session_id, output_text(session_id, ?) AS it FROM sessions"
+    with Asking(database, query, [digest]) as asking:
+        ((session, text),) = [row for chunk in asking.chunks() for row in chunk]
+        assert asking.types == ["VARCHAR", "VARCHAR"]
+    assert session == story.session_id
+    assert text.startswith("é123456789é1")
+    assert len(text.encode("utf-8", "replace")) <= 16 * 1024 * 1024 + 2
+    part = "SELECT output_text(session_id, ?, 10999, 13), updated_at::TIMESTAMPTZ FROM sessions"
+    assert rows(database, part, digest)[0][0] == "9é123456789\ufffd"
+    end = "SELECT output_text(session_id, ?, first_byte := 19999990) FROM sessions"
+    assert str(rows(database, end, digest[:12])[0][0]).endswith("9end")
+
+
+def test_an_output_that_is_not_there_is_null(with_output: tuple[Database, Story, str]) -> None:
+    database, story, digest = with_output
+    query = "SELECT output_text(s, b, f) FROM (VALUES (?, ?, ?)) _(s, b, f)"
+    for given in (
+        (story.session_id, None, 0),
+        (None, digest, 0),
+        (story.session_id, digest, None),
+        (story.session_id, "ab" * 32, 0),
+        (str(a_day(2).session_id), digest, 0),
+        ("../../etc/passwd", digest, 0),
+    ):
+        assert rows(database, query, *given) == [(None,)]
+    assert rows(database, query, story.session_id, digest, 10**12) == [("",)]
+    for number in range(2):  # erased while its file is open, too
+        with Asking(
+            database, f"{query}, range(100)", [story.session_id, digest, 19_999_990]
+        ) as asked:
+            chunks = asked.chunks()
+            assert next(chunks)[0][0] is not None or number == 1
+            shutil.rmtree(folder_of(database.path.parent, story.session_id), ignore_errors=True)
+            assert [row for chunk in chunks for row in chunk][-1] == (None,)
+
+
+def test_outputs_come_one_at_a_time_and_end_when_nobody_waits(
+    with_output: tuple[Database, Story, str],
+) -> None:
+    database, _, digest = with_output
+    query = "SELECT output_text(session_id, ?) FROM sessions, range(1000)"
+    with Asking(database, query, [digest]) as asking:
+        chunks = asking.chunks()
+        assert len(next(chunks)) == 1
+        asking.cancel()
+        with pytest.raises(Cancelled):
+            next(chunks)
+    with Asking(database, query, [digest], timeout_seconds=1) as asking, pytest.raises(TimedOut):
+        list(map(len, asking.chunks()))
+
+
+def test_the_text_of_an_output_cannot_be_looked_into_by_the_query(
+    with_output: tuple[Database, Story, str],
+) -> None:
+    database, _, digest = with_output
+    with pytest.raises(SqlRefused, match="No function matches"):
+        rows(database, "SELECT 1 FROM sessions WHERE output_text(session_id, ?) LIKE '%a'", digest)

@@ -1,4 +1,4 @@
-"""P12: whose a process is that speaks at the clients' door."""
+"""P12: whose a process is that speaks at a door."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ def origin(pid: int, **known: Any) -> str | None:
     nobody: Callable[[str], bool] = {SESSION}.__contains__
     facts: dict[str, Any] = {
         "group": None,
-        "workers": {},
+        "worker_of": {}.get,
         "sessions": [SESSION],
         "is_ours": nobody,
         "host_pid": 2**22 + 2,
@@ -39,8 +39,8 @@ def test_an_ordinary_process_is_an_outsider() -> None:
 def test_what_descends_from_a_worker_is_its_sessions() -> None:
     with subprocess.Popen(["sleep", "1000"]) as child:
         try:
-            assert origin(child.pid, workers={os.getpid(): SESSION}) == SESSION
-            assert origin(os.getpid(), workers={os.getpid(): SESSION}) == SESSION
+            assert origin(child.pid, worker_of={os.getpid(): SESSION}.get) == SESSION
+            assert origin(os.getpid(), worker_of={os.getpid(): SESSION}.get) == SESSION
             assert origin(child.pid, host_pid=os.getpid()) == UNKNOWN
         finally:
             child.kill()

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 
 from paddock.agent import Context, agent, progress, tool
+from paddock.store.door import StoreClient
+from paddock.store.errors import Refused, TooLarge
 
 SECONDS = 4
 
@@ -81,6 +83,26 @@ def numbers() -> list[object]:
     return [2**53 + 1, 2**63, -(2**63), 2**70, 1e308, "\ud800", "\0"]
 
 
+@tool(effects="write", approval="allow")
+def give_much() -> str:
+    """Do something, and return more than a value may have."""
+    with Path("done").open("a") as file:
+        file.write("once\n")
+    return "much " * 4_000_000 + "and the end"
+
+
+@agent("taker", version="1")
+async def taker(s: Context) -> None:
+    """Have a large value given, and say what can be had of it."""
+    async for turn in s.turns():
+        result = await s.call(give_much)
+        try:
+            said = type(result.value).__name__
+        except TooLarge as error:
+            said = error.code
+        await turn.reply(f"{result.status} {said} {result.text.splitlines()[-2][-12:]}")
+
+
 @agent("hazards", version="1")
 async def hazards(s: Context) -> None:
     """Call what it is told to."""
@@ -105,3 +127,16 @@ def _leave_some(told: Path) -> None:
     hidden = subprocess.Popen(["/bin/sleep", "1000"], env={}, start_new_session=True)
     with told.open("a") as numbers:
         numbers.write(f"{kept.pid} {hidden.pid} ")
+
+
+@agent("asker", version="1")
+async def asker(s: Context) -> None:
+    """Ask the store at the address it is told for all sessions."""
+    async for turn in s.turns():
+        async with StoreClient(turn.text) as client:
+            try:
+                found = await client.sql("SELECT * FROM sessions")
+            except Refused as refusal:
+                await turn.reply(refusal.code)
+            else:
+                await turn.reply(f"{len(found.rows)} sessions")

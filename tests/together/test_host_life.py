@@ -482,6 +482,32 @@ def test_f11_connections_by_the_thousand_that_say_nothing_are_counted_and_end_no
     assert not list(host.runtime.glob("*.shut"))
 
 
+def test_f11_what_the_stores_door_refuses_is_counted_and_told_by_the_host(
+    host: HostProcess,
+) -> None:
+    """Also of a store that died meanwhile: it is the host that is asked how often."""
+    host.kill()
+    host.has_store = True
+    host.start()
+    client = host.client()
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    socket = context.socket(zmq.DEALER)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.connect(f"ipc://{host.runtime / 'store.sock'}")
+    for _ in range(50):
+        socket.send(os.urandom(64))
+    socket.send_multipart([b"a", b"b"])
+    try:
+        eventually(lambda: client.ask("status")["bad_messages"] == 51, "all are counted")
+    finally:
+        socket.close()
+        context.term()
+    os.kill(client.ask("status")["store_pid"], signal.SIGKILL)
+    eventually(lambda: client.ask("status")["store_restarts"] == 1, "its end is noticed")
+    assert client.ask("status")["bad_messages"] == 51
+    assert client.ask("status")["strangers"] == 0
+
+
 def test_f11_another_protocol_version_is_told_so(host: HostProcess) -> None:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     socket = context.socket(zmq.DEALER)

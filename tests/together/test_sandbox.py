@@ -14,6 +14,7 @@ from paddock.testing import HostForTests, call, turn
 from tests.crash import judge
 
 SECONDS = 60.0
+ASKER = "tests.together.hazard_agents:asker"
 LOOK = """
 import os, socket, sys
 for folder in sys.argv[1:]:
@@ -159,5 +160,74 @@ async def test_p12_what_a_session_started_may_not_decide_however_it_hides(
                 assert (here / "told").read_text().split() == ["refused"] * 5, hide
             status = await host.status()
             assert status["refused_of_sessions"] == 5 * len(HIDE)
+    finally:
+        await asyncio.to_thread(made.end)
+
+
+ASK_THE_STORE = """
+import asyncio, sys
+from pathlib import Path
+from paddock.store.door import StoreClient
+from paddock.store.errors import Refused
+async def main():
+    told = []
+    async with StoreClient({address!r}) as client:
+        for ask in (
+            lambda: client.sql("SELECT * FROM sessions"),
+            client.list_sessions,
+            client.rebuild,
+            lambda: client.erase({other!r}),
+            lambda: client.snapshot("copied"),
+        ):
+            try:
+                await ask()
+                told.append("done")
+            except Refused as refusal:
+                told.append(refusal.code)
+    Path("told.new").write_text(" ".join(told))
+    Path("told.new").rename("told")
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("groups", ["auto", "off"])
+async def test_p12_what_a_session_started_may_not_ask_the_store_however_it_hides(
+    home: Path, ground: Path, groups: str
+) -> None:
+    """The store's door let in whoever was of the same user."""
+    made = HostForTests(home, sandbox="off", cgroups=groups)
+    try:
+        async with await made.connect() as host, asyncio.timeout(SECONDS):
+            other = await host.new(model=made.script(turn("x")), cwd=ground)
+            for number, hide in enumerate(HIDE.values()):
+                here = ground / "work" / str(number)
+                here.mkdir(parents=True)
+                address = f"ipc://{made.places.runtime}/store.sock"
+                text = ASK_THE_STORE.format(address=address, other=other.session_id)
+                (here / "ask.py").write_text(text)
+                command = f"{hide}{sys.executable} ask.py; until test -e told; do sleep 0.1; done"
+                model = made.script(turn(call("bash", command=command)), turn("done"))
+                session = await host.new(model=model, mode="yolo", cwd=here)
+                await (await session.send("ask")).wait(SECONDS)
+                assert (here / "told").read_text().split() == ["refused"] * 5, hide
+                assert not (here / "copied").exists()
+            status = await host.status()
+            assert status["refused_of_sessions"] == 5 * len(HIDE)
+            rows = await host.sql("SELECT count(*) FROM sessions")
+            assert rows.one() == 1 + len(HIDE)
+    finally:
+        await asyncio.to_thread(made.end)
+
+
+async def test_p12_code_of_a_function_agent_may_not_ask_the_store(home: Path, ground: Path) -> None:
+    """It runs in the worker itself, which carries no mark: its session's lock tells."""
+    made = HostForTests(home, sandbox="off", cgroups="off")
+    try:
+        async with await made.connect() as host, asyncio.timeout(SECONDS):
+            root = str(Path(__file__).parents[2])
+            session = await host.new(agent=ASKER, cwd=ground, python_path=(root,))
+            sent = await session.send(f"ipc://{made.places.runtime}/store.sock")
+            done = await sent.wait(SECONDS)
+            assert done.final_message == "refused"
     finally:
         await asyncio.to_thread(made.end)

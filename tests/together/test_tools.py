@@ -61,6 +61,23 @@ async def result_of(session: Session) -> ToolCallFinished:
     return found[-1]
 
 
+async def test_f10_a_large_value_of_a_python_tool_is_its_output_and_the_call_is_ok(
+    paddock: Host, ground: Path
+) -> None:
+    """It did what it does, and was an error all the same; so it would have been done again."""
+    session = await paddock.new(
+        agent="tests.together.hazard_agents:taker", cwd=ground, python_path=(str(ROOT),)
+    )
+    outcome = await (await session.send("take")).wait(SECONDS)
+    assert outcome.final_message == "ok too_large  and the end"
+    assert (ground / "done").read_text() == "once\n"
+    result = await result_of(session)
+    assert (result.status, result.output_bytes, result.value) == ("ok", 20_000_011, None)
+    end = "output_text(session_id, output_blob, 19999995)"
+    query = f"SELECT {end} FROM tool_calls WHERE session_id = ?"
+    assert (await paddock.sql(query, [session.session_id])).one() == "much and the end"
+
+
 @pytest.mark.timeout(400)
 async def test_f4_whatever_a_python_tool_does_is_a_typed_result_and_the_session_goes_on(
     paddock: Host, ground: Path

@@ -14,6 +14,10 @@ from pydantic_core import to_jsonable_python
 from paddock.agent import handed
 from paddock.agent.declare import TOOL_MARK, ToolDeclaration
 from paddock.session_worker.ledger import digest_of
+from paddock.session_worker.sizes import (
+    LARGEST_VALUE_BYTES,
+    VALUE_TOO_LARGE,
+)
 from paddock.session_worker.stimuli import (
     CallWanted,
     FromAgent,
@@ -22,7 +26,7 @@ from paddock.session_worker.stimuli import (
     StepBegun,
     StepEnded,
 )
-from paddock.store.errors import Refused
+from paddock.store.errors import Refused, TooLarge
 from paddock.store.events import Effects
 from paddock.store.ids import OperationId
 from paddock.store.session import Call, Step
@@ -53,8 +57,22 @@ class CallResult:
 
     status: str
     text: str
-    value: JsonValue
+    _value: JsonValue
     error: str | None
+    error_kind: str | None = None
+
+    @property
+    def value(self) -> JsonValue:
+        """What a Python tool returned; None of other tools.
+
+        Raises:
+            TooLarge: It returned more than 16 MiB (as JSON): that was kept as the call's output,
+                head and tail of which are in ``text``; ``paddock output`` has all of it.
+        """
+        if self.error_kind == VALUE_TOO_LARGE:
+            message = "the call's value is too large to be given back; have the tool write a file"
+            raise TooLarge(message, limit_bytes=LARGEST_VALUE_BYTES)
+        return self._value
 
     @property
     def is_error(self) -> bool:
@@ -203,7 +221,7 @@ class Context:
         call = await self._ask(lambda answer: CallWanted(operation_id, place, name, plain, answer))
         if not isinstance(call, Call) or call.status is None:
             raise _ended(operation_id)
-        return CallResult(call.status, call.text, call.value, call.error)
+        return CallResult(call.status, call.text, call.value, call.error, call.error_kind)
 
     async def save(self) -> None:
         """Make the state durable now, in the middle of a turn.

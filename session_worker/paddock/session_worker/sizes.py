@@ -14,6 +14,11 @@ from paddock.store.session_file import EVENT_LIMIT_BYTES
 PART_LIMIT_BYTES = EVENT_LIMIT_BYTES - 1024 * 1024
 """Of a command, an answer, a state: what else stands in its event is far below a mebibyte."""
 
+LARGEST_VALUE_BYTES = 16 * 1024 * 1024
+"""Of a Python tool's value (as JSON) that stands in its result; a larger one is an output only."""
+VALUE_TOO_LARGE = "value_too_large"
+"""The error kind of such a result, which is ok."""
+
 ERROR_CHARACTERS = 64 * 1024
 """Of what a user's code raised: more is cut."""
 

@@ -213,6 +213,10 @@ class StoreStatus(BaseModel):
     size_bytes: int
     notice: str | None = None
     """Why it was rebuilt, or is stalled."""
+    bad_messages: int = 0
+    strangers: int = 0
+    refused_of_sessions: int = 0
+    """Requests of what a session started: it may not ask here."""
 
     @property
     def progress(self) -> str:

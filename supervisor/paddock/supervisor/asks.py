@@ -179,7 +179,7 @@ class Asks:
             case Resolve():
                 return self._resolve(words.text)
             case Status():
-                return _now(self.status())
+                return self._status()
             case Sync():
                 return _now({"heads": self._heads()})
             case Down():
@@ -508,14 +508,15 @@ class Asks:
             )
         return {"workers": workers}
 
-    def status(self) -> Result:
+    async def _status(self) -> tuple[Result, Afterwards]:
         """Return what the host is and how it fares."""
         host = self._host
+        at_store = await host.store.counters()
         stages: dict[str, int] = {}
         for record in host.records.values():
             stages[record.life.stage] = stages.get(record.life.stage, 0) + 1
         counters = host.workers.door.counters
-        return {
+        result = {
             "pid": os.getpid(),
             "epoch": host.setting.epoch,
             "data": str(host.setting.data),
@@ -532,13 +533,14 @@ class Asks:
             "zygote_pid": host.nursery.pid,
             **host.setting.confinement.told(),
             "clients": self.count_clients(),
-            "bad_messages": counters.bad + self.counters.bad,
-            "strangers": counters.strangers + self.counters.strangers,
+            "bad_messages": counters.bad + self.counters.bad + at_store["bad_messages"],
+            "strangers": counters.strangers + self.counters.strangers + at_store["strangers"],
             "doors_shut": counters.shut + self.counters.shut,
             "refused_workers": counters.refused,
-            "refused_of_sessions": self.counters.refused,
+            "refused_of_sessions": self.counters.refused + at_store["refused_of_sessions"],
             "slow_dropped": counters.dropped + self.counters.dropped,
         }
+        return result, None
 
     async def _resolve(self, text: str) -> tuple[Result, Afterwards]:
         host = self._host

@@ -10,15 +10,14 @@ import structlog
 from pydantic import JsonValue, ValidationError
 
 from paddock.session_worker.errors import BadArgument, BadMessage
-from paddock.store.errors import Bug, PaddockError, SessionNotFound
+from paddock.store.errors import Bug, PaddockError
 from paddock.store.ids import SessionId
-from paddock.store.session_file import folder_of
 from paddock.supervisor.asks import Asks, Client, Done
 from paddock.supervisor.commands import Ticket
 from paddock.supervisor.doors import Door, Peer
 from paddock.supervisor.feeds import Feeds
 from paddock.supervisor.loop import Host
-from paddock.supervisor.origins import session_of
+from paddock.supervisor.origins import is_session, session_of
 from paddock.supervisor.processes import Process
 from paddock.supervisor.protocol import (
     FROM_CLIENT,
@@ -163,20 +162,17 @@ class Clients:
         return session_of(
             pid,
             group=self._host.setting.confinement.group,
-            workers=workers,
+            worker_of=workers.get,
             sessions=records,
             is_ours=self._is_ours,
             host_pid=os.getpid(),
         )
 
     def _is_ours(self, session: str) -> bool:
-        session_id = SessionId(session)
-        if session_id in self._host.records:
-            return True
-        try:  # the host has just begun, and has not looked at all it has
-            return folder_of(self._host.setting.data, session_id).exists()
-        except SessionNotFound:
-            return False
+        # A host that has just begun has not looked at all it has.
+        return SessionId(session) in self._host.records or is_session(
+            self._host.setting.data, session
+        )
 
     def _watch(self, guest: _Guest) -> None:
         """Notice its death at once, where the kernel can tell us of it."""

@@ -1,4 +1,4 @@
-"""Where a process comes from that speaks at the clients' door: from a session, or from outside.
+"""Where a process comes from that speaks at a door: from a session, or from outside.
 
 What a session started may not decide, configure, or ask outside that session (P12). Four things
 tell it, each by itself: the control group it runs in, the mark in its limits, the mark in its
@@ -6,10 +6,13 @@ environment, and whose descendant it is. To be taken for an outsider a tool woul
 all four. Reads a few files of ``/proc``, 0.1-0.2 ms, once for each client.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from paddock.session_worker.toolbox import cgroups, marks, processes
+from paddock.store.errors import SessionNotFound
+from paddock.store.ids import SessionId
+from paddock.store.session_file import folder_of
 from paddock.store.session_file.lock import is_over
 
 UNKNOWN = "unknown"
@@ -24,16 +27,17 @@ def session_of(
     pid: int,
     *,
     group: Path | None,
-    workers: Mapping[int, str],
-    sessions: Collection[str],
+    worker_of: Callable[[int], str | None],
+    sessions: Iterable[str],
     is_ours: Callable[[str], bool],
     host_pid: int,
 ) -> str | None:
     """Return the session that a process descends from; None for an outsider.
 
-    ``group`` is the control group of the host's tools, ``workers`` are the live workers' sessions
-    by pid, ``sessions`` those of which it has a record, and ``is_ours`` tells whether it has a
-    session at all. Other marks are another host's: one host may run in a session of another.
+    ``group`` is the control group of the host's tools, ``worker_of`` tells whose live worker a
+    process is, ``sessions`` are those of which the host has a record, and ``is_ours`` tells whether
+    it has a session at all. Other marks are another host's: one host may run in a session of
+    another.
     """
     if pid in (0, host_pid):  # of another pid namespace, further out; or a part of the host
         return None
@@ -44,8 +48,9 @@ def session_of(
     if found is not None:
         return found
     for ancestor in ancestors:
-        if ancestor in workers:
-            return workers[ancestor]
+        session = worker_of(ancestor)
+        if session is not None:
+            return session
     # Orphans of tools become the host's own children; it starts nobody who asks it anything.
     return UNKNOWN if host_pid in ancestors else None
 
@@ -55,7 +60,15 @@ def _by_group(pid: int, group: Path | None) -> str | None:
     return None if owner is None else owner.rpartition(".")[0]
 
 
-def _by_limits(pid: int, sessions: Collection[str]) -> str | None:
+def is_session(data: Path, session: str) -> bool:
+    """Tell whether a data folder has a session, by its files."""
+    try:
+        return folder_of(data, SessionId(session)).exists()
+    except SessionNotFound:
+        return False
+
+
+def _by_limits(pid: int, sessions: Iterable[str]) -> str | None:
     mark = marks.read_mark(pid)
     if mark is None:
         return None

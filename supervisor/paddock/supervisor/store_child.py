@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -36,8 +36,13 @@ BEGIN_SECONDS = 60.0
 KNOWS_SECONDS = 5.0
 """How long it is waited for where only it may know of a session."""
 ANSWER_SECONDS = 0.01
+COUNT_SECONDS = 0.5
+"""How long a status waits for the store's own counters; then those of the last answer must do."""
+COUNT_AGAIN_SECONDS = 0.005
 STATUS_REQUEST = 1
 """The number of these; others have those that follow."""
+
+COUNTERS = ("bad_messages", "strangers", "refused_of_sessions")
 
 type Note = Callable[[str, str, dict[str, object]], None]
 
@@ -55,7 +60,8 @@ class StoreChild:
         note: Note,
         silent_seconds: float = SILENT_SECONDS,
     ) -> None:
-        self.address = f"ipc://{runtime / 'store.sock'}"
+        self._socket_path = runtime / "store.sock"
+        self.address = f"ipc://{self._socket_path}"
         self.process: Process | None = None
         self.restarts = 0
         self._command = command if command is not None else _command(data, runtime)
@@ -73,6 +79,9 @@ class StoreChild:
         self._unanswered = 0
         self._has_answered = False
         self._why_killed: str | None = None
+        self._counted: dict[str, int] = {}
+        self._counted_before: dict[str, int] = dict.fromkeys(COUNTERS, 0)
+        self._answered = 0
         self._gone = asyncio.Event()
         self._log: int | None = None
         self._socket = context.socket(zmq.DEALER)
@@ -136,6 +145,21 @@ class StoreChild:
         self._take_answers()
         return set(self._erasing.values())
 
+    async def counters(self) -> dict[str, int]:
+        """Return what was refused at its door, by all store processes that this host has had."""
+        self._number += 1
+        wanted = self._number
+        self._send(pack(wanted, GetStatus()))
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + COUNT_SECONDS
+        # One that has no socket yet has refused nobody. Answers are else not waited for, so they
+        # are looked for.
+        is_listening = self.process is not None and os.path.exists(self._socket_path)  # noqa: ASYNC240, PTH110 - one name
+        while is_listening and self._answered < wanted and loop.time() < deadline:
+            await asyncio.sleep(COUNT_AGAIN_SECONDS)
+            self._take_answers()
+        return {name: self._counted_before[name] + self._counted.get(name, 0) for name in COUNTERS}
+
     async def leave(self) -> None:
         """End it: asked first, killed at the deadline."""
         self._is_leaving = True
@@ -152,7 +176,7 @@ class StoreChild:
                     await self._gone.wait()
         self._socket.close()
         # One that was killed, or had not come to it yet, left the file of its socket.
-        Path(self.address.removeprefix("ipc://")).unlink(missing_ok=True)  # noqa: ASYNC240 - one name
+        self._socket_path.unlink(missing_ok=True)
 
     def _ended(self, status: Status) -> None:
         detail: dict[str, object] = {"exit_code": status.exit_code, "signal": status.signal}
@@ -160,6 +184,10 @@ class StoreChild:
         if self._why_killed is not None:
             detail["reason"] = self._why_killed
         self.process = None
+        self._counted_before = {
+            name: count + self._counted.get(name, 0) for name, count in self._counted_before.items()
+        }
+        self._counted = {}
         self._erasing.clear()  # the next one finds no files of them before it answers
         self._look_no_more()
         self._note("stopped" if self._is_leaving else "died", "store", detail)
@@ -216,13 +244,21 @@ class StoreChild:
                     number, word = unpack(frame, SAID)
                     if isinstance(word, Done):
                         self._erasing.pop(number, None)
+                        self._answered = max(self._answered, number)
+                        self._learn(word.result)
                     if number in self._asked:
                         self._asked.pop(number).set_result(isinstance(word, Done))
+
+    def _learn(self, told: Mapping[str, object]) -> None:
+        """Learn the counters of a status; other answers have none."""
+        for name in COUNTERS:
+            if isinstance(count := told.get(name), int):
+                self._counted[name] = count
 
 
 def _command(data: Path, runtime: Path) -> list[str]:
     return [
-        *(sys.executable, "-P", "-m", "paddock.store.process"),
+        *(sys.executable, "-P", "-m", "paddock.supervisor.store_process"),
         *("--data", str(data), "--runtime", str(runtime)),
         *("--supervisor-pid", str(os.getpid())),
         # Without a host `sql` opens the file itself: a store whose host was killed serves nobody,

@@ -112,7 +112,8 @@ class ToolOutcome:
     NUL and no lone surrogate in it. ``output_bytes`` counts the whole output. ``spool`` is a file
     with the whole output where that was larger than the tool's limit; the caller keeps it and
     unlinks it. ``value`` is what a Python tool returned, JSON-able, and ``printed`` head and tail
-    of what it wrote to stdout and stderr meanwhile.
+    of what it wrote to stdout and stderr meanwhile. A value over 16 MiB is an output only: the call
+    is ok, its ``error_kind`` is ``value_too_large`` and its ``value`` None.
     """
 
     status: Outcome

@@ -13,10 +13,12 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 FRAMES_SHOWN = 20
+# Of what the function raised, as of what an agent's code does (``sizes``): more is cut.
+ERROR_CHARACTERS = 64 * 1024
 # What JSON gives as it is: for these no library is needed to check.
 PLAIN = {
     "str": (str,),
@@ -69,33 +71,44 @@ def call(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
     return result
 
 
-def as_json(value: Any, limit: int) -> bytes:
+def as_json(value: Any) -> bytes:
     """Return a value as JSON; models, dates and dataclasses as pydantic draws them."""
     try:
-        data = json.dumps(value, allow_nan=False).encode()
+        return json.dumps(value, allow_nan=False, ensure_ascii=False).encode(
+            "utf-8", "surrogatepass"
+        )
     except RecursionError as error:
         raise Failed("bad_result", "the result is nested too deeply") from error
     except (TypeError, ValueError):
-        data = _drawn(value)
-    if len(data) > limit:
-        raise Failed("bad_result", f"the result has {len(data):,} bytes, over {limit:,}")
-    return data
+        return _drawn(value)
 
 
-def answer(request: Mapping[str, Any]) -> bytes:
-    """Make the call that is asked for; return the answer, as JSON."""
+def answer(request: Mapping[str, Any]) -> Sequence[bytes]:
+    """Make the call that is asked for; return the answer: JSON.
+
+    A value over ``limit`` follows on a line of its own, a text as it is, others as JSON: the call
+    was made, and whoever asked reads the value, or copies it, as its memory allows.
+    """
     for folder in request["path"]:
         if folder not in sys.path:
             sys.path.append(folder)  # at the end: nothing of the user's shadows the library
     try:
         value = call(load(request["function"]), request["arguments"])
-        return b'{"status": "ok", "value": ' + as_json(value, request["limit"]) + b"}"
+        data = as_json(value)
+        if len(data) <= request["limit"]:
+            return b'{"status": "ok", "value": ', data, b"}"
+        if isinstance(value, str):
+            data = value.encode("utf-8", "replace")
+        if len(data) > request["most"]:
+            size = f"{len(data):,} bytes, over {request['most']:,}"
+            raise Failed("bad_result", f"the function returned, but its result has {size}")
+        return b'{"status": "large", "bytes": %d}\n' % len(data), data
     except Failed as failed:
-        return _answer(failed.kind, str(failed))
+        return (_answer(failed.kind, str(failed)),)
     except SystemExit as leaving:
-        return _answer("exit", f"the function left with {leaving.code!r}", code=_code(leaving))
+        return (_answer("exit", f"the function left with {leaving.code!r}", code=_code(leaving)),)
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is the answer
-        return _answer("exception", _said(error), trace=_trace(error))
+        return (_answer("exception", _said(error), trace=_cut(_trace(error))),)
 
 
 def serve(request_fd: int, result_fd: int) -> NoReturn:
@@ -106,11 +119,13 @@ def serve(request_fd: int, result_fd: int) -> NoReturn:
         _by_lines(stream)
     with os.fdopen(request_fd, "rb") as file:
         request = json.load(file)
-    data = memoryview(answer(request))
+    pieces = answer(request)
     for stream in (sys.stdout, sys.stderr):
         _flush(stream)
-    while data:
-        data = data[os.write(result_fd, data) :]
+    for piece in pieces:
+        data = memoryview(piece)
+        while data:
+            data = data[os.write(result_fd, data) :]
     os._exit(0)
 
 
@@ -175,7 +190,12 @@ async def _awaited(result: Any) -> Any:
 
 
 def _answer(kind: str, message: str, **more: object) -> bytes:
-    return json.dumps({"status": kind, "message": message, **more}).encode()
+    return json.dumps({"status": kind, "message": _cut(message), **more}).encode()
+
+
+def _cut(text: str) -> str:
+    left = len(text) - ERROR_CHARACTERS
+    return text if left <= 0 else f"{text[:ERROR_CHARACTERS]} [... {left:,} characters cut here]"
 
 
 def _said(error: BaseException) -> str:

@@ -3,13 +3,14 @@
 import json
 import os
 import secrets
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from paddock.session_worker.sizes import flaw_in
+from paddock.session_worker.sizes import LARGEST_VALUE_BYTES, VALUE_TOO_LARGE, flaw_in
 from paddock.session_worker.toolbox import json_schema
 from paddock.session_worker.toolbox.bash import NO_OUTPUT, not_started, outcome
 from paddock.session_worker.toolbox.child import FOLDER, Command, Ended, child_environment, keep
@@ -24,12 +25,13 @@ from paddock.session_worker.toolbox.contract import (
     ToolSpec,
 )
 from paddock.session_worker.toolbox.descriptors import in_memory
-from paddock.session_worker.toolbox.output import safe, shorten
+from paddock.session_worker.toolbox.output import join, safe, shorten
 from paddock.session_worker.toolbox.threads import in_thread
 from paddock.session_worker.toolbox.warm import Warm
 
 CHILD: Final = str(FOLDER / "python_child.py")
-LARGEST_RESULT_BYTES: Final = 16 * MIB
+HEADER_BYTES: Final = 100
+"""At most so long is the line before a large value."""
 
 
 class PythonFunction:
@@ -68,7 +70,8 @@ class PythonFunction:
                     "function": self._reference,
                     "arguments": dict(arguments),
                     "path": [*self._python_path, *sys.path],
-                    "limit": LARGEST_RESULT_BYTES,
+                    "limit": LARGEST_VALUE_BYTES,
+                    "most": self._limits.spool_bytes,
                 }
             )
         except (TypeError, ValueError) as error:
@@ -90,8 +93,10 @@ class PythonFunction:
                 command = self._command(plan, room, request, result)
                 start = None if self._warm is None else self._warm.start
                 ended = await keep(command, progress, start)
-                result.seek(0)
-                answer = await in_thread(lambda: _answer(result))
+                answer = await in_thread(lambda: self._answer(result))
+                if answer is not None and answer["status"] == "large":
+                    kept = room.scratch / f"{plan.call}.result"
+                    return await in_thread(lambda: self._kept(result, answer, ended, kept))
         except OSError as error:
             return not_started(error)
         if ended.verdict != "exited" or ended.exit_code != 0 or answer is None:
@@ -99,7 +104,7 @@ class PythonFunction:
         if answer["status"] != "ok":
             return _failed(answer, ended)
         spool = room.scratch / f"{plan.call}.result"
-        return await in_thread(lambda: self._succeeded(answer["value"], ended, spool))
+        return await in_thread(lambda: self._succeeded(answer.get("value"), ended, spool))
 
     def happened(self, intent: Mapping[str, object], room: Room) -> bool | None:  # noqa: ARG002
         """Return None: only the function's author could know."""
@@ -116,6 +121,44 @@ class PythonFunction:
             limits=self._limits,
             pass_fds=descriptors,
             room=room,
+        )
+
+    def _answer(self, result: BinaryIO) -> dict[str, Any] | None:
+        result.seek(0)
+        large = _large(result)
+        if large is not None and large["bytes"] <= self._limits.spool_bytes:
+            return large
+        return _read(result)
+
+    def _kept(
+        self, result: BinaryIO, answer: Mapping[str, Any], ended: Ended, spool: Path
+    ) -> ToolOutcome:
+        """Return the outcome of a call whose value is too large for the worker to hold."""
+        if ended.verdict != "exited" or ended.exit_code != 0:
+            return _broken(ended, self._limits.seconds)
+        begin, size = answer["begin"], answer["bytes"]
+        half = min(self.spec.output_limit_bytes, size) // 2
+        head = _bytes_at(result, begin, half)
+        tail = _bytes_at(result, begin + size - half, half)
+        if ended.spool is not None:
+            ended.spool.unlink(missing_ok=True)
+        result.seek(begin)
+        spool.touch(mode=0o600)
+        try:
+            with spool.open("wb") as file:
+                shutil.copyfileobj(result, file, MIB)
+            kept: Path | None = spool
+        except OSError:  # the disk is full: what was done was done, head and tail must do
+            spool.unlink(missing_ok=True)
+            kept = None
+        return ToolOutcome(
+            "ok",
+            join(head, tail, size),
+            exit_code=0,
+            error_kind=VALUE_TOO_LARGE,
+            output_bytes=size,
+            spool=kept,
+            printed=ended.text,
         )
 
     def _succeeded(self, value: object, ended: Ended, spool: Path) -> ToolOutcome:
@@ -141,17 +184,37 @@ class PythonFunction:
         )
 
 
-def _answer(result: BinaryIO) -> dict[str, Any] | None:
+def _large(result: BinaryIO) -> dict[str, Any] | None:
+    """Return the line before a large value, with where that begins; None if there is no such."""
+    line = result.readline(HEADER_BYTES)
+    try:
+        found = json.loads(line)
+        is_large = found["status"] == "large"
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    size = os.fstat(result.fileno()).st_size
+    if not is_large or found.get("bytes") != size - len(line):
+        return None
+    return {**found, "begin": len(line)}
+
+
+def _bytes_at(result: BinaryIO, begin: int, count: int) -> bytes:
+    result.seek(begin)
+    return result.read(count)
+
+
+def _read(result: BinaryIO) -> dict[str, Any] | None:
     """Return what the child answered; None when it did not come to that."""
-    if os.fstat(result.fileno()).st_size > LARGEST_RESULT_BYTES + MIB:
+    if os.fstat(result.fileno()).st_size > LARGEST_VALUE_BYTES + MIB:
         return {"status": "bad_result", "message": "something else was written in its place"}
+    result.seek(0)
     try:
         found = json.loads(result.read())
     except ValueError:
         return None
     except RecursionError:
         return {"status": "bad_result", "message": "the result is nested too deeply"}
-    if not isinstance(found, dict) or "status" not in found:
+    if not isinstance(found, dict) or found.get("status") in (None, "large"):
         return None
     flaw = flaw_in(found.get("value"))
     return found if flaw is None else {"status": "bad_result", "message": f"the result {flaw}"}
@@ -170,12 +233,13 @@ def _broken(ended: Ended, seconds: float) -> ToolOutcome:
 
 
 def _failed(answer: Mapping[str, Any], ended: Ended) -> ToolOutcome:
-    said = safe(str(answer["message"]))
-    text = "\n".join(part for part in (safe(answer.get("trace") or said), ended.text) if part)
+    said = safe(str(answer.get("message")))
+    text = "\n".join(part for part in (safe(str(answer.get("trace") or said)), ended.text) if part)
+    code = answer.get("code")
     return ToolOutcome(
         "error",
         text,
-        exit_code=answer.get("code"),
+        exit_code=code if isinstance(code, int) else None,
         error_kind=str(answer["status"]),
         error=said,
         output_bytes=ended.total,

@@ -10,12 +10,13 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from paddock.store.errors import AlreadyOwned, StoreError
 from paddock.store.process.keeper import Keeper
-from paddock.store.process.server import Server
+from paddock.store.process.server import Origin, Server
 from paddock.store.projection import Settings
 
 SOCKET_NAME = "store.sock"
@@ -57,14 +58,21 @@ class Supervisor:
         self._timer = self._loop.call_later(self._grace, self._over.set)
 
 
-async def serve(keeper: Keeper, runtime: Path, pid: int | None, grace_seconds: float) -> int:
+async def serve(
+    keeper: Keeper,
+    runtime: Path,
+    pid: int | None,
+    grace_seconds: float,
+    origin: Origin | None = None,
+) -> int:
     """Serve until told to go; return the exit code."""
     loop = asyncio.get_running_loop()
     over = asyncio.Event()
     supervisor = Supervisor(over, grace_seconds)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, over.set)
-    server = Server(keeper, runtime / SOCKET_NAME, on_watch=supervisor.watch)
+    server = Server(keeper, runtime / SOCKET_NAME, on_watch=supervisor.watch, origin=origin)
+    server.peers.supervisor = pid
     server.start()
     if pid is not None:
         supervisor.watch(pid)
@@ -93,8 +101,14 @@ async def serve(keeper: Keeper, runtime: Path, pid: int | None, grace_seconds: f
     return 0
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the store process; return its exit code."""
+def main(
+    arguments: list[str] | None = None, *, origins: Callable[[Path], Origin] | None = None
+) -> int:
+    """Run the store process; return its exit code.
+
+    ``origins`` gives for a data folder what knows the processes of its sessions: a host's store has
+    it from the supervisor's room (``supervisor.store_process``).
+    """
     parser = argparse.ArgumentParser(prog="paddock.store.process", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="the folder of the sessions")
     parser.add_argument("--runtime", type=Path, required=True, help="the folder of the socket")
@@ -116,7 +130,9 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"paddock store: {error}\n")
         return UNUSABLE
     try:
-        return asyncio.run(serve(keeper, given.runtime, given.supervisor_pid, given.grace_seconds))
+        origin = None if origins is None else origins(given.data)
+        watched, grace_seconds = given.supervisor_pid, given.grace_seconds
+        return asyncio.run(serve(keeper, given.runtime, watched, grace_seconds, origin))
     except StoreError as error:
         sys.stderr.write(f"paddock store: {error.message}\n")
         return UNUSABLE

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,7 @@ from paddock.store.protocol import (
 )
 from paddock.store.query import Asking
 from paddock.store.query.sessions import counting, listing
+from paddock.store.session_file.lock import start_ticks_of
 
 ASKING_THREADS = 6
 WAITING_REQUESTS = 64
@@ -75,8 +76,11 @@ FRAME_BYTES = 4 * 1024 * 1024
 ROOT = 0
 SHARE = 0.5
 """Of the store's descriptors: the others are for sessions' files."""
+PEER_FIELDS = 4
+KNOWN_PEERS = 1024
 
-
+type Origin = Callable[[int, int | None], str | None]
+"""Tells of a process, with the supervisor's, which session it comes from; None: from none."""
 type Key = tuple[bytes, int]
 """Who asked, and the number of the request."""
 
@@ -103,16 +107,52 @@ class Running:
             self.asking.cancel()
 
 
+@dataclass(slots=True)
+class Refusals:
+    """What came to the door and was not let in."""
+
+    bad_messages: int = 0
+    strangers: int = 0
+    refused_of_sessions: int = 0
+
+
+class Peers:
+    """Which sessions the processes at the door come from: each is looked into once."""
+
+    def __init__(self, origin: Origin | None) -> None:
+        self.supervisor: int | None = None
+        self._origin = origin
+        self._known: dict[int, tuple[int | None, str | None]] = {}
+
+    def session_of(self, pid: int) -> str | None:
+        """Return the session that a process comes from, None for an outsider."""
+        if self._origin is None:
+            return None
+        born = start_ticks_of(pid)  # the number of one that is gone is another's later
+        known = self._known.get(pid)
+        if known is None or known[0] != born:
+            if len(self._known) >= KNOWN_PEERS:
+                self._known.clear()
+            known = self._known[pid] = (born, self._origin(pid, self.supervisor))
+        return known[1]
+
+
 class Server:
     """Answers at a socket until :meth:`stop`. Everything here but ``_run_*`` is on the loop."""
 
     def __init__(
-        self, keeper: Keeper, socket_path: Path, *, on_watch: Callable[[int], None] | None = None
+        self,
+        keeper: Keeper,
+        socket_path: Path,
+        *,
+        on_watch: Callable[[int], None] | None = None,
+        origin: Origin | None = None,
     ) -> None:
+        """Take the keeper that answers; with ``origin``, what comes from a session is refused."""
         self.keeper = keeper
         self.path = socket_path
-        self.refused = 0
-        """Frames that were no request, or came from another user, and who connected in silence."""
+        self.refusals = Refusals()
+        self.peers = Peers(origin)
         self._on_watch = on_watch
         self._loop = asyncio.get_running_loop()
         self._context = zmq.Context()
@@ -180,21 +220,32 @@ class Server:
         self._loop.call_soon(self._drain)
 
     def _take(self, identity: bytes, parts: list[zmq.Frame]) -> None:
-        if len(parts) != 1 or not _is_ours(parts[0]):
-            self.refused += 1
+        pid = _pid_of(parts[-1]) if parts else None
+        if pid is None:
+            self.refusals.strangers += 1
             return
         try:
+            if len(parts) != 1:
+                raise PeerBroke(f"{len(parts)} frames are no request")
             request_id, word = unpack(parts[0].buffer, REQUESTS)
         except PeerBroke as error:
-            self.refused += 1
+            self.refusals.bad_messages += 1
             # A number that nobody uses: the frame's own is not known.
             self._say((identity, 0), Failed(code=error.code, message=error.message))
             return
         assert isinstance(word, Request), "REQUESTS are requests"
-        self._handle((identity, request_id), word)
+        key = (identity, request_id)
+        session = None if isinstance(word, GetStatus) else self.peers.session_of(pid)
+        if session is None:
+            self._handle(key, word)
+        elif not isinstance(word, More | Cancel):  # those belong to what was refused before
+            self.refusals.refused_of_sessions += 1
+            if not isinstance(word, Heads):
+                message = f"a process of session {session} may not ask the store {word.tag!r}"
+                self._fail(key, Refused(message, session_id=session, verb=word.tag))
 
     def _turned_away(self) -> None:
-        self.refused += 1
+        self.refusals.strangers += 1
 
     def _handle(self, key: Key, request: Request) -> None:
         match request:
@@ -209,8 +260,10 @@ class Server:
                 if running is not None:
                     running.cancel()
             case GetStatus():
-                self._say(key, Done(result=self.keeper.status().model_dump()))
+                status = self.keeper.status().model_copy(update=asdict(self.refusals))
+                self._say(key, Done(result=status.model_dump()))
             case Watch():
+                self.peers.supervisor = request.pid
                 if self._on_watch is not None:
                     self._on_watch(request.pid)
                 self._say(key, Done(result={}))
@@ -402,11 +455,15 @@ def _fact(value: object) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
-def _is_ours(frame: zmq.Frame) -> bool:
-    """Return whether the kernel says that the frame came from this user (or root)."""
+def _pid_of(frame: zmq.Frame) -> int | None:
+    """Return the process that sent a frame, as the kernel says; None if it is not this user's.
+
+    Over ipc the ``Peer-Address`` is ``localhost:uid:gid:pid``. Root may ask as well.
+    """
     try:
-        address = str(frame.get("Peer-Address"))
-    except zmq.ZMQError:
-        return False
-    parts = address.split(":")
-    return len(parts) > 1 and parts[1] in {str(os.getuid()), str(ROOT)}
+        fields = str(frame.get("Peer-Address")).split(":")
+        if len(fields) != PEER_FIELDS or int(fields[1]) not in {os.getuid(), ROOT}:
+            return None
+        return int(fields[3])
+    except (zmq.ZMQError, ValueError):
+        return None

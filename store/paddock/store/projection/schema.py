@@ -235,7 +235,7 @@ TOOL_CALLS = View(
         _ms("duration_ms", "of running"),
         _big("output_bytes"),
         _text("output_head", "the first 2,000 characters of what the model saw"),
-        _text("output_blob", "the digest of the whole output, in the session's file"),
+        _text("output_blob", "the digest of the whole output; output_text gives it"),
     ),
     opens=True,
 )
@@ -402,6 +402,39 @@ CREATE TABLE internal.damaged(
 """
 
 
+OUTPUT_BYTES = 16 * 1024 * 1024
+"""The most of an output that one value of a result holds; its row has to fit into a frame."""
+OUTPUT_SESSION = "output of session"
+OUTPUT_STRUCT = (
+    f"STRUCT({chr(34)}{OUTPUT_SESSION}{chr(34)} VARCHAR, blob VARCHAR, first_byte BIGINT, "
+    "byte_count BIGINT)"
+)
+"""The type by which a column of outputs is known among those of a result."""
+OUTPUT_TEXT = f"""\
+CREATE MACRO main.output_text(
+    session_id, output_blob, first_byte := 0, byte_count := {OUTPUT_BYTES}
+) AS CASE WHEN output_blob IS NOT NULL THEN struct_pack(
+    "{OUTPUT_SESSION}" := CAST(session_id AS VARCHAR), blob := CAST(output_blob AS VARCHAR),
+    first_byte := CAST(first_byte AS BIGINT), byte_count := CAST(byte_count AS BIGINT)
+) END;
+"""
+"""Names an output; ``query.outputs`` puts its text in that place when the row goes out."""
+
+FUNCTIONS = f"""\
+## output_text(session_id, output_blob [, first_byte, byte_count])
+
+The whole of an output that was too large for `text`, as a column of the result: at most
+{OUTPUT_BYTES:,} bytes of it, from `first_byte` on. NULL where there is none, or where the session
+is erased. It is read from the session's file when its row goes out: the query can choose and order
+rows by what the views hold, but not look into this text. More of it gives `paddock output`.
+
+```sql
+SELECT tool, output_text(session_id, output_blob, 0, 1000)
+FROM tool_calls WHERE output_bytes > 1000000 ORDER BY finished_at DESC LIMIT 10
+```
+"""
+
+
 def ddl() -> str:
     """Return the statements that make an empty database of this version."""
     parts = [_STATE]
@@ -409,6 +442,7 @@ def ddl() -> str:
     parts += [_open_rows(view) for view in TABLES if view.opens]
     parts += [_view(view) for view in VIEWS]
     parts += [_comments(view) for view in VIEWS]
+    parts.append(OUTPUT_TEXT)
     parts.append(f"INSERT INTO internal.meta VALUES ('schema_version', '{SCHEMA_VERSION}');")
     return "\n".join(parts)
 
@@ -554,4 +588,5 @@ def document() -> str:
         ]
         lines += [f"| {column.name} | {column.type} | {column.says} |" for column in view.columns]
         lines.append("")
+    lines.append(FUNCTIONS)
     return "\n".join(lines)

@@ -17,7 +17,9 @@ import duckdb
 
 from paddock.store.errors import SqlRefused, TimedOut
 from paddock.store.projection.database import Database, is_damage
+from paddock.store.projection.schema import OUTPUT_STRUCT
 from paddock.store.protocol import Cancelled, ProjectionDamaged
+from paddock.store.query.outputs import Outputs
 
 CHUNK_ROWS = 500
 FIRST_ROWS = 8
@@ -69,6 +71,8 @@ class Asking:
         self._is_cancelled = False
         self._stirred = threading.Event()
         """Set when it is cancelled or over: the timer looks."""
+        self._outputs_at: set[int] = set()
+        self._outputs = Outputs(database.path.parent, self._go_on)
         self._is_over = False
         self._timer = threading.Thread(target=self._watch, name="query timer", daemon=True)
 
@@ -99,8 +103,7 @@ class Asking:
         assert cursor is not None, "chunks() is for the inside of the with block"
         size = FIRST_ROWS
         while True:
-            if time.monotonic() > self._deadline or self._is_cancelled:
-                raise self._stopped()
+            self._go_on()
             wanted = size if self._limit is None else min(size, self._limit - self.count)
             with self._translated():
                 # One more than allowed tells whether something was left out.
@@ -111,7 +114,10 @@ class Asking:
                 self.is_cut = True
                 return
             self.count += len(rows)
-            yield rows
+            if self._outputs_at:
+                yield from self._with_outputs(rows)
+            else:
+                yield rows
             size = _next_size(rows, size)
 
     def cancel(self) -> None:
@@ -136,7 +142,34 @@ class Asking:
     def _describe(self, cursor: duckdb.DuckDBPyConnection) -> None:
         described = cursor.description or []
         self.names = [str(column[0]) for column in described]
-        self.types = [str(column[1]) for column in described]
+        types = [str(column[1]) for column in described]
+        self._outputs_at = {at for at, kind in enumerate(types) if kind == OUTPUT_STRUCT}
+        self.types = [
+            "VARCHAR" if at in self._outputs_at else kind for at, kind in enumerate(types)
+        ]
+
+    def _with_outputs(self, rows: list[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
+        """Yield rows with their outputs read, no more at a time than a chunk may hold."""
+        some: list[tuple[Any, ...]] = []
+        weight = 0
+        for row in rows:
+            self._go_on()
+            whole = tuple(
+                self._outputs.text(value) if at in self._outputs_at else value
+                for at, value in enumerate(row)
+            )
+            some.append(whole)
+            weight += _weight(whole)
+            if weight > CHUNK_BYTES:
+                yield some
+                some, weight = [], 0
+        if some:
+            yield some
+
+    def _go_on(self) -> None:
+        """Raise when nobody waits for it any more."""
+        if time.monotonic() > self._deadline or self._is_cancelled:
+            raise self._stopped()
 
     def _without_zones(self, cursor: duckdb.DuckDBPyConnection) -> None:
         """Ask again with times as UTC: Python gets zoned ones only by a library we do without."""
@@ -163,6 +196,7 @@ class Asking:
                 self._stirred.wait(INTERRUPT_AGAIN_SECONDS)
 
     def _end(self) -> None:
+        self._outputs.close()
         self._is_over = True
         self._stirred.set()
         if self._timer.is_alive():
@@ -246,10 +280,14 @@ def _column(name: str) -> str:
 
 def _next_size(rows: Sequence[Sequence[Any]], size: int) -> int:
     """Return how many rows the next chunk may have, by what the last ones weighed."""
-    weight = sum(len(value) for row in rows for value in row if isinstance(value, str | bytes))
+    weight = sum(_weight(row) for row in rows)
     if weight <= 0:
         return CHUNK_ROWS
     return max(1, min(CHUNK_ROWS, size * 8, CHUNK_BYTES * len(rows) // weight))
+
+
+def _weight(row: Sequence[Any]) -> int:
+    return sum(len(value) for value in row if isinstance(value, str | bytes))
 
 
 def _text(error: BaseException) -> str:
