@@ -157,3 +157,15 @@ def test_describing_runs_nothing_of_the_repository(repository: Path) -> None:
 def test_without_git_nobody_knows_whether_it_is_dirty(repository: Path, tmp_path: Path) -> None:
     assert is_dirty(repository, {"PATH": str(tmp_path)}) in (None, False)
     assert is_dirty(repository / "absent", ENVIRONMENT) is None
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root searches every folder")
+def test_a_repository_that_cannot_be_searched_is_none(tmp_path: Path) -> None:
+    git = tmp_path / ".git"
+    git.mkdir()
+    (git / "HEAD").write_text("ref: refs/heads/main\n")
+    git.chmod(0)
+    try:
+        assert describe(tmp_path).repository is None
+    finally:
+        git.chmod(0o700)

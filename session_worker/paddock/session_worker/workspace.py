@@ -138,8 +138,9 @@ def is_dirty(workspace: Path, environment: Mapping[str, str]) -> bool | None:
 def _git_folder(folder: Path) -> Path | None:
     """Return the folder that holds HEAD for a work tree at ``folder``; a worktree has its own."""
     entry = folder / ".git"
-    if entry.is_dir():
-        return entry if (entry / "HEAD").exists() else None
+    # Not by pathlib, which raises where a folder cannot be searched: that is no repository of ours.
+    if os.path.isdir(entry):  # noqa: PTH112
+        return entry if os.path.exists(entry / "HEAD") else None  # noqa: PTH110
     text = _read(entry)
     if text is None or not text.startswith("gitdir:"):
         return None

@@ -166,8 +166,9 @@ class World:
         return tool.happened(call.intent, self.room)
 
     def look_at_workspace(self) -> None:
-        """Say what became of the workspace's repository."""
-        self._begin("workspace", self._look())
+        """Say what became of the workspace's repository; once at a time, if its disk is stuck."""
+        if "workspace" not in self._tasks:
+            self._begin("workspace", self._look())
 
     async def _look(self) -> None:
         seen = await in_thread(lambda: workspace_seen(self.room.workspace))
