@@ -1,6 +1,7 @@
 """Everything stands still for a while and goes on: nobody is killed or suspended (F6)."""
 
 import asyncio
+import contextlib
 import signal
 from pathlib import Path
 
@@ -13,15 +14,21 @@ from tests.crash import judge
 SECONDS = 90.0
 JUDGED_AFTER_SECONDS = 4
 STOOD_SECONDS = 3 * JUDGED_AFTER_SECONDS
+STANDING = {psutil.STATUS_STOPPED}
+AT_AN_END = {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
 
 
-def stopped(process: psutil.Process) -> bool:
-    """Stop a process; the tool's own short ones may have ended by then."""
-    try:
+def stop(process: psutil.Process) -> None:
+    """Stop a process, unless it has ended by then, as the tool's own short ones do."""
+    with contextlib.suppress(psutil.NoSuchProcess):
         process.send_signal(signal.SIGSTOP)
+
+
+def status(process: psutil.Process) -> str:
+    try:
+        return process.status()
     except psutil.NoSuchProcess:
-        return False
-    return True
+        return psutil.STATUS_DEAD
 
 
 async def test_f6_when_everything_stood_still_for_long_nobody_is_killed_or_suspended(
@@ -47,12 +54,14 @@ async def test_f6_when_everything_stood_still_for_long_nobody_is_killed_or_suspe
             await wait_until_async(has_begun, SECONDS, what="the tool runs")
             before = {life["name"]: life["pid"] for life in await host.lives()}
             # Processes are stopped from the host on down: what still runs says nothing to it.
-            whole = [psutil.Process(made.pid), *psutil.Process(made.pid).children(True)]
-            everything = [process for process in whole if stopped(process)]
+            everything = [psutil.Process(made.pid), *psutil.Process(made.pid).children(True)]
+            for process in everything:
+                stop(process)
             wait_until(
-                lambda: all(one.status() == psutil.STATUS_STOPPED for one in everything),
+                lambda: {status(process) for process in everything} <= AT_AN_END | STANDING,
                 what="everything stands still",
             )
+            everything = [process for process in everything if status(process) in STANDING]
             await asyncio.sleep(STOOD_SECONDS)  # the time is what this is about
             for process in everything:
                 process.send_signal(signal.SIGCONT)
