@@ -22,8 +22,10 @@ from paddock.store.events import stored_of
 from paddock.store.fold import evolve
 from paddock.store.process import Keeper, LocalStore, open_local
 from paddock.store.projection import fold, projector
+from paddock.store.projection.folded import Batch, Folded, dump, load, summarize
 from paddock.store.projection.projector import BATCH_EVENTS, PAGE_EVENTS, Flight, Projector
 from paddock.store.projection.schema import PER_SESSION, VIEWS
+from paddock.store.projection.texts import signature
 from paddock.store.projection.writing import Writer
 from paddock.store.protocol import json_rows
 from paddock.store.session import Session
@@ -80,17 +82,17 @@ def eventful(seed: int = 1) -> Story:
 @given(st.lists(st.integers(min_value=1, max_value=80), max_size=6), st.integers(0, 3))
 def test_r2_folding_in_any_pieces_is_folding_at_once(cuts: list[int], seed: int) -> None:
     rows = eventful(seed).rows()
-    whole, once = fold.Folded("s"), fold.Batch()
+    whole, once = Folded("s"), Batch()
     fold.apply(whole, rows, once)
-    fold.summarize(whole)
+    summarize(whole)
 
-    part, pieces = fold.Folded("s"), fold.Batch()
+    part, pieces = Folded("s"), Batch()
     for place, row in enumerate(rows):
         if place in cuts:  # the state goes to its row and comes back
-            fold.summarize(part)
-            part = fold.load(fold.dump(part))
+            summarize(part)
+            part = load(dump(part))
         fold.apply(part, [row], pieces)
-    fold.summarize(part)
+    summarize(part)
     assert part == whole
     assert pieces == once
 
@@ -98,12 +100,12 @@ def test_r2_folding_in_any_pieces_is_folding_at_once(cuts: list[int], seed: int)
 @pytest.mark.parametrize("seed", range(4))
 def test_r1_the_sessions_row_agrees_with_the_fold_of_the_session(seed: int) -> None:
     story = eventful(seed)
-    folded, batch = fold.Folded(story.session_id), fold.Batch()
+    folded, batch = Folded(story.session_id), Batch()
     state = Session(story.session_id)
     for row in story.rows():
         fold.apply(folded, [row], batch)
         evolve(state, stored_of(story.session_id, row))
-        fold.summarize(folded)
+        summarize(folded)
         shown, conversation = folded.session, state.conversation
         assert shown["message_count"] == conversation.message_count
         totals = conversation.totals
@@ -120,11 +122,9 @@ def test_r1_the_sessions_row_agrees_with_the_fold_of_the_session(seed: int) -> N
 def test_an_error_signature_keeps_what_tells_errors_apart() -> None:
     one = "Traceback\n  File a\nFileNotFoundError: no '/tmp/a1/b.py' at 0x7f12 after 3.5 s"
     other = "FileNotFoundError: no '/home/x/b.py' at 0xdead after 12 s\n\n"
-    assert fold.signature("error", one) == fold.signature("error", other)
-    assert (
-        fold.signature("error", one) == "error: FileNotFoundError: no '<path>' at <id> after <n> s"
-    )
-    assert fold.signature("timed_out", "") == "timed_out"
+    assert signature("error", one) == signature("error", other)
+    assert signature("error", one) == "error: FileNotFoundError: no '<path>' at <id> after <n> s"
+    assert signature("timed_out", "") == "timed_out"
 
 
 # --- following the logs ---
@@ -946,6 +946,6 @@ def test_a_payload_that_cannot_be_folded_damages_its_session_alone(tmp_path: Pat
     with open_local(tmp_path) as store:
         projector: Projector = store.keeper.projector
         row = story.rows()[0]._replace(payload="[1]")
-        assert projector._fold_in("x", [row], Flight(fold.Batch())) is False
+        assert projector._fold_in("x", [row], Flight(Batch())) is False
         assert projector.damage_of("x") is not None
         assert store.sql("SELECT count(DISTINCT session_id) FROM events").rows == [(2,)]

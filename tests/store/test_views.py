@@ -674,8 +674,9 @@ def test_the_position_orders_events_over_all_sessions(host: Host) -> None:
 
 def test_a_kind_of_a_newer_version_is_an_event_and_nothing_more() -> None:
     from paddock.store.projection import fold
+    from paddock.store.projection.folded import Batch, Folded
 
-    folded, batch = fold.Folded("s"), fold.Batch()
+    folded, batch = Folded("s"), Batch()
     row = e.Row(1, 0, START_US, "quantum_leap", None, None, None, None, '{"x":1}', b"h")
     fold.apply(folded, [row], batch)
     assert len(batch.events) == 1

@@ -10,7 +10,7 @@ from paddock.store.projection.database import (
     sessions_shown,
     take_place,
 )
-from paddock.store.projection.fold import HOST
+from paddock.store.projection.folded import HOST
 from paddock.store.projection.host_log import known_sessions, tombstones
 from paddock.store.projection.progress import Damage, Progress
 from paddock.store.projection.projector import SMALL_BATCH_EVENTS, Projector

@@ -9,7 +9,7 @@ from paddock.store.errors import Damaged, StoreError
 from paddock.store.events import Row
 from paddock.store.ids import SessionId
 from paddock.store.projection import host_log
-from paddock.store.projection.fold import HOST
+from paddock.store.projection.folded import HOST
 from paddock.store.session_file import (
     Place,
     SessionReader,

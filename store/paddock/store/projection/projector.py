@@ -29,7 +29,7 @@ from paddock.store.events import Row
 from paddock.store.ids import SessionId
 from paddock.store.projection import fold, host_log
 from paddock.store.projection.database import Database
-from paddock.store.projection.fold import HOST, Batch, Folded
+from paddock.store.projection.folded import HOST, Batch, Folded, dump, load, summarize
 from paddock.store.projection.logs import NO_FILE, Logs
 from paddock.store.projection.progress import Applied, Damage, Due, Progress
 from paddock.store.projection.writing import Writer
@@ -546,8 +546,8 @@ class Projector:
         """
         states = []
         for session_id, folded in flight.touched.items():
-            fold.summarize(folded)
-            states.append(fold.dump(folded))
+            summarize(folded)
+            states.append(dump(folded))
             self._folded[session_id] = folded
             self._folded.move_to_end(session_id)
         while len(self._folded) > KEPT_SESSIONS:
@@ -655,7 +655,7 @@ class Projector:
                 "SELECT * FROM internal.state WHERE session_id = ?", [session_id]
             ).fetchone()
             if row is not None:
-                return fold.load(row)
+                return load(row)
         return Folded(session_id)
 
     def _check_applied(self, session_id: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 
 from paddock.store.projection import schema
-from paddock.store.projection.fold import HOST, Batch, State
+from paddock.store.projection.folded import HOST, Batch, State
 from paddock.store.projection.progress import Damage
 
 _STATE_COLUMNS = {
