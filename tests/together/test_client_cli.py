@@ -624,6 +624,25 @@ def test_a_command_starts_a_host_and_what_it_did_is_seen_without_one(
     assert rows == [{"name": "alone"}]
 
 
+def test_what_died_with_the_machine_is_not_told_to_be_live(home: Path, ground: Path) -> None:
+    made = HostForTests(home)
+    made.start()
+    try:
+        paddock(home, "new", "lost", "--model", script(ground, turn("ok")))
+        assert paddock(home, "send", "lost", "--wait", "go").code == 0
+        assert paddock(home, "ls").err == ""
+        assert paddock(home, "show", "--json", "lost").json["status"] == "live"
+        made.kill_all()
+        listed = paddock(home, "ls")
+        assert "the worker is gone: lost" in listed.err
+        assert "lost" in listed.out
+        shown = paddock(home, "show", "--json", "lost").json
+        assert (shown["status"], shown["pid"]) == ("down", None)
+        assert "worker is gone" in shown["reason"]
+    finally:
+        made.end()
+
+
 def test_down_refuses_while_operations_are_open_and_nobody_can_be_asked(
     home: Path, ground: Path
 ) -> None:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 SHOWN_DEATHS = 5
 """In `show`; `paddock deaths` has all."""
+SHOWN_NAMES = 5
+DOWN = "its worker is gone; the host, or the next one, takes it up"
 
 
 class Status(StrEnum):
@@ -95,6 +97,7 @@ def ls(
     if as_json:
         print_json(rows)
         return exit_codes.DONE
+    _hint_of_the_dead(rows)
     now = datetime.now(UTC)
     print_table(
         ["session", "name", "status", "stage", "attention", "agent", "messages", "cost", "active"],
@@ -338,6 +341,27 @@ def _brief(value: Any) -> str:
     return one_line(value if isinstance(value, str) else cell(value), 60)
 
 
+# --- sessions whose worker is gone, and whose log does not tell yet ---
+
+
+def _is_down(data: Path, session_id: "SessionId") -> bool:
+    """Whether no process owns a session that its log calls live: its lock ends with its worker."""
+    from paddock.store.session_file import folder_of, is_owned
+
+    return not is_owned(folder_of(data, session_id))
+
+
+def _hint_of_the_dead(rows: list[dict[str, Any]]) -> None:
+    from paddock.client.places import places_of
+
+    data = places_of().data
+    live = [row for row in rows if row["status"] == "live"]
+    names = [row["name"] or row["session_id"] for row in live if _is_down(data, row["session_id"])]
+    if names:
+        who = ", ".join(names[:SHOWN_NAMES]) + (", …" if len(names) > SHOWN_NAMES else "")
+        hint(f"live by the log, but the worker is gone: {who}; the host, or the next, takes it up")
+
+
 # --- one session ---
 
 
@@ -383,14 +407,16 @@ def _about(state: "State", data: Path) -> dict[str, Any]:
 
     life, conversation = state.life, state.conversation
     config = life.config
+    is_down = life.status == "live" and _is_down(data, state.session_id)
+    worker = life.worker if life.status == "live" and not is_down else None
     operation, totals = conversation.operation, conversation.totals
     messages = thread(conversation)
     return {
         "session_id": state.session_id,
         "name": config.name if config else None,
         "title": life.title,
-        "status": life.status,
-        "reason": life.reason,
+        "status": "down" if is_down else life.status,
+        "reason": DOWN if is_down else life.reason,
         "agent": config.agent if config else None,
         "model": state.model(),
         "mode": state.mode(),
@@ -402,10 +428,8 @@ def _about(state: "State", data: Path) -> dict[str, Any]:
         "created_at": _time(life.created_at),
         "last_at": _time(state.last_at),
         "generation": life.generation,
-        "pid": life.worker.pid if life.worker and life.status == "live" else None,
-        "worker_version": life.worker.paddock_version
-        if life.worker and life.status == "live"
-        else None,
+        "pid": worker.pid if worker else None,
+        "worker_version": worker.paddock_version if worker else None,
         "last_sequence": state.sequence,
         "folder": str(folder_of(data, state.session_id)),
         "message_count": conversation.message_count,
