@@ -643,6 +643,21 @@ def test_what_died_with_the_machine_is_not_told_to_be_live(home: Path, ground: P
         made.end()
 
 
+def test_a_host_that_is_stopped_is_told_with_what_lets_it_go_on(home: Path) -> None:
+    made = HostForTests(home)
+    made.start()
+    try:
+        os.kill(made.pid, signal.SIGSTOP)
+        for verb in ("status", "ls"):
+            said = paddock(home, verb)
+            assert said.code == exit_codes.HOST
+            assert f"is stopped; let it go on: kill -CONT {made.pid}" in said.line
+        os.kill(made.pid, signal.SIGCONT)
+        assert paddock(home, "status").code == 0
+    finally:
+        made.end()
+
+
 def test_down_refuses_while_operations_are_open_and_nobody_can_be_asked(
     home: Path, ground: Path
 ) -> None:

@@ -5,7 +5,7 @@ import asyncio
 import zmq
 
 from paddock.client.connection import GREETING_SECONDS, Connection
-from paddock.client.places import Places, announced
+from paddock.client.places import Announced, Places, announced
 from paddock.client.starting import start_host
 from paddock.supervisor.errors import HostGone, NoHost
 
@@ -37,7 +37,7 @@ class Link:
 
         Raises:
             NoHost: No host runs here and none is to be started.
-            HostGone: The host went away and none came back in time.
+            HostGone: The host went away and none came back in time, or it is there and silent.
         """
         if self._current is not None and self._current.is_open:
             return self._current
@@ -79,16 +79,16 @@ class Link:
                         name=self._name,
                         deadline_seconds=max(0.1, min(GREETING_SECONDS, left)),
                     )
-                except HostGone:
-                    pass  # it is going, or coming: look again
+                except HostGone:  # it is going, or coming: look again
+                    if not self._was_reached and found.is_stopped():
+                        raise HostGone(self._silent(found), data=str(self.places.data)) from None
             if not self._was_reached and not self._start and (found is None or not found.is_live()):
                 raise NoHost(self._nobody(), data=str(self.places.data))
             if self._may_start(is_announced=found is not None, waited_seconds=loop.time() - began):
                 await start_host(self.places, deadline_seconds=max(1.0, left))
                 continue
             if loop.time() >= until:
-                message = f"the host of {str(self.places.data)!r} went away and none came back"
-                raise HostGone(message, data=str(self.places.data))
+                raise HostGone(self._silent(found), data=str(self.places.data))
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
     def _may_start(self, *, is_announced: bool, waited_seconds: float) -> bool:
@@ -99,6 +99,14 @@ class Link:
         # One that said goodbye took its announcement along and is not wanted back; one that was
         # killed is started by its watcher, and by us if there is none.
         return is_announced and waited_seconds > BY_ITSELF_SECONDS
+
+    def _silent(self, found: Announced | None) -> str:
+        host = f"the host of {str(self.places.data)!r}"
+        if found is None or not found.is_live():
+            return f"{host} went away and none came back"
+        if found.is_stopped():
+            return f"{host} (pid {found.pid}) is stopped; let it go on: kill -CONT {found.pid}"
+        return f"{host} (pid {found.pid}) runs and does not answer; its watcher ends it if it hangs"
 
     def _nobody(self) -> str:
         return (

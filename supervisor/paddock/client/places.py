@@ -56,6 +56,14 @@ class Announced:
         """Whether that very process runs still; a pid alone may be another one's by now (F14)."""
         return self.start_ticks != 0 and start_ticks_of(self.pid) == self.start_ticks
 
+    def is_stopped(self) -> bool:
+        """Whether that process runs, and somebody keeps it from going on: SIGSTOP, a debugger."""
+        try:
+            stat = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return False
+        return self.is_live() and stat[stat.rindex(")") + 2] in "Tt"
+
 
 def announced(places: Places) -> Announced | None:
     """Return what the present host says of itself, or None if there is none (or half of one)."""
