@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from paddock.session_worker.toolbox.marks import mark_of, set_mark
+from paddock.store.ids import uuid7
 from paddock.store.session_file import folder_of
 from paddock.supervisor.cli import exit_codes
 from paddock.testing import HostForTests, call, turn, wait_until, write_script
@@ -655,6 +657,36 @@ def test_a_host_that_is_stopped_is_told_with_what_lets_it_go_on(home: Path) -> N
         os.kill(made.pid, signal.SIGCONT)
         assert paddock(home, "status").code == 0
     finally:
+        made.end()
+
+
+def test_f5_what_a_session_started_starts_no_host_of_its_home(home: Path, ground: Path) -> None:
+    made = HostForTests(home)
+    made.start()
+    try:
+        model = script(ground, turn("ok"))
+        session = paddock(home, "new", "own", "--model", model, "--json").json["session_id"]
+        made.kill_all()
+
+        def in_session(owner: str, *words: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                [*PADDOCK, *words],
+                preexec_fn=lambda: set_mark(*mark_of(owner, None)),
+                env=environment(home),
+                capture_output=True,
+                text=True,
+                timeout=DEADLINE,
+                check=False,
+            )
+
+        for words in (("send", "own", "go"), ("up",), ("up", "--foreground")):
+            refused = in_session(f"{session}.0", *words)
+            assert refused.returncode == exit_codes.HOST
+            assert "a session of it can start none" in refused.stderr
+        other = in_session(f"{uuid7(1, bytes(10))}.0", "send", "own", "--wait", "go")
+        assert other.returncode == 0, other.stderr
+    finally:
+        paddock(home, "down", "--force")
         made.end()
 
 

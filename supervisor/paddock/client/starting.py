@@ -15,7 +15,7 @@ from paddock.client.failures import error_of
 from paddock.client.places import Places, announced
 from paddock.store.errors import PaddockError
 from paddock.store.session_file import start_ticks_of
-from paddock.supervisor.errors import HostGone, HostRunning, OwnerStuck
+from paddock.supervisor.errors import HostGone, HostRunning, NoHost, OwnerStuck
 
 LOOK_AGAIN_SECONDS = 0.01
 LAST_WORDS_BYTES = 4000
@@ -45,6 +45,7 @@ async def start_host(
     Raises:
         HostGone: It ended, or did not come up within the deadline; with what it said last.
         BadConfiguration: It did not like its settings.
+        NoHost: A session of this home started this process, whose end would be the host's.
     """
     _check(places)
     line = command_line(idle_exit_seconds, watched=watched)
@@ -144,15 +145,24 @@ def _log_file(places: Places) -> Path:
 
 
 def _check(places: Places) -> None:
-    """Say what is wrong with the settings in this process, where it is known by its own class."""
+    """Say what is wrong in this process, where it is known by its own class."""
     from paddock.supervisor.home import check_length, read_configuration
+    from paddock.supervisor.origins import is_in_session
 
+    if is_in_session(places.data):
+        # What a session starts ends with it (F5), and it would be the new host that ends it.
+        message = (
+            f"no host runs on {str(places.data)!r}, and a session of it can start none: "
+            "start it from outside, with `paddock up`"
+        )
+        raise NoHost(message, data=str(places.data))
     read_configuration({}, environment(places))
     check_length(places.runtime)
 
 
 def serve_here(places: Places, idle_exit_seconds: float | None) -> NoReturn:
-    """Become the host, in this process."""
+    """Become the host, in this process; raises as :func:`start_host` does."""
+    _check(places)
     line = command_line(idle_exit_seconds)
     os.execve(line[0], line, environment(places))
 

@@ -6,13 +6,14 @@ environment, and whose descendant it is. To be taken for an outsider a tool woul
 all four. Reads a few files of ``/proc``, 0.1-0.2 ms, once for each client.
 """
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from paddock.session_worker.toolbox import cgroups, marks, processes
 from paddock.store.errors import SessionNotFound
 from paddock.store.ids import SessionId
-from paddock.store.session_file import folder_of
+from paddock.store.session_file import folder_of, sessions_in
 from paddock.store.session_file.lock import is_over
 
 UNKNOWN = "unknown"
@@ -53,6 +54,14 @@ def session_of(
             return session
     # Orphans of tools become the host's own children; it starts nobody who asks it anything.
     return UNKNOWN if host_pid in ancestors else None
+
+
+def is_in_session(data: Path) -> bool:
+    """Whether a session under ``data`` started this process, by the marks that it carries."""
+    me = os.getpid()
+    if marks.read_mark(me) is not None and _by_limits(me, sessions_in(data)) is not None:
+        return True
+    return _by_environment(me, lambda session: is_session(data, session)) is not None
 
 
 def _by_group(pid: int, group: Path | None) -> str | None:
