@@ -1,5 +1,6 @@
 """The command line against real hosts: what scripts read, what people see, and what goes wrong."""
 
+import fcntl
 import json
 import os
 import pty
@@ -592,6 +593,27 @@ def test_f15_an_agents_words_do_not_drive_the_terminal(host: HostForTests, groun
     assert paddock(host.home, "run", "--model", model, "go").out == "clear me\n"
 
 
+def test_p3_who_holds_a_session_that_cannot_start_is_named(
+    host: HostForTests, ground: Path
+) -> None:
+    model = script(ground, turn("ok"))
+    made = paddock(host.home, "new", "held", "--model", model, "--json").json["session_id"]
+    assert paddock(host.home, "suspend", "held").code == 0
+    with (folder_of(host.data, made) / "owner.lock").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        refused = paddock(host.home, "send", "held", "go")
+        assert refused.code == exit_codes.HOST
+        holder = f"held by process {os.getpid()} ({Path('/proc/self/comm').read_text().strip()})"
+        assert holder in refused.line
+        listed = paddock(host.home, "ps")
+        assert "stuck" in listed.out
+        assert holder in listed.err
+        assert holder in paddock(host.home, "show", "--json", "held").json["trouble"]
+    goes_on = ("send", "held", "--wait", "go")
+    wait_until(lambda: paddock(host.home, *goes_on).code == 0, DEADLINE, what="it goes on")
+    assert "trouble" not in paddock(host.home, "show", "held").out
+
+
 # --- without a host ---
 
 
@@ -791,7 +813,6 @@ class Terminal:
 
 def take_terminal() -> None:
     """Make the terminal on stdin this session's own, so that Ctrl-C is a signal."""
-    import fcntl
     import termios
 
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)

@@ -126,11 +126,16 @@ def _end_holder(pid: int, start_ticks: int) -> None:
 def _stuck(rites: Rites, folder: Path) -> OwnerStuck:
     pids = _who_has(folder / "owner.lock")
     pid = pids[0] if pids else None
-    message = (
-        f"session {rites.session_id!r} is still held by process {pid or 'unknown'}: "
-        "end it, and the session goes on"
-    )
+    holder = "a process that cannot be seen" if pid is None else f"process {pid} ({_name_of(pid)})"
+    message = f"session {rites.session_id!r} is still held by {holder}: end it, and it goes on"
     return OwnerStuck(message, pid=pid, pids=pids, session_id=rites.session_id)
+
+
+def _name_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
+    except OSError:
+        return "gone by now"
 
 
 def _who_has(lock: Path) -> list[int]:

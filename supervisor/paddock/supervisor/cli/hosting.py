@@ -216,7 +216,7 @@ def _print_workers(workers: list[dict[str, Any]], *, as_json: bool) -> None:
             worker.get("pid"),
             worker.get("generation"),
             worker.get("paddock_version"),
-            worker.get("stage"),
+            worker.get("stage") if worker.get("life") == "live" else worker.get("life"),
             duration(worker.get("idle_seconds") or 0.0),
             _memory_of(worker),
             worker.get("operation_id"),

@@ -134,13 +134,14 @@ def show(session: One, *, as_json: AsJson = False) -> int:
     from paddock.client.places import places_of
     from paddock.store.errors import Damaged, SessionNotFound
     from paddock.store.ids import SessionId
-    from paddock.supervisor.cli.source import find, kept_in
+    from paddock.supervisor.cli.source import find, told_by_host
 
     async def look() -> tuple[SessionId, dict[str, str | None]]:
-        return await find(session), await kept_in()
+        found = await find(session)
+        return found, await told_by_host(found)
 
     places = places_of()
-    found, kept = run_async(look())
+    found, by_host = run_async(look())
     damage: Damaged | None
     deaths: list[Death] = []
     try:
@@ -151,7 +152,7 @@ def show(session: One, *, as_json: AsJson = False) -> int:
         told = _unread(found, places.data)
         if damage is None or state.sequence:
             deaths = [] if damage is not None else _deaths(state, places.data)
-            told = _about(state, places.data) | kept
+            told = _about(state, places.data) | by_host
             told |= {"deaths": [death.as_json() for death in deaths]}
     if damage is not None:
         told = {"session_id": found, "damage": damage.message} | told

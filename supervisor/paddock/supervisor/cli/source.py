@@ -52,14 +52,23 @@ async def find(text: str) -> SessionId:
         return find_session(places_of().data, text)
 
 
-async def kept_in() -> dict[str, str | None]:
-    """Return what keeps tools in, as the host that runs says; nothing where none does."""
+async def told_by_host(session_id: SessionId) -> dict[str, str | None]:
+    """Return what only the host that runs knows of a session; nothing where none does.
+
+    What keeps its tools in, and what is the trouble with it: who holds it, why it cannot write.
+    """
     from paddock.client import connect
     from paddock.supervisor.errors import NoHost
 
     try:
         async with await connect(start=False, name="cli") as host:
-            told = await host.status()
+            status, lives = await host.status(), await host.lives()
     except NoHost:
         return {}
-    return {name: told.get(name) for name in ("sandbox", "cgroup")}
+    trouble = [
+        life.get("fault") or life.get("error")
+        for life in lives
+        if life["session_id"] == session_id and life["life"] != "failed"
+    ]
+    told = {name: status.get(name) for name in ("sandbox", "cgroup")}
+    return {"trouble": trouble[0]} | told if trouble else told
