@@ -105,10 +105,10 @@ class Client:
 
     def say(self, asked: Asked) -> None:
         """Say a command to the supervisor of the moment, if there is one."""
-        host = self._host()
+        host = self.present_host()
         if host is None:
             return
-        ticket = self._ticket(asked)
+        ticket = self.ticket_of(asked)
         self.world.soon(host.process, self._hand, host, asked, ticket)
 
     def _hand(self, host: "Host", asked: Asked, ticket: Ticket) -> None:
@@ -126,16 +126,23 @@ class Client:
             if command.verb == "delete":
                 host.stimulate(record, DeleteAsked(now, command, 10.0, ticket))
             else:
-                self.house.judge.waits(host, ticket, command.command_id)
-                host.stimulate(record, Commanded(now, command, ticket))
+                self.give(host, record, asked, ticket)
 
         host.with_record(asked.session_id, give, lambda: self._not_found(asked))
 
+    def give(
+        self, host: "Host", record: "Record", asked: Asked, ticket: Ticket | None = None
+    ) -> None:
+        """Give a command to a supervisor that has the session's record."""
+        ticket = ticket or self.ticket_of(asked)
+        self.house.judge.waits(host, ticket, asked.command.command_id)
+        host.stimulate(record, Commanded(self.world.now, asked.command, ticket))
+
     def leave(self, session_id: SessionId, *, force: bool) -> None:
         """Ask that a session be suspended."""
-        host = self._host()
+        host = self.present_host()
         if host is not None:
-            ticket = self._ticket(None)
+            ticket = self.ticket_of(None)
 
             def ask(record: "Record") -> None:
                 host.stimulate(record, LeaveAsked(self.world.now, "asked", 8.0, force, ticket))
@@ -144,21 +151,23 @@ class Client:
 
     def resume(self, session_id: SessionId, *, reset: bool = False) -> None:
         """Ask that a session live."""
-        host = self._host()
+        host = self.present_host()
         if host is not None:
-            ticket = self._ticket(None)
+            ticket = self.ticket_of(None)
 
             def ask(record: "Record") -> None:
                 host.stimulate(record, Wanted(self.world.now, "resume", ticket, reset=reset))
 
             self.world.soon(host.process, host.with_record, session_id, ask)
 
-    def _ticket(self, asked: Asked | None) -> Ticket:
+    def ticket_of(self, asked: Asked | None) -> Ticket:
+        """Return a ticket for a request, of a command or not."""
         self._number += 1
         self._requests[self._number] = asked
         return Ticket(NAME, self._number)
 
-    def _host(self) -> "Host | None":
+    def present_host(self) -> "Host | None":
+        """Return the supervisor of the moment, if one lives."""
         host = self.house.announced
         return host if host is not None and host.process.is_alive else None
 
@@ -176,7 +185,7 @@ class Client:
 
     def follow(self, session_id: SessionId) -> None:
         """Subscribe from where it stands."""
-        host = self._host()
+        host = self.present_host()
         if host is None or session_id in self.subscriptions:
             return
 
@@ -265,6 +274,10 @@ class Client:
         asked.refused = error.error.code
         if error.error.code == "session_not_found":
             self._not_found(asked)
+        elif error.error.code == "forgotten" and self.house.judge.is_forgotten(asked):
+            asked.is_over = True
+        elif asked.command.command_id in self.house.mischief.used_again:
+            pass  # the other words were before it: they are refused, and it is said again
         elif error.error.code in {"already_exists", "forgotten"}:
             raise Broken("P14", f"{asked.command.verb} was refused as {error.error.code}")
 

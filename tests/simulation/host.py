@@ -195,6 +195,7 @@ class Host:
                 self._carry_out(who, effect)
             self.world.tell(f"  host: {type(what).__name__}: {before} → {who.life.stage}")
             self._set_timer(who)
+            self.house.judge.queues(who)
         self._is_stepping = False
 
     def _carry_out(self, record: Record, effect: Effect) -> None:
@@ -424,6 +425,8 @@ class Host:
         life.last_active_at = self.world.now
         record = self.records[session_id] = Record(life, self.house.files[session_id])
         record.feed.head = head
+        if not self.world.is_mutated("queue_without_bound"):
+            life.queue.limit = self.house.mischief.waiting_limit
         return record
 
     # --- the workers' door ---
@@ -458,7 +461,7 @@ class Host:
             self._follow(record, word)
 
     def _greeted(self, line: Line, word: Hello) -> None:
-        if word.epoch > self.epoch:
+        if word.epoch > self.epoch and not self.world.is_mutated("lower_epoch_welcome"):
             return
         record = self.records.get(word.session_id)
         refusal = why_not(

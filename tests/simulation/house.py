@@ -12,6 +12,7 @@ from tests.simulation.client import Client
 from tests.simulation.disk import File
 from tests.simulation.host import Host, Record
 from tests.simulation.judge import RESTING, Judge
+from tests.simulation.mischief import Mischief
 from tests.simulation.mishaps import CHANCES
 from tests.simulation.world import SIGKILL, Process, World
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 MISCONFIGURED = 0.15
 """Of all homes so many have an agent that cannot run as it is configured."""
 FINDS_OUT = 0.02
+UNWATCHED = 0.1
+"""Of all homes so many have a watcher that takes minutes to start the next supervisor."""
 
 
 class Registry:
@@ -90,9 +93,12 @@ class House:
         # By dice of its own, so that all other schedules are what they were without it.
         self._configuration = Random(~world.seed)
         self._is_misconfigured = self._configuration.random() < MISCONFIGURED
+        self._is_unwatched = self._configuration.random() < UNWATCHED
         for _ in range(1 if chance() < 0.7 else 2):
             self._make_session()
+        self.mischief = Mischief(self)
         self.client = Client(self)
+        self.mischief.begin()
         world.mishap = self.mishap
         self.start_host()
 
@@ -127,7 +133,10 @@ class House:
         world.soon(process, self.host.open)
 
     def _host_gone(self) -> None:
-        self.world.after(0.2 + 3.0 * self.world.chance() ** 3, self.world.nobody, self.start_host)
+        seconds = 0.2 + 3.0 * self.world.chance() ** 3
+        if self._is_unwatched:
+            seconds += 120.0 * self._configuration.random()
+        self.world.after(seconds, self.world.nobody, self.start_host)
 
     def announce(self, host: Host) -> None:
         """Say where the supervisor is: workers without one look for this."""
@@ -189,6 +198,7 @@ class House:
             case TellSettled():
                 self.judge.settled(record.file, effect.answer)
                 for ticket in effect.tickets:
+                    self.judge.is_its_own(ticket)
                     self.judge.has_end(ticket)
                 if effect.tickets:
                     self._tell(host, self.client.settled, effect.answer)

@@ -16,6 +16,7 @@ from tests.simulation.disk import File
 from tests.simulation.world import Broken, Process
 
 if TYPE_CHECKING:
+    from tests.simulation.client import Asked
     from tests.simulation.host import Host, Record
     from tests.simulation.house import House
     from tests.simulation.worker import Worker
@@ -28,6 +29,8 @@ TERMINAL = {
 }
 RESTING = {Stage.COLD, Stage.LIVE, Stage.FAILED, Stage.DELETED}
 STRIKES = 2
+ALONE = 3
+"""Beats after the grace, within which an orphan at rest is to be gone."""
 AT_ONCE = {"command_quarantined", "command_rejected"}
 """What is refused as it is taken in need not wait for what was accepted before."""
 
@@ -45,6 +48,9 @@ class Judge:
         self._waits: dict[Ticket, tuple[Host, CommandId]] = {}
         """Who stays connected, has asked for a command, and was told no end of it yet."""
         self._was_accepted: set[Ticket] = set()
+        self._others: set[Ticket] = set()
+        """Who used the id of another command for other words."""
+        self._beats_alone: Counter[int] = Counter()
 
     # --- while it goes on ---
 
@@ -120,6 +126,7 @@ class Judge:
                     raise Broken("P3", "told that it is gone while its worker lives")
         if "sequence" in reply.result:
             command_id = CommandId(str(reply.result["command_id"]))
+            self.is_its_own(reply.ticket)
             sequence = reply.result["sequence"]
             assert isinstance(sequence, int)
             if not self._is_there(file, sequence, command_id):
@@ -140,6 +147,28 @@ class Judge:
     def waits(self, host: "Host", ticket: Ticket, command_id: CommandId) -> None:
         """Somebody asks for a command, and is told how it ends as long as that host lives."""
         self._waits[ticket] = (host, command_id)
+
+    def is_other(self, host: "Host", ticket: Ticket, command_id: CommandId) -> None:
+        """Somebody asks for other words by the id of a command that is known."""
+        self._others.add(ticket)
+        self.waits(host, ticket, command_id)
+
+    def is_its_own(self, ticket: Ticket) -> None:
+        """P14: what is accepted and answered is the command of who is told so."""
+        if ticket in self._others:
+            raise Broken("P14", "other words by a known id are taken for what was said before")
+
+    def is_forgotten(self, asked: "Asked") -> bool:
+        """Whether a command is older than one that the log has forgotten, and not remembered."""
+        life = self.house.files[asked.session_id].live.life
+        command_id, newest = asked.command.command_id, life.newest_forgotten
+        return command_id not in life.accepted and newest is not None and command_id <= newest
+
+    def queues(self, record: "Record") -> None:
+        """P11: a queue has a bound; one of those that pass by, and one of all others."""
+        queue = record.life.queue
+        if queue.waiting > 2 * self.house.mischief.waiting_limit + 1:
+            raise Broken("P11", f"{queue.waiting} commands wait for one session")
 
     def has_end(self, ticket: Ticket) -> None:
         """P14: one end is told."""
@@ -182,6 +211,26 @@ class Judge:
         is_silent = kill.reason in {"hang", "start_timeout", "suspend_timeout"}
         if is_silent and process.is_alive and process in heard_of:
             raise Broken("P9", f"{process.pid} is killed by {kill.reason}, and has said something")
+
+    def leaves(self, worker: "Worker") -> None:
+        """P4: who is at work leaves only if it was told to, not if it was asked to."""
+        engine = worker.engine
+        assert engine is not None
+        suspend, conversation = engine.suspend, engine.session.conversation
+        if suspend is None or suspend.force or engine.ending != "suspended":
+            return
+        if conversation.operation is not None and not conversation.approvals:
+            raise Broken("P4", f"it was asked to leave ({suspend.reason}) and left its work")
+
+    def is_alone(self, worker: "Worker") -> None:
+        """P11: who has nothing to do and no supervisor does not stay for ever."""
+        engine, pid = worker.engine, worker.process.pid
+        if engine is None or not engine.is_at_rest():
+            self._beats_alone[pid] = 0
+            return
+        self._beats_alone[pid] += 1
+        if self._beats_alone[pid] > ALONE:
+            raise Broken("P11", f"{pid} has nothing to do and no supervisor, and stays")
 
     def rests(self, session: Session, bury: Bury, events: list[Event]) -> None:
         """P4 and P14: what nobody suspended is finished, not left lying."""
@@ -232,6 +281,7 @@ class Judge:
             self._commands(file)
             self._deletion(file)
             self._order(file)
+            self._interrupts(file)
         for (session_id, sequence), row in self._shown.items():
             rows = self.house.files[session_id].rows
             if sequence > len(rows) or rows[sequence - 1] != row:
@@ -385,6 +435,18 @@ class Judge:
                 waiting.remove(event.command_id)
                 if not is_first and event.kind not in AT_ONCE:
                     raise Broken("P14", "a command is answered before an earlier one")
+
+    def _interrupts(self, file: File) -> None:
+        """P14: an interrupt ends the operation that it names, and no other."""
+        named: dict[CommandId, object] = {}
+        for stored in file.stored:
+            event = stored.event
+            if event.kind == "command_accepted" and event.verb == "interrupt":
+                named[event.command_id] = event.arguments.get("operation_id")
+            elif event.kind != "operation_cancelled" or event.command_id is None:
+                continue
+            elif named.get(event.command_id) not in {None, event.operation_id}:
+                raise Broken("P14", "an interrupt ends another operation than it names")
 
     def _lives(self) -> None:
         """P10 and P14: nothing is on its way for ever, and rooms are given back."""

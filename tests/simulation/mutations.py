@@ -10,10 +10,10 @@ from typing import Any
 
 from paddock.session_worker import engine, ledger
 from paddock.store import session as fold
-from paddock.supervisor import certificate, commands, dying, feed, fleet, leaving, life, living
+from paddock.supervisor import certificate, commands, dying, feed, fleet, leaving, living
 from paddock.supervisor.machine import TABLE
-from paddock.supervisor.stimuli import Deliver
 from tests.simulation import host as sim_host
+from tests.simulation import without
 from tests.simulation import worker as sim_worker
 
 type Patch = tuple[Any, str, Callable[[Any], Any]]
@@ -44,148 +44,6 @@ class Mutation:
         return not self.why
 
 
-def _always(value: object) -> Callable[[Any], Any]:
-    return lambda _real: lambda *_args, **_more: value
-
-
-def _without_calls(real: Any) -> Any:
-    """Recovery that leaves intents without a result."""
-
-    def recover(session: Any, happened: Any) -> Any:
-        return [e for e in real(session, happened) if e.kind != "tool_call_finished"]
-
-    return recover
-
-
-def _runs_again(_real: Any) -> Any:
-    """Recovery that gives back what was started as merely allowed."""
-
-    def recover(session: Any, happened: Any) -> Any:
-        for call in ledger.open_calls(session):
-            if call.stage == "started":
-                call.stage = "allowed"
-        return []
-
-    return recover
-
-
-def _answered_anew(_real: Any) -> Any:
-    """A ledger that knows no command again."""
-    return lambda _session, _command_id, _digest: None
-
-
-def _told_done(real: Any) -> Any:
-    """Not-struck in place of struck: every death strikes nothing."""
-    return lambda session, in_delivery: certificate.Struck()
-
-
-def _spawns_at_once(_real: Any) -> Any:
-    """A death that is not buried before the next start."""
-
-    def died(of: Any, stimulus: Any) -> None:
-        of.pid = None
-        of.is_wanted = True
-        of.seek_or_spawn(stimulus.at)
-
-    return died
-
-
-def _delivers_nothing_again(real: Any) -> Any:
-    def hand_over_again(self: Any, unanswered: Any) -> Any:
-        real(self, unanswered)
-        return []
-
-    return hand_over_again
-
-
-def _forgets_delivery(real: Any) -> Any:
-    """A queue that drops what was in delivery when its worker died."""
-
-    def hand_over_again(self: Any, unanswered: Any) -> Any:
-        self._delivered.clear()
-        return real(self, unanswered)
-
-    return hand_over_again
-
-
-def _sends_in_any_place(_real: Any) -> Any:
-    def grew(self: Any, first: int, count: int, *, is_carried: bool, size_bytes: int = 0) -> Any:
-        self.head = max(self.head, first + count - 1)
-        for each in self.subscribers.values():
-            each.position = first + count - 1
-        return list(self.subscribers.values()), []
-
-    return grew
-
-
-def _late_counts(real: Any) -> Any:
-    """A machine that does not ask of which start a stimulus speaks."""
-
-    def step(of: Any, stimulus: Any) -> Any:
-        number = getattr(stimulus, "start", None)
-        if number is not None and number != of.start:
-            stimulus = type(stimulus)(
-                **{
-                    name: of.start if name == "start" else getattr(stimulus, name)
-                    for name in stimulus.__dataclass_fields__
-                }
-            )
-        return real(of, stimulus)
-
-    return step
-
-
-def _waits_for_ever(_real: Any) -> Any:
-    def wait(of: Any, _stimulus: Any) -> None:
-        of.deadline = None
-
-    return wait
-
-
-def _hands_everything_over(_real: Any) -> Any:
-    def hand_over(self: Any) -> Any:
-        ready = list(self._waiting.values())
-        self._delivered.update(self._waiting)
-        self._waiting.clear()
-        return [pending.command for pending in ready]
-
-    return hand_over
-
-
-def _deletes_in_turn(_real: Any) -> Any:
-    """A deletion that is handed over like any other command."""
-
-    def delete_live(of: Any, stimulus: Any) -> None:
-        of.waiting_gone.append(stimulus.ticket)
-        of.do(Deliver(stimulus.command))
-
-    return delete_live
-
-
-def _told_early(real: Any) -> Any:
-    def leave(of: Any, stimulus: Any) -> None:
-        real(of, stimulus)
-        if of.waiting_gone:
-            of.tell_gone({"was_live": True})
-
-    return leave
-
-
-def _one_check(_real: Any) -> Any:
-    """A hang by wall time: one look without a beat is enough."""
-
-    def check_beat(of: Any, stimulus: Any) -> None:
-        if of.cause is not None:
-            of.be_stuck(stimulus.at)
-        elif not of.has_beaten:
-            of.kill(stimulus.at, "hang", wants_stacks=True)
-        else:
-            of.has_beaten = False
-            of.deadline = stimulus.at + of.patience.hang_after_seconds / life.BEAT_CHECKS
-
-    return check_beat
-
-
 MUTATIONS: tuple[Mutation, ...] = (
     # --- §2: processes, locks, the order after a death ---
     Mutation(
@@ -201,7 +59,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "next_start_before_burial",
         "§2",
         "nothing starts before the burial is over",
-        ((dying, "died", _spawns_at_once),),
+        ((dying, "died", without.spawns_at_once),),
     ),
     Mutation("no_entry_before_start", "§2", "an entry is written before a start", is_rare=True),
     Mutation(
@@ -214,7 +72,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "finds_nothing_undone",
         "§2",
         "a new supervisor finishes what it finds",
-        ((certificate, "has_work", _always(value=False)),),
+        ((certificate, "has_work", without.always(value=False)),),
         is_rare=True,
     ),
     Mutation(
@@ -235,10 +93,28 @@ MUTATIONS: tuple[Mutation, ...] = (
         "both: no worker lives that its supervisor does not know",
     ),
     Mutation(
+        "lower_epoch_welcome",
+        "§6",
+        "a supervisor of a lower epoch is refused",
+        why="one supervisor a home, by a lock: the earlier one is dead before the next is found",
+    ),
+    Mutation(
+        "next_start_while_stuck",
+        "§2",
+        "nothing starts while somebody holds the lock still",
+        ((dying, "not_buried", without.buried_anyway),),
+        why="who does not get the lock leaves, and so does who finds a certificate missing",
+    ),
+    Mutation(
+        "orphans_stay",
+        "§2",
+        "a worker at rest without a supervisor leaves after its grace",
+    ),
+    Mutation(
         "late_stimuli_count",
         "§7",
         "what speaks of an earlier start changes nothing",
-        ((sim_host, "step", _late_counts),),
+        ((sim_host, "step", without.late_counts),),
         is_rare=True,
     ),
     # --- §5: the file ---
@@ -283,7 +159,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "begins_without_certificate",
         "§5",
         "a worker leaves where a certificate is missing",
-        ((sim_worker, "may_begin", _always(True)), (dying, "died", _spawns_at_once)),
+        ((sim_worker, "may_begin", without.always(True)), (dying, "died", without.spawns_at_once)),
     ),
     # --- §6: lines and commands ---
     Mutation("answer_apart", "§6", "an answer is in one commit with all that it starts"),
@@ -297,7 +173,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "all_delivered_at_once",
         "§6",
         "one command is in delivery at a time",
-        ((commands.Queue, "hand_over", _hands_everything_over),),
+        ((commands.Queue, "hand_over", without.hands_everything_over),),
         is_rare=True,
     ),
     Mutation(
@@ -308,8 +184,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         "§6",
         "a deletion refuses all other commands",
         (
-            (leaving, "delete_live", _deletes_in_turn),
-            (engine, "accepted_deletion", _always(value=None)),
+            (leaving, "delete_live", without.deletes_in_turn),
+            (engine, "accepted_deletion", without.always(value=None)),
         ),
         is_rare=True,
     ),
@@ -347,44 +223,73 @@ MUTATIONS: tuple[Mutation, ...] = (
         "known_command_taken_anew",
         "§6",
         "a known id gets the same answer again",
-        ((engine, "known_answer", _answered_anew),),
+        ((engine, "known_answer", without.answered_anew),),
+    ),
+    Mutation(
+        "known_by_id_alone",
+        "§6",
+        "a known id with another payload is refused",
+        ((engine, "known_answer", without.whatever_it_says),),
+        is_rare=True,
+    ),
+    Mutation(
+        "waiting_by_id_alone",
+        "§6",
+        "so is one of a command that is on its way",
+        ((commands, "_assert_same", without.always(None)),),
+    ),
+    Mutation(
+        "forgotten_taken_anew",
+        "§6",
+        "an id older than all that is remembered is Forgotten",
+        ((engine, "known_answer", without.nothing_forgotten),),
+    ),
+    Mutation("queue_without_bound", "§6", "a bounded number of commands wait"),
+    Mutation(
+        "interrupts_whatever_is_at_work",
+        "§6",
+        "an interrupt ends the operation that it names, and no other",
+        (
+            (engine, "operation_to_end", without.whichever_is_at_work),
+            (ledger, "operation_to_end", without.whichever_is_at_work),
+        ),
     ),
     Mutation(
         "delivered_commands_forgotten",
         "§6",
         "what was in delivery at a death is handed to the next",
-        ((commands.Queue, "hand_over_again", _forgets_delivery),),
+        ((commands.Queue, "hand_over_again", without.forgets_delivery),),
         is_rare=True,
     ),
     Mutation(
         "nothing_delivered_again",
         "§6",
         "a new line gets again what was handed over",
-        ((commands.Queue, "hand_over_again", _delivers_nothing_again),),
+        ((commands.Queue, "hand_over_again", without.delivers_nothing_again),),
     ),
     Mutation(
         "unanswered_not_carried_out",
         "§6",
         "what a dead worker accepted, the next carries out",
-        ((fold.Session, "unanswered", _always([])),),
+        ((fold.Session, "unanswered", without.always([])),),
     ),
     Mutation(
         "answers_of_the_dead_untold",
         "§6",
         "what a dead worker answered is told at its burial",
-        ((certificate, "_answers", _always(())),),
+        ((certificate, "_answers", without.always(())),),
     ),
     Mutation(
         "failing_answers_nothing",
         "P14",
         "what will not be carried out any more is refused in the log",
-        ((certificate, "_refusals", _always([])),),
+        ((certificate, "_refusals", without.always([])),),
     ),
     Mutation(
         "forwarded_anywhere",
         "§6",
         "forwarded bytes only where they are contiguous",
-        ((feed.Feed, "grew", _sends_in_any_place),),
+        ((feed.Feed, "grew", without.sends_in_any_place),),
     ),
     Mutation(
         "judged_before_heard",
@@ -396,71 +301,83 @@ MUTATIONS: tuple[Mutation, ...] = (
         "hang_by_one_look",
         "§7",
         "a hang is missed checks in a row, not wall time",
-        ((living, "check_beat", _one_check),),
+        ((living, "check_beat", without.one_check),),
     ),
     # --- §6: poison ---
     Mutation(
         "nothing_is_struck",
         "§6",
         "a death strikes what was open",
-        ((certificate, "struck_by_death", _told_done),),
+        ((certificate, "struck_by_death", without.told_done),),
     ),
     Mutation(
         "operations_not_quarantined",
         "§6",
         "an operation that kills twice is quarantined",
-        ((ledger, "is_quarantined", _always(False)),),
+        ((ledger, "is_quarantined", without.always(False)),),
     ),
     Mutation(
         "commands_not_quarantined",
         "§6",
         "a command that kills twice is quarantined",
-        ((ledger, "quarantined_commands", _always([])),),
+        ((ledger, "quarantined_commands", without.always([])),),
         is_rare=True,
+    ),
+    Mutation(
+        "strikes_by_call",
+        "§6",
+        "strikes are counted by tool and arguments, not by call",
+        ((ledger, "is_quarantined", without.strikes_by_call),),
     ),
     Mutation("lost_host_strikes", "§6", "the loss of the whole host strikes nothing"),
     Mutation(
         "intents_left_open",
         "P6",
         "an intent without a result becomes `interrupted`",
-        ((sim_worker, "recover", _without_calls),),
+        ((sim_worker, "recover", without.without_calls),),
     ),
     Mutation(
         "intents_run_again",
         "P6",
         "the ledger never restarts a call",
-        ((sim_worker, "recover", _runs_again),),
+        ((sim_worker, "recover", without.runs_again),),
     ),
     # --- capacity, leaving ---
     Mutation(
         "room_not_given_back",
         "P10",
         "a room is given back on every way out",
-        ((fleet.Fleet, "give_back", _always([])),),
+        ((fleet.Fleet, "give_back", without.always([])),),
+    ),
+    Mutation(
+        "nobody_is_busy",
+        "§6",
+        "who is at work answers Busy, unless it is told to leave",
+        ((engine.Engine, "is_at_rest", without.always(value=True)),),
     ),
     Mutation(
         "told_gone_at_once",
         "P3",
         "suspend returns when the owner is gone",
-        ((leaving, "leave", _told_early),),
+        ((leaving, "leave", without.told_early),),
     ),
     Mutation(
         "nobody_hangs",
         "§7",
         "who does not beat is killed",
-        ((living, "check_beat", _waits_for_ever),),
+        ((living, "check_beat", without.waits_for_ever),),
     ),
     Mutation(
         "deadlines_of_leaving_pass",
         "§6, §7",
         "who does not leave by its deadline is killed",
-        ((leaving, "not_gone", _waits_for_ever),),
+        ((leaving, "not_gone", without.waits_for_ever),),
     ),
     Mutation(
         "adoption_kills_nobody",
         "§2",
         "who does not greet a new supervisor is killed",
-        ((dying, "start_late", _waits_for_ever),),
+        ((dying, "start_late", without.waits_for_ever),),
         is_rare=True,
     ),
 )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from tests.simulation.house import House
+from tests.simulation.mischief import remember_as_ever
 from tests.simulation.mutations import patched
 from tests.simulation.world import Broken, World
 
@@ -36,6 +37,8 @@ def run(seed: int, mutation: str = "", *, tells: bool = False) -> Run:
             raise
         what = f"{type(error).__name__}: {error}"
         return Run(seed, "bug", what, world.steps, world.told)
+    finally:
+        remember_as_ever()
     return Run(seed, None, "", world.steps, world.told)
 
 

@@ -312,6 +312,7 @@ class Worker:
     def _last_commit(self, ending: str) -> None:
         engine, world, file = self.engine, self.world, self.file
         assert engine is not None
+        self.house.judge.leaves(self)
         if ending != "unwanted":
             now = self._now()
             exited = WorkerExited(
@@ -533,7 +534,7 @@ class Worker:
             case Refuse():
                 self.arrive(Unwanted(word.code, word.reason))
             case Welcome():
-                if word.epoch >= self.epoch:
+                if word.epoch >= self.epoch or self.world.is_mutated("lower_epoch_welcome"):
                     self.epoch = word.epoch
                     self.is_welcome, self.lost_at = True, None
                     self._say_beat()
@@ -591,5 +592,7 @@ class Worker:
         if self.lost_at is None:
             self._say_beat()
         elif self.world.now - self.lost_at > ORPHAN_GRACE_SECONDS:
-            self.arrive(Orphaned())
+            self.house.judge.is_alone(self)
+            if not self.world.is_mutated("orphans_stay"):
+                self.arrive(Orphaned())
         self.world.after(BEAT_SECONDS, self.process, self._beat)

@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from paddock.session_worker.ledger import digest_of
+from paddock.session_worker.protocol import Command
 from paddock.store.events import (
     ApprovalDecided,
     ApprovalRequested,
@@ -23,6 +25,7 @@ from paddock.store.fold import evolve
 from paddock.store.ids import ApprovalId, CommandId, OperationId, SessionId, ToolCallId
 from paddock.store.session import Session
 from paddock.supervisor.certificate import Known, ending_of, struck_by_death
+from paddock.supervisor.commands import Unsettled
 from paddock.supervisor.processes import Status
 from paddock.supervisor.restart import CONFIGURATION_EXIT_CODE, Budget
 from paddock.supervisor.stimuli import Bury
@@ -128,7 +131,7 @@ def test_p14_a_command_that_a_struck_worker_held_back_is_not_struck() -> None:
 
 def test_p14_what_a_failing_session_had_accepted_is_refused_in_the_log() -> None:
     session = fold(accepted())
-    bury = replace(KNOWN.bury, unsettled=(COMMAND, CommandId("c2")))
+    bury = replace(KNOWN.bury, unsettled=(Unsettled(COMMAND), Unsettled(CommandId("c2"))))
     status = Status(exit_code=CONFIGURATION_EXIT_CODE)
     ending = ending_of(session, replace(KNOWN, bury=bury, status=status))
     kinds = [event.kind for event in ending.events]
@@ -140,11 +143,26 @@ def test_p14_what_a_failing_session_had_accepted_is_refused_in_the_log() -> None
 
 def test_p14_the_answers_that_the_log_has_are_told_by_the_burial() -> None:
     session = fold(accepted(), OperationStarted(command_id=COMMAND, operation_id=OPERATION))
-    bury = replace(KNOWN.bury, unsettled=(COMMAND,))
+    bury = replace(KNOWN.bury, unsettled=(Unsettled(COMMAND),))
     for status in (Status(exit_code=CONFIGURATION_EXIT_CODE), Status(signal=9)):
         (answer,) = ending_of(session, replace(KNOWN, bury=bury, status=status)).outcome.answers
         assert (answer.kind, answer.operation_id) == ("operation_started", OPERATION)
         assert answer.sequence == session.sequence
+
+
+def test_p14_other_words_by_an_id_that_has_its_answer_are_not_told_that_answer() -> None:
+    """A client used an id twice, and the worker that would have refused it died before it could."""
+    first = Command(command_id=COMMAND, verb="annotate", arguments={"key": "a"})
+    other = first.model_copy(update={"arguments": {"key": "b"}})
+    digest = digest_of([first.verb, first.arguments])
+    taken_in = CommandAccepted(command_id=COMMAND, verb=first.verb, digest=digest)
+    session = fold(taken_in, SessionAnnotated(command_id=COMMAND, key="a", value=1))
+    for words, answers in ((first, 1), (other, 0)):
+        bury = replace(KNOWN.bury, unsettled=(Unsettled(COMMAND, words),))
+        outcome = ending_of(session, replace(KNOWN, bury=bury)).outcome
+        assert len(outcome.answers) == answers
+    del session.life.accepted[COMMAND]  # forgotten by now: who asks is told Forgotten
+    assert not ending_of(session, replace(KNOWN, bury=bury)).outcome.answers
 
 
 def test_p4_a_burial_whose_sync_failed_starts_the_next_worker_when_it_is_tried_again() -> None:

@@ -11,7 +11,7 @@ from paddock.session_worker.protocol import Command, Fault, Settled
 from paddock.store.errors import Bug, Damaged
 from paddock.store.ids import CommandId, SessionId
 from paddock.supervisor.children import ZygoteBroke
-from paddock.supervisor.commands import Ticket
+from paddock.supervisor.commands import Ticket, Unsettled
 from paddock.supervisor.errors import CapacityExceeded, OwnerStuck
 from paddock.supervisor.life import BEAT_CHECKS, RIVALS, Life, Patience
 from paddock.supervisor.machine import LATE, TABLE, step
@@ -400,7 +400,7 @@ def test_p14_an_answer_that_only_the_log_has_is_told_though_the_session_fails(
         play(life, WasAccepted(2.1, CommandId("c1"), 8))
     (bury,) = play(life, Exited(3.0, life.start))
     assert isinstance(bury, Bury)
-    assert bury.unsettled == (CommandId("c1"),)
+    assert bury.unsettled == (Unsettled(CommandId("c1"), command(1)),)
     failed = Buried(
         4.0, life.start, 12, "crashed", "configuration", failed="no", answers=(settled(1),)
     )

@@ -25,6 +25,7 @@ from paddock.store.events import (
 )
 from paddock.store.ids import CommandId, OperationId
 from paddock.store.session import Exit, Session
+from paddock.supervisor.commands import Unsettled
 from paddock.supervisor.life import is_left_down, was_deleted
 from paddock.supervisor.restart import (
     CONFIGURATION_EXIT_CODE,
@@ -295,16 +296,36 @@ def _refusals(session: Session, error: PaddockError, but: CommandId | None = Non
 
 
 def _answers(
-    session: Session, events: Sequence[Event], unsettled: Sequence[CommandId]
+    session: Session, events: Sequence[Event], unsettled: Sequence[Unsettled]
 ) -> tuple[Settled, ...]:
-    """Return the answers that the log, with ``events`` behind it, has to commands on their way."""
+    """Return the answers that the log, with ``events`` behind it, has to commands on their way.
+
+    Other words by the id of a command that has its answer get none: the next worker refuses them.
+    """
     new = {
         event.command_id: answer_in(event, sequence)
         for sequence, event in enumerate(events, session.sequence + 1)
         if event.kind != "command_accepted"
     }
-    found = ((each, session.answer_to(each) or new.get(each)) for each in unsettled)
-    return tuple(settled(command_id, answer) for command_id, answer in found if answer is not None)
+    found = (
+        (each, session.answer_to(each.command_id) or new.get(each.command_id)) for each in unsettled
+    )
+    return tuple(
+        settled(each.command_id, answer)
+        for each, answer in found
+        if answer is not None and not _has_other_words(session, each)
+    )
+
+
+def _has_other_words(session: Session, unsettled: Unsettled) -> bool:
+    """Whether the log has an answer by that id to another payload, or has forgotten to which."""
+    command_id, command = unsettled.command_id, unsettled.command
+    accepted = session.life.accepted.get(command_id)
+    if command is None:
+        return False
+    if accepted is None:
+        return session.answer_to(command_id) is not None
+    return accepted.digest != digest_of([command.verb, command.arguments])
 
 
 # --- deletion ---

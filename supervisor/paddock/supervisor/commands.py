@@ -40,6 +40,14 @@ class Pending:
         return self.command is not None and self.command.verb in PASSING_BY
 
 
+@dataclass(frozen=True, slots=True)
+class Unsettled:
+    """A command that a worker may have answered, and its words, where they are known here."""
+
+    command_id: CommandId
+    command: Command | None = None
+
+
 class Queue:
     """The commands of one session that have no answer yet, oldest first."""
 
@@ -70,12 +78,13 @@ class Queue:
             if pending.accepted_at is None and pending.command is not None
         )
 
-    def unsettled(self) -> tuple[CommandId, ...]:
-        """Return the ids of all that a worker may have answered: those that were handed over once.
+    def unsettled(self) -> tuple[Unsettled, ...]:
+        """Return all that a worker may have answered: those that were handed over once.
 
         One that waits was, too, where somebody asked for it anew that an earlier supervisor knew.
         """
-        return (*self._delivered, *self._waiting)
+        everything = (*self._delivered.values(), *self._waiting.values())
+        return tuple(Unsettled(pending.command_id, pending.command) for pending in everything)
 
     def add(self, command: Command, ticket: Ticket | None) -> Pending:
         """Take a command in; one that is here already gets one more who is told.

@@ -11,7 +11,7 @@ from paddock.session_worker.protocol import Command, Fault, Settled
 from paddock.session_worker.protocol import Stage as WorkerStage
 from paddock.store.errors import PaddockError
 from paddock.store.ids import CommandId, OperationId
-from paddock.supervisor.commands import Ticket
+from paddock.supervisor.commands import Ticket, Unsettled
 
 
 class Stage(StrEnum):
@@ -387,7 +387,7 @@ class Bury:
     """Nobody of ours saw it die: it is started again only if there is work."""
     leave_reason: str | None = None
     """Why it was asked to leave, where it was."""
-    unsettled: tuple[CommandId, ...] = ()
+    unsettled: tuple[Unsettled, ...] = ()
     """Commands whose answers in the log are to be told: the word of their worker may be lost."""
 
 
