@@ -39,6 +39,14 @@ with SessionFile.own(Path(sys.argv[1]), sys.argv[2]):
     sys.stdin.read()
 """
 
+LOCKS = """
+import fcntl, sys
+with open(sys.argv[1], "rb") as file:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
 
 def write(home: Path, *events: EventBase) -> None:
     with SessionFile.create(folder_of(home, SESSION), SESSION, at_us=1) as file:
@@ -121,6 +129,33 @@ def test_a_burial_never_ends_its_own_host(tmp_path: Path) -> None:
         pytest.raises(OwnerStuck),
     ):
         burial.bury(rites(tmp_path))
+
+
+def test_who_holds_the_lock_is_told_by_pid_and_name_and_who_looks_at_it_is_not(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path, started())
+    lock = folder_of(tmp_path, SESSION) / "owner.lock"
+    with (
+        lock.open("rb") as looked_at,
+        subprocess.Popen(["sleep", "60"], stdin=looked_at) as looks,
+        subprocess.Popen(
+            [sys.executable, "-c", LOCKS, str(lock)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as holder,
+    ):
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == b"locked\n"
+            name = Path(f"/proc/{holder.pid}/comm").read_text().strip()
+            with pytest.raises(OwnerStuck) as stuck:
+                burial.bury(rites(tmp_path))
+        finally:
+            looks.kill()
+            holder.kill()
+    assert f"still held by process {holder.pid} ({name}):" in stuck.value.message
+    assert stuck.value.facts["pids"] == [holder.pid]
 
 
 def test_who_folds_a_file_is_not_taken_for_its_worker(tmp_path: Path) -> None:

@@ -125,41 +125,59 @@ def _end_holder(pid: int, start_ticks: int) -> None:
 
 def _stuck(rites: Rites, folder: Path) -> OwnerStuck:
     pids = _who_has(folder / "owner.lock")
+    held = ", ".join(f"process {pid} ({_name_of(pid)})" for pid in pids)
+    message = (
+        f"session {rites.session_id!r} is still held by {held or 'a process that cannot be seen'}: "
+        "end it, and it goes on"
+    )
     pid = pids[0] if pids else None
-    holder = "a process that cannot be seen" if pid is None else f"process {pid} ({_name_of(pid)})"
-    message = f"session {rites.session_id!r} is still held by {holder}: end it, and it goes on"
     return OwnerStuck(message, pid=pid, pids=pids, session_id=rites.session_id)
 
 
 def _name_of(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
+        return Path(f"/proc/{pid}/comm").read_text("utf-8", "replace").strip()
     except OSError:
         return "gone by now"
 
 
 def _who_has(lock: Path) -> list[int]:
-    """Return the processes of ours that have the file open (flock does not tell its holder)."""
+    """Return the processes of ours that hold the lock (flock does not tell its holder).
+
+    Where the kernel does not tell by which descriptor it is held: all that have the file open.
+    """
     try:
         wanted = lock.stat()
     except OSError:
         return []
-    found = []
+    found: list[tuple[int, bool]] = []
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit() or int(folder.name) == os.getpid():
             continue
-        try:
-            descriptors = list((folder / "fd").iterdir())
-        except OSError:
-            continue
-        for descriptor in descriptors:
-            try:
+        numbers = _descriptors_of(folder, wanted)
+        found += [(int(folder.name), _holds_a_lock(folder, number)) for number in numbers]
+    holders = {pid for pid, holds in found if holds}
+    return sorted(holders or {pid for pid, _ in found})
+
+
+def _descriptors_of(process: Path, wanted: os.stat_result) -> list[str]:
+    """Return the numbers of a process's descriptors of one file."""
+    numbers = []
+    try:
+        for descriptor in (process / "fd").iterdir():
+            with suppress(OSError):
                 if os.path.samestat(descriptor.stat(), wanted):
-                    found.append(int(folder.name))
-                    break
-            except OSError:
-                continue
-    return found
+                    numbers.append(descriptor.name)
+    except OSError:  # it ended, or is not ours to read
+        return numbers
+    return numbers
+
+
+def _holds_a_lock(process: Path, number: str) -> bool:
+    try:
+        return "\nlock:" in (process / "fdinfo" / number).read_text()
+    except OSError:
+        return False
 
 
 class _Burial:
