@@ -278,6 +278,7 @@ class Judge:
             self._operations(file)
             self._calls(file)
             self._deaths(file)
+            self._strikes(file)
             self._commands(file)
             self._deletion(file)
             self._order(file)
@@ -340,11 +341,36 @@ class Judge:
         if set(requested) - set(finished) - is_open:
             raise Broken("P5", "a call has no result")
 
+    def _strikes(self, file: File) -> None:
+        """P14: what killed its worker twice is not tried again."""
+        strikes: Counter[object] = Counter()
+        accepted: set[CommandId | None] = set()
+        for stored in file.stored:
+            event = stored.event
+            if event.kind == "command_accepted":
+                accepted.add(event.command_id)
+            elif event.kind == "worker_exited":
+                struck = {(call.tool, call.arguments_digest) for call in event.struck_calls}
+                if event.struck_operation_id:
+                    strikes.update((event.struck_operation_id, each) for each in struck)
+                # What was not accepted was not tried: who is struck a third time may have been
+                # about to write that it will not be (922018, 928767).
+                strikes.update(
+                    each
+                    for each in event.struck_command_ids
+                    if each in accepted or strikes[each] < STRIKES
+                )
+            elif (event.kind == "session_resumed" and event.reset) or (
+                event.kind == "tool_call_finished" and event.status in {"ok", "error", "denied"}
+            ):
+                strikes.clear()
+            if strikes and max(strikes.values()) > STRIKES:
+                raise Broken("P14", "what killed its worker twice was tried a third time")
+
     def _deaths(self, file: File) -> None:
         """P3 and P13: generations rise, and each that is over has one certificate, in its place."""
         is_open: int | None = None
         highest = 0
-        strikes: Counter[object] = Counter()
         for stored in file.stored:
             event = stored.event
             if event.kind == "worker_started":
@@ -359,16 +385,6 @@ class Judge:
                 if is_open is not None and event.worker_generation != is_open:
                     raise Broken("P13", f"{event.worker_generation} died while {is_open} lived")
                 is_open, highest = None, max(highest, event.worker_generation)
-                struck = {(call.tool, call.arguments_digest) for call in event.struck_calls}
-                if event.struck_operation_id:
-                    strikes.update((event.struck_operation_id, each) for each in struck)
-                strikes.update(event.struck_command_ids)
-            elif (event.kind == "session_resumed" and event.reset) or (
-                event.kind == "tool_call_finished" and event.status in {"ok", "error", "denied"}
-            ):
-                strikes.clear()
-            if strikes and max(strikes.values()) > STRIKES:
-                raise Broken("P14", "what killed its worker twice was tried a third time")
         if is_open is not None:
             worker = next(
                 (
