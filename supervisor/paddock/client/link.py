@@ -79,7 +79,8 @@ class Link:
                         name=self._name,
                         deadline_seconds=max(0.1, min(GREETING_SECONDS, left)),
                     )
-                except HostGone:  # it is going, or coming: look again
+                except HostGone:
+                    # It is going, or coming: look again, unless it can do neither.
                     if not self._was_reached and found.is_stopped():
                         raise HostGone(self._silent(found), data=str(self.places.data)) from None
             if not self._was_reached and not self._start and (found is None or not found.is_live()):
@@ -106,7 +107,8 @@ class Link:
             return f"{host} went away and none came back"
         if found.is_stopped():
             return f"{host} (pid {found.pid}) is stopped; let it go on: kill -CONT {found.pid}"
-        return f"{host} (pid {found.pid}) runs and does not answer; its watcher ends it if it hangs"
+        end = f"if that stays, kill -9 {found.pid}: its sessions go on"
+        return f"{host} (pid {found.pid}) runs and does not answer; {end}"
 
     def _nobody(self) -> str:
         return (
