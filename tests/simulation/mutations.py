@@ -102,7 +102,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "next_start_while_stuck",
         "§2",
         "nothing starts while somebody holds the lock still",
-        ((dying, "not_buried", without.buried_anyway),),
+        ((dying, "not_buried", without.spawns_at_once),),
         why="who does not get the lock leaves, and so does who finds a certificate missing",
     ),
     Mutation(

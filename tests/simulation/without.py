@@ -45,14 +45,14 @@ def told_done(real: Any) -> Any:
 
 
 def spawns_at_once(_real: Any) -> Any:
-    """A death that is not buried before the next start."""
+    """A next start before the burial is over, or while somebody holds the lock still."""
 
-    def died(of: Any, stimulus: Any) -> None:
+    def take(of: Any, stimulus: Any) -> None:
         of.pid = None
         of.is_wanted = True
         of.seek_or_spawn(stimulus.at)
 
-    return died
+    return take
 
 
 def delivers_nothing_again(real: Any) -> Any:
@@ -189,14 +189,3 @@ def strikes_by_call(_real: Any) -> Any:
         return any(count >= ledger.STRIKES for count in struck.values())
 
     return is_quarantined
-
-
-def buried_anyway(_real: Any) -> Any:
-    """A lock that somebody holds still, and that is taken for free."""
-
-    def not_buried(of: Any, stimulus: Any) -> None:
-        of.pid = None
-        of.is_wanted = True
-        of.seek_or_spawn(stimulus.at)
-
-    return not_buried
