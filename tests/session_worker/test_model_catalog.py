@@ -9,13 +9,11 @@ from paddock.session_worker.model import (
     RETRYABLE,
     ModelFailed,
     Named,
-    default_model,
-    named,
-    open_model,
     retry_delay_ms,
 )
 from paddock.session_worker.models import catalog
-from paddock.session_worker.models.catalog import Entry, NoModel, merge, resolve
+from paddock.session_worker.models.catalog import Entry, NoModel, default_model, merge, resolve
+from paddock.session_worker.models.opening import named, open_model
 from paddock.store.errors import Bug
 
 # --- names ----------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ from paddock.session_worker.model import (
     Observed,
     ToolResult,
     UserWords,
-    open_model,
 )
+from paddock.session_worker.models.opening import open_model
 from paddock.store.events import AssistantPart, CallStatus, TextPart, ToolCallPart, Usage
 from paddock.store.ids import MessageId, ToolCallId
 

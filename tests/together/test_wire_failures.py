@@ -19,10 +19,10 @@ from paddock.session_worker.model import (
     ToolDescription,
     ToolResult,
     UserWords,
-    open_model,
     retry_delay_ms,
 )
 from paddock.session_worker.models.catalog import resolve
+from paddock.session_worker.models.opening import open_model
 from paddock.session_worker.models.provider import Patience, ProviderModel
 from paddock.store.events import ImagePart, TextPart, ToolCallPart, Usage
 from paddock.store.ids import MessageId, ToolCallId
@@ -346,7 +346,7 @@ def python(code: str) -> Iterator[str]:
 def test_a_session_with_a_script_never_loads_what_providers_need(ground: object) -> None:
     code = (
         "import sys, pathlib\n"
-        "from paddock.session_worker.model import open_model\n"
+        "from paddock.session_worker.models.opening import open_model\n"
         "path = pathlib.Path('s.json'); path.write_text('[]')\n"
         "open_model('script:s.json', {})\n"
         "print([name for name in ('pydantic_ai', 'openai', 'anthropic', 'genai_prices')\n"

@@ -37,7 +37,7 @@ from paddock.session_worker.journal import Journal
 from paddock.session_worker.ledger import open_calls
 from paddock.session_worker.link import HostAddress, Link
 from paddock.session_worker.loop import SessionLoop, mint, now_us
-from paddock.session_worker.model import named
+from paddock.session_worker.models.opening import named
 from paddock.session_worker.outputs import Outputs
 from paddock.session_worker.protocol import StartOrders
 from paddock.session_worker.stimuli import Stimulus, Unwanted

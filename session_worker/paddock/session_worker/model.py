@@ -2,8 +2,7 @@
 
 The worker's loop knows models by this module alone. A request is values and nothing else, so every
 model can be asked again after any crash. Retries are the caller's, decided by
-:func:`retry_delay_ms` and recorded. The modules that speak to somebody (``models/``) are imported
-when one is opened.
+:func:`retry_delay_ms` and recorded. Those who answer stand in ``models/``.
 """
 
 from collections.abc import Callable, Mapping
@@ -280,56 +279,3 @@ type Naming = Callable[[str | None], Named]
 def unnamed(_: str | None) -> Named:
     """Say that it is not known who is asked."""
     return Named()
-
-
-def named(name: str | None, environment: Mapping[str, str]) -> Named:
-    """Return who a model's name stands for, as :func:`open_model` will find it; nothing is read."""
-    if name is None:
-        return Named()
-    if name.startswith(SCRIPT_PREFIX):
-        return Named("script", name.removeprefix(SCRIPT_PREFIX))
-    from paddock.session_worker.errors import UnknownModel
-    from paddock.session_worker.models import catalog
-
-    try:
-        place = catalog.resolve(name, environment)
-    except UnknownModel:
-        return Named(model=name)
-    return Named(place.provider.name, place.model, catalog.context_limit(place))
-
-
-def open_model(name: str, environment: Mapping[str, str]) -> Model:
-    """Return the model of that name: ``script:FILE``, ``PROVIDER:MODEL[@BASE_URL]`` or an alias.
-
-    Nothing is sent yet. A script is read and checked; a provider's library is loaded in a thread.
-
-    Raises:
-        UnknownModel: There is no such provider, alias or script, or the script is no script.
-        NeedsCredentials: The provider's key is not in ``environment``.
-    """
-    # Imported here: a session with a script never loads what providers need.
-    from paddock.session_worker.models import catalog
-
-    if name.startswith(SCRIPT_PREFIX):
-        from paddock.session_worker.models.script import open_script
-
-        return open_script(name.removeprefix(SCRIPT_PREFIX))
-    place = catalog.resolve(name, environment)
-    key = catalog.key_of(place, environment)
-    from paddock.session_worker.models.provider import ProviderModel
-
-    return ProviderModel(place, key)
-
-
-SCRIPT_PREFIX = "script:"
-
-
-def default_model(environment: Mapping[str, str]) -> str:
-    """Return the name of the model of the one provider whose key is in ``environment``.
-
-    Raises:
-        catalog.NoModel: No key, or several; the message names the variables or the models.
-    """
-    from paddock.session_worker.models import catalog
-
-    return catalog.default(environment)

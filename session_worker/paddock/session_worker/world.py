@@ -21,8 +21,8 @@ from paddock.session_worker.model import (
     ModelFailed,
     ModelRequest,
     ToolDescription,
-    open_model,
 )
+from paddock.session_worker.models.opening import open_model
 from paddock.session_worker.previews import Preview
 from paddock.session_worker.protocol import Delta
 from paddock.session_worker.sizes import flaw_in, too_large

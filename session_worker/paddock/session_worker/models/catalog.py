@@ -248,7 +248,7 @@ def key_of(place: Place, environment: Mapping[str, str]) -> str:
     raise NeedsCredentials(message, variable=variable, model=place.name)
 
 
-def default(environment: Mapping[str, str]) -> str:
+def default_model(environment: Mapping[str, str]) -> str:
     """Return the model of the one provider whose key is there.
 
     Raises:

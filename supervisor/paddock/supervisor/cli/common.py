@@ -81,7 +81,7 @@ def model_for(model: str | None, agent: str) -> str | None:
         NoModel: None was named and none can be chosen.
     """
     from paddock.client.models import absolute_model, check_model
-    from paddock.session_worker.model import default_model
+    from paddock.session_worker.models.catalog import default_model
 
     if model is not None:
         absolute = absolute_model(model)
