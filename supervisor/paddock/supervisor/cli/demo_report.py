@@ -9,7 +9,7 @@ from paddock.supervisor.cli import demo_agent, demo_data
 from paddock.supervisor.cli.printing import print_table, say
 
 if TYPE_CHECKING:
-    from paddock.supervisor.cli.demo import Actor, Stage
+    from paddock.supervisor.cli.demo_stage import Actor, Stage
 
 SESSIONS = """
 SELECT s.name, s.status, o.status AS outcome, s.message_count AS messages, o.tool_calls AS calls,
