@@ -14,9 +14,10 @@ from paddock.session_worker.answers import read_command
 from paddock.session_worker.approvals import ToolFacts
 from paddock.session_worker.drivers.driver import BuiltinDriver, Driver
 from paddock.session_worker.engine import Engine
-from paddock.session_worker.ledger import Moment, recover
+from paddock.session_worker.ledger import Moment
 from paddock.session_worker.model import Called, Item, ModelAnswer, ModelFailed, Observed
 from paddock.session_worker.protocol import Command, FromWorker, Settled
+from paddock.session_worker.recovery import recover
 from paddock.session_worker.stimuli import (
     Answered,
     CallEnded,

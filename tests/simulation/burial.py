@@ -6,7 +6,7 @@ What stands here follows ``supervisor/burial.py`` and ``Attendant.bury`` line by
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from paddock.session_worker.ledger import accepted_deletion
+from paddock.session_worker.commands import accepted_deletion
 from paddock.store.errors import AlreadyOwned, PaddockError, SessionNotFound
 from paddock.store.events import CommandAccepted
 from paddock.store.session import Session

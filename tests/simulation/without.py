@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from paddock.session_worker import ledger
+from paddock.session_worker import ledger, recovery
 from paddock.supervisor import certificate, life
 from paddock.supervisor.stimuli import Deliver
 
@@ -186,6 +186,6 @@ def strikes_by_call(_real: Any) -> Any:
             if exit_.struck_operation_id == operation.operation_id
             for call in exit_.struck_calls
         )
-        return any(count >= ledger.STRIKES for count in struck.values())
+        return any(count >= recovery.STRIKES for count in struck.values())
 
     return is_quarantined

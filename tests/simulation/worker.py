@@ -20,7 +20,7 @@ from paddock.session_worker.ends import (
     may_begin,
 )
 from paddock.session_worker.engine import Checkpoint, Engine
-from paddock.session_worker.ledger import Moment, open_calls, recover
+from paddock.session_worker.ledger import Moment, open_calls
 from paddock.session_worker.model import ModelFailed
 from paddock.session_worker.protocol import (
     Annotate,
@@ -39,6 +39,7 @@ from paddock.session_worker.protocol import (
     ToWorker,
     Welcome,
 )
+from paddock.session_worker.recovery import recover
 from paddock.session_worker.stimuli import (
     Answered,
     CallEnded,

@@ -25,6 +25,7 @@ from paddock.session_worker.acts import (
 )
 from paddock.session_worker.answers import answer_in, read_command, result_of, settled, stopped
 from paddock.session_worker.approvals import Toolkit
+from paddock.session_worker.commands import accepted_deletion, known_answer, obey, title_of
 from paddock.session_worker.drivers.driver import Driver
 from paddock.session_worker.drivers.steps import (
     agent_ended,
@@ -36,18 +37,11 @@ from paddock.session_worker.drivers.steps import (
 from paddock.session_worker.errors import BadArgument
 from paddock.session_worker.ledger import (
     Moment,
-    accepted_deletion,
     cancel,
     cascade,
     digest_of,
-    is_poison,
-    is_struck,
-    known_answer,
-    obey,
     operation_to_end,
-    quarantine_of,
     start_call,
-    title_of,
 )
 from paddock.session_worker.model import retry_delay_ms
 from paddock.session_worker.protocol import (
@@ -64,6 +58,7 @@ from paddock.session_worker.protocol import (
     Stage,
     Suspend,
 )
+from paddock.session_worker.recovery import is_poison, is_struck, quarantine_of
 from paddock.session_worker.redaction import holds_mark, storable, without_secrets
 from paddock.session_worker.stimuli import (
     AgentEnded,

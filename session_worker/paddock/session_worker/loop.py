@@ -32,7 +32,7 @@ from paddock.session_worker.ends import ending_word, ends_with, interpretation
 from paddock.session_worker.engine import Checkpoint, Engine
 from paddock.session_worker.errors import BadArgument
 from paddock.session_worker.journal import Journal
-from paddock.session_worker.ledger import Moment, open_calls, recover
+from paddock.session_worker.ledger import Moment, open_calls
 from paddock.session_worker.link import Link
 from paddock.session_worker.model import ModelFailed
 from paddock.session_worker.protocol import (
@@ -54,6 +54,7 @@ from paddock.session_worker.protocol import (
     ToWorker,
     Welcome,
 )
+from paddock.session_worker.recovery import recover
 from paddock.session_worker.sizes import flaw_in, too_large
 from paddock.session_worker.stimuli import (
     CredentialsCame,

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from paddock.session_worker.approvals import Toolkit
+from paddock.session_worker.commands import take_from_queue
 from paddock.session_worker.ledger import (
     Moment,
     decide_call,
@@ -23,7 +24,6 @@ from paddock.session_worker.ledger import (
     request_call,
     result,
     startable,
-    take_from_queue,
 )
 from paddock.session_worker.model import (
     AssistantWords,

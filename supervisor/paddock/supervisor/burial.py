@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from paddock.session_worker.ledger import accepted_deletion
+from paddock.session_worker.commands import accepted_deletion
 from paddock.session_worker.redaction import without_secrets
 from paddock.session_worker.toolbox import cgroups
 from paddock.session_worker.toolbox.processes import kill_owned

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from paddock.session_worker.answers import answer_in, settled
-from paddock.session_worker.ledger import digest_of, is_struck
+from paddock.session_worker.ledger import digest_of
 from paddock.session_worker.protocol import Command, Settled
+from paddock.session_worker.recovery import is_struck
 from paddock.store.errors import PaddockError
 from paddock.store.events import (
     CommandAccepted,

@@ -17,8 +17,9 @@ from paddock.agent import handed
 from paddock.agent.context import Context, NextTurn
 from paddock.agent.declare import AGENT_MARK, TOOL_MARK, AgentSpec, ToolDeclaration
 from paddock.session_worker.approvals import Toolkit
+from paddock.session_worker.commands import take_from_queue
 from paddock.session_worker.errors import AgentNotFound
-from paddock.session_worker.ledger import Moment, open_calls, take_from_queue
+from paddock.session_worker.ledger import Moment, open_calls
 from paddock.session_worker.stimuli import AgentEnded, FromAgent
 from paddock.session_worker.tools import (
     BadSignature,
