@@ -1,6 +1,7 @@
 """The look that every test is given finds what it is there to find."""
 
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from paddock.testing import wait_until
 from tests.house import leaks
 
 
@@ -49,8 +51,12 @@ def test_a_child_that_was_never_waited_for_is_found(ground: Path) -> None:
 def test_a_process_that_left_its_parent_and_its_session_is_known_by_its_mark(ground: Path) -> None:
     before = leaks.look()
     environment = {**os.environ, leaks.MARK: "a mark"}
-    script = f"setsid --fork {sys.executable} -Ic 'import time; time.sleep(60)' >/dev/null 2>&1"
+    runs = ground / "runs"
+    code = f"import pathlib, time; pathlib.Path({str(runs)!r}).touch(); time.sleep(60)"
+    script = f"setsid --fork {sys.executable} -Ic {shlex.quote(code)} >/dev/null 2>&1"
     subprocess.run(["sh", "-c", script], env=environment, cwd="/", check=True)
+    # In the middle of its start its environment cannot be read.
+    wait_until(runs.exists, what="it runs")
     found = leaks.processes_left(before, "a mark", [])
     leaks.end(found)
     assert len(found) == 1

@@ -119,31 +119,15 @@ def print_table(
     right: Iterable[str] = (),
 ) -> None:
     """Print rows as a table as wide as the terminal; what does not fit is cut."""
-    rows = [list(row) for row in rows]
-    if not rows:
+    texts = [[cell(value) for value in row] for row in rows]
+    if not texts:
         hint(empty)
         return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from paddock.supervisor.cli.tables import lines_of
 
-    table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
-    numbers = set(right)
-    for column in columns:
-        table.add_column(
-            column,
-            justify="right" if column in numbers else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-        )
-    for row in rows:
-        table.add_row(*[Text(cell(value)) for value in row])
-    if sys.stdout.isatty():
-        Console(highlight=False).print(table)
-    else:
-        # Nobody's screen: nothing is cut.
-        widest = sum(max(len(cell(row[i])) for row in rows) + 40 for i in range(len(columns)))
-        Console(highlight=False, width=max(80, widest), no_color=True).print(table)
+    # Nobody's screen: nothing is cut.
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    print_lines(lines_of(columns, texts, right=set(right), room=room))
 
 
 def cell(value: Any) -> str:
