@@ -1,4 +1,4 @@
-"""Rows as aligned lines of text. Pure; widths are those of a terminal's cells, not of characters."""
+"""Rows as aligned lines of text. Pure; widths are those of cells of a terminal, not of letters."""
 
 from collections.abc import Collection, Sequence
 
@@ -44,7 +44,7 @@ def narrowed(widths: Sequence[int], room: int) -> list[int]:
     return list(widths)
 
 
-def _placed(text: str, width: int, is_right: bool) -> str:  # noqa: FBT001
+def _placed(text: str, width: int, is_right: bool) -> str:
     taken = cell_len(text)
     if taken > width:
         return set_cell_size(text, width - 1) + "…"
