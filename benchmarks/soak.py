@@ -41,6 +41,10 @@ def main() -> int:
     return 0
 
 
+def _from_to(looks: "list[Look]", name: str) -> str:
+    return f"from {looks[0].rss_mb[name]:.0f} to {looks[-1].rss_mb[name]:.0f} MB"
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
     """What the host's own processes hold at one moment."""
@@ -67,21 +71,27 @@ async def measure(folder: Path, minutes: float) -> Result:
             await _lap(home, host, model, workspace_in(folder), chance)
             sessions += LAP
             looks.append(await _look(host, time.monotonic() - began))
-            progress(f"{sessions} sessions, {looks[-1].total_mb:.0f} MB")
+            held = ", ".join(f"{name} {mb:.1f}" for name, mb in looks[-1].rss_mb.items())
+            progress(f"{sessions} sessions; MB: {held}")
     warm = [look for look in looks if look.at_seconds >= minutes * 60 * WARM_UP_SHARE] or looks
-    slope = slope_of([(look.at_seconds / 3600, look.total_mb) for look in warm])
+    slopes = {
+        name: slope_of([(look.at_seconds / 3600, look.rss_mb[name]) for look in warm])
+        for name in warm[0].rss_mb
+    }
+    slope = sum(slopes.values())
     lines = [
         Line("sessions come and gone", f"{sessions:,}"),
         Line("memory of the host, slope", f"{slope:.1f} MB/h", "flat"),
         *(
-            Line(f"  {name}, RSS", f"{warm[-1].rss_mb[name]:.0f} MB", "", f"from {held:.0f} MB")
-            for name, held in warm[0].rss_mb.items()
+            Line(f"  {name}, slope", f"{each:.1f} MB/h", "", _from_to(warm, name))
+            for name, each in slopes.items()
         ),
         Line("descriptors at the end", f"{looks[-1].descriptors}", f"{looks[0].descriptors}"),
     ]
     numbers = {
         "minutes": (time.monotonic() - began) / 60,
         "rss_slope_mb_per_hour": slope,
+        **{f"{name}_rss_slope_mb_per_hour": each for name, each in slopes.items()},
         "rss_start_mb": warm[0].total_mb,
         "rss_end_mb": warm[-1].total_mb,
         "fds_start": looks[0].descriptors,
