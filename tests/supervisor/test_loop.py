@@ -256,3 +256,31 @@ def test_l11_who_vanishes_while_it_subscribes_leaves_no_subscription(tmp_path: P
         (tmp_path / "clients.sock").unlink()
 
     on_host(tmp_path, play)
+
+
+def test_a_record_of_a_session_that_rests_goes_and_its_keys_come_back_with_the_next(
+    tmp_path: Path,
+) -> None:
+    keys = {"ANTHROPIC_API_KEY": "not-a-real-key"}
+
+    async def play(host: Host) -> None:
+        for session_id in (SESSION, OTHER):
+            host.add_record(session_id).credentials.update(keys)
+        assert host.forget_resting(60.0) == 0  # both were used a moment ago
+        await eventually(lambda: host.forget_resting(0.0) == 2)
+        assert not host.records
+        assert host.add_record(SESSION).credentials == keys
+        assert host.add_record(OTHER).credentials == keys
+
+    on_host(tmp_path, play)
+
+
+def test_nothing_is_kept_of_a_session_that_was_deleted(tmp_path: Path) -> None:
+    async def play(host: Host) -> None:
+        record = host.add_record(SESSION)
+        record.credentials["ANTHROPIC_API_KEY"] = "not-a-real-key"
+        record.life.end(DELETE)
+        await eventually(lambda: host.forget_resting(0.0) == 1)
+        assert host.add_record(SESSION).credentials == {}
+
+    on_host(tmp_path, play)

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from sys import intern
 from typing import Any, assert_never
 
 import structlog
@@ -101,6 +102,8 @@ class Host:
         self.registry = registry
         self.secret = secret
         self.records: dict[SessionId, Record] = {}
+        self._kept_credentials: dict[SessionId, tuple[tuple[str, str], ...]] = {}
+        """Of sessions at rest of which there is no record."""
         self.fleet = Fleet(self.settings.max_live_sessions, self.settings.at_capacity)
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.workers = Workers(self)
@@ -399,10 +402,14 @@ class Host:
         life.memory_limit_bytes = _bytes(self.settings.memory_limit_mb)
         record = self.records[session_id] = Record(life)
         record.feed.head = head
+        record.credentials.update(self._kept_credentials.pop(session_id, ()))
         return record
 
     def forget_resting(self, seconds: float) -> int:
-        """Keep no record of sessions that rest for so long; return how many there were."""
+        """Keep no record of sessions that rest for so long; return how many there were.
+
+        Their credentials are kept, which stand nowhere else, but not of those that were deleted.
+        """
         before = self.now() - seconds
         gone = [
             record
@@ -410,10 +417,13 @@ class Host:
             if record.life.stage in {Stage.COLD, Stage.DELETED}
             and record.life.last_active_at < before
             and not record.feed.subscribers
-            and not record.credentials  # which stand nowhere else
         ]
         for record in gone:
             del self.records[record.session_id]
+            if record.credentials and record.life.stage is Stage.COLD:
+                # Mostly the same ones for all sessions.
+                shared = ((intern(name), intern(key)) for name, key in record.credentials.items())
+                self._kept_credentials[record.session_id] = tuple(shared)
         return len(gone)
 
     def know(self, record: Record, config: SessionConfig) -> None:
