@@ -13,7 +13,7 @@ from paddock.session_worker.model import Called, ModelAnswer, ModelRequest, OnDe
 from paddock.session_worker.stimuli import CallEnded, NotAnswered, Stimulus
 from paddock.session_worker.tools import Plan, Progress, Room, ToolOutcome, ToolSpec
 from paddock.session_worker.turn import AskModel
-from paddock.session_worker.world import World, spool_folder
+from paddock.session_worker.world import World, empty_spool
 from paddock.store.events import SessionConfig, SessionCreated
 from paddock.store.ids import CommandId, MessageId, ModelCallId, SessionId, ToolCallId
 from paddock.store.session import Session
@@ -106,12 +106,11 @@ def test_c1_a_call_stopped_while_its_output_is_kept_ends_and_commits_go_on(tmp_p
 
 
 def test_what_a_dead_worker_left_in_its_spool_is_gone_at_the_next_start(ground: Path) -> None:
-    folder = spool_folder(ground, "session")
-    (folder / "0123.out").write_text("half of an output")
-    other = spool_folder(ground, "another")
-    (other / "4567.out").write_text("not ours")
-    assert list(spool_folder(ground, "session").iterdir()) == []
-    assert (other / "4567.out").exists()
+    with empty_spool(ground / "spool") as folder:
+        (folder / "0123.out").write_text("half of an output")
+        with empty_spool(ground / "spool") as again:  # as after a kill
+            assert list(again.iterdir()) == []
+    assert not folder.exists()
 
 
 class OffTheScale:

@@ -21,6 +21,7 @@ from paddock.store.events import (
 from paddock.store.ids import CommandId, SessionId
 from paddock.store.session_file import SessionFile, fold, folder_of
 from paddock.store.session_file.lock import boot_id
+from paddock.store.session_file.place import place_of
 from paddock.supervisor import births, burial
 from paddock.supervisor.errors import OwnerStuck
 from paddock.supervisor.processes import Status
@@ -120,6 +121,17 @@ def test_p13_a_worker_that_died_right_after_it_deleted_its_session_has_a_certifi
         rows = file.rows(4)
     assert [row.kind for row in rows] == ["worker_exited"]
     assert outcomes[-1].head == rows[-1].sequence
+
+
+def test_p15_what_a_dead_worker_s_tools_put_out_and_nobody_read_goes_at_its_burial(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path, started())
+    spool = place_of(folder_of(tmp_path, SESSION)).spool
+    spool.mkdir()
+    (spool / "0123.out").write_text("half of an output")
+    burial.bury(rites(tmp_path))
+    assert not spool.exists()
 
 
 def test_a_burial_never_ends_its_own_host(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ from paddock.session_worker.toolbox import marks
 from paddock.session_worker.tools import Confines, Limits, Room, Tool, Warm, builtin_tools
 from paddock.session_worker.words import CleanWords
 from paddock.session_worker.workspace import workspace_seen
-from paddock.session_worker.world import World, spool_folder, toolkit_of
+from paddock.session_worker.world import World, empty_spool, toolkit_of
 from paddock.store.errors import AlreadyOwned, Damaged, PaddockError, StoreError
 from paddock.store.events import Event, SessionConfig, SessionCreated, WorkerStarted
 from paddock.store.events import Limits as SessionLimits
@@ -162,8 +162,7 @@ def _words_of(folder: Path, start: str) -> Path:
 
 
 def _run(orders: StartOrders, *first: Stimulus) -> int:
-    data = Path(orders.data)
-    folder = folder_of(data, orders.session_id)
+    folder = folder_of(Path(orders.data), orders.session_id)
     file = SessionFile.own(folder, orders.session_id, wait_seconds=orders.owner_wait_seconds)
     journal = Journal(file)
     session = journal.restore()
@@ -187,15 +186,16 @@ def _run(orders: StartOrders, *first: Stimulus) -> int:
     generation = file.last_generation + 1
     _words_of(folder, orders.start_id).rename(_words_of(folder, str(generation)))
     owner = f"{orders.session_id}.{generation}"
-    room = Room(
-        workspace=workspace,
-        environment=dict(config.environment),
-        owner=owner,
-        scratch=spool_folder(data, orders.session_id),
-        jail=config.jail,
-        confines=_confines(orders.confines, owner),
-    )
-    reason = asyncio.run(_live(orders, journal, session, generation, room, agent, first))
+    with empty_spool(file.place.spool) as spool:
+        room = Room(
+            workspace=workspace,
+            environment=dict(config.environment),
+            owner=owner,
+            scratch=spool,
+            jail=config.jail,
+            confines=_confines(orders.confines, owner),
+        )
+        reason = asyncio.run(_live(orders, journal, session, generation, room, agent, first))
     return 0 if reason else 70
 
 

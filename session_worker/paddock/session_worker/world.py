@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import shutil
 import sys
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -45,6 +47,7 @@ from paddock.store.errors import StoreError, TooLarge
 from paddock.store.events import ThinkingPart
 from paddock.store.ids import ToolCallId
 from paddock.store.session import Call, Session
+from paddock.store.session_file.faults import translated
 
 SYSTEM_PROMPT = (
     "You are a careful software engineer working in the user's workspace through tools. Read"
@@ -284,16 +287,22 @@ def _unfit(answer: ModelAnswer) -> str | None:
     return too_large("the model's answer", content, "ask for less at once")
 
 
-def spool_folder(data: Path, session_id: str) -> Path:
-    """Make and return the folder for outputs that are too large to hold, empty.
+@contextmanager
+def empty_spool(folder: Path) -> Iterator[Path]:
+    """Make the folder for outputs that are too large to hold, empty; it goes with its content.
 
     Called by the owner of the session's file: what lies in it was left by a worker that died.
+
+    Raises:
+        DiskFull, StoreError: It cannot be made.
     """
-    folder = data / "spool" / session_id
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for left in folder.iterdir():
-        left.unlink(missing_ok=True)
-    return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    with translated(folder):
+        folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def toolkit_of(tools: Mapping[str, Tool]) -> Toolkit:

@@ -7,6 +7,7 @@ before the tools are gone would deadlock: a tool may have inherited it.
 """
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -191,7 +192,8 @@ class _Burial:
         self._session, self._snapshot_at = _fold(file)
 
     def carry_out(self) -> Outcome:
-        """Write what the file lacks."""
+        """Write what the file lacks, and remove what its tools had put out and nobody read."""
+        shutil.rmtree(self._file.place.spool, ignore_errors=True)
         known = self._known()
         ending = ending_of(self._session, known)
         if ending.events:

@@ -34,6 +34,11 @@ class Place:
         """The file whose lock makes an owner."""
         return self.folder / self.lock_name
 
+    @property
+    def spool(self) -> Path:
+        """The folder of outputs that are too large for memory, while a worker lives."""
+        return self.folder / "spool"
+
     def has_database(self) -> bool:
         """Whether there is a database that is not empty."""
         return _has_content(self.database)
