@@ -52,7 +52,8 @@ _REJECTED = re.compile(
     r"<tool_use_error>|(?:"
     r"The user doesn't want to (?:proceed|take this action)"
     r"|\[Request interrupted by user(?: for tool use)?\]\s*$"  # with more text it ran for a while
-    r"|Permission to use |Claude requested permissions to |This command requires approval"
+    r"|Permission (?:to use|for this action) |Claude requested permissions to "
+    r"|This command requires approval|This Bash command contains multiple operations\."
     # Guards of the recorded agent's own session: ours has another memory, and would run the call.
     r"|File has not been read yet|File has been (?:modified|unexpectedly modified) since read"
     r"|.{0,500} was blocked\. For security"
@@ -66,6 +67,9 @@ _BOOKKEEPING = re.compile(
     r"|<(?:local-command-(?:caveat|stdout|stderr)|bash-(?:input|stdout|stderr))>)"
 )
 """How user records begin that the client wrote for itself."""
+
+_REPLACED = "toolUseResult"
+"""Where a record keeps what an edit really took out of its file and put in; see `_replaced`."""
 
 _COMMAND = re.compile(r"\s*<command-(?:name|message)>")
 
@@ -118,11 +122,15 @@ def read_transcript(source: bytes | str | Iterable[bytes | str]) -> Transcript:
 
 # --- lines ----------------------------------------------------------------------------------------
 
+_BYTE_ORDER_MARK = "\ufeff"
+
 
 def _parse(source: bytes | str | Iterable[bytes | str]) -> _Lines:
     result = _Lines()
     for number, line in enumerate(_split(source), 1):
         text = line.decode(errors="replace") if isinstance(line, bytes) else line
+        if number == 1:
+            text = text.removeprefix(_BYTE_ORDER_MARK)
         if not text.strip():
             continue
         result.seen += 1
@@ -137,7 +145,10 @@ def _parse(source: bytes | str | Iterable[bytes | str]) -> _Lines:
             result.problems.append(Problem(number, f"holds {len(values)} records; all were read"))
         for value in values:
             if isinstance(value, dict):
-                value.pop("toolUseResult", None)  # a copy of the result, often the larger part
+                # A copy of the result, often the larger part of the file: little of it is kept.
+                replaced = _replaced(value.pop("toolUseResult", None))
+                if replaced is not None:
+                    value[_REPLACED] = replaced
                 result.records.append(value)
     return result
 
@@ -145,7 +156,7 @@ def _parse(source: bytes | str | Iterable[bytes | str]) -> _Lines:
 def _split(source: bytes | str | Iterable[bytes | str]) -> Iterable[bytes | str]:
     # At line feeds alone: JSON may hold the other line ends that splitlines() knows.
     if isinstance(source, bytes):
-        return source.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+        return source.split(b"\n")
     return source.split("\n") if isinstance(source, str) else source
 
 
@@ -269,17 +280,66 @@ def _outcome(block: Json, record: Json) -> Outcome:
     text = _words(block.get("content"))
     is_error = block.get("is_error") is True
     was_rejected = is_error and _REJECTED.match(text) is not None
-    return Outcome(text, is_error, _time(record), was_rejected)
+    replaced = record.get(_REPLACED) if len(_blocks(record, "tool_result")) == 1 else None
+    return Outcome(
+        text,
+        is_error,
+        _time(record),
+        was_rejected,
+        replaced=replaced if isinstance(replaced, dict) else None,
+    )
+
+
+def _replaced(told: JsonValue) -> Json | None:
+    """Return an edit's arguments as they were carried out; None where no edit tells of itself.
+
+    Claude Code finds a text with plain quotes where the file has curly ones. And where a text goes
+    for nothing, the end of its line goes with it.
+    """
+    if not isinstance(told, dict):
+        return None
+    old, new = told.get("oldString"), told.get("newString")
+    if not isinstance(old, str) or not isinstance(new, str) or not old:
+        return None
+    return {"old_string": old + "\n" if _took_line_end(told, old, new) else old, "new_string": new}
+
+
+def _took_line_end(told: Json, old: str, new: str) -> bool:
+    if new or old.endswith("\n"):
+        return False
+    original = told.get("originalFile")
+    if isinstance(original, str):
+        return f"{old}\n" in original.replace("\r\n", "\n")
+    # Large files are not told of whole; the lines that went are.
+    signs = Counter(_signs(told.get("structuredPatch")))
+    if (
+        told.get("replaceAll") is True or "\\" in signs
+    ):  # how often; or the file had no last line end
+        return False
+    return signs["-"] - signs["+"] == old.count("\n") + 1
+
+
+def _signs(patch: JsonValue) -> Iterator[str]:
+    """Yield what each line of a patch begins with; a backslash says that a line has no end."""
+    for hunk in patch if isinstance(patch, list) else []:
+        lines = hunk.get("lines") if isinstance(hunk, dict) else None
+        for line in lines if isinstance(lines, list) else []:
+            if isinstance(line, str):
+                yield line[:1]
 
 
 def _call(block: Json, record: Json, outcomes: Mapping[str, Outcome]) -> RecordedCall:
-    arguments = block.get("input")
+    given = block.get("input")
+    arguments = given if isinstance(given, dict) else {}
+    outcome = outcomes.get(str(block.get("id")))
+    if outcome is not None and outcome.replaced is not None and block.get("name") == "Edit":
+        arguments = {**arguments, **outcome.replaced}
     return RecordedCall(
         call_id=str(block.get("id")),
         tool=str(block.get("name")),
-        arguments=arguments if isinstance(arguments, dict) else {},
+        arguments=arguments,
         at=_time(record),
-        outcome=outcomes.get(str(block.get("id"))),
+        outcome=outcome,
         cwd=_text_of(record, "cwd"),
     )
 
