@@ -1,5 +1,6 @@
 """A recorded Claude Code session is read whole, and becomes a script that runs its calls again."""
 
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -171,6 +172,53 @@ def test_a_missing_parent_is_taken_to_be_the_record_before_and_told_of(
         "record gone-2 is not in the file, but a child of it is",
         "record gone-1 is not in the file, but a child of it is",
     ]
+
+
+@pytest.mark.parametrize("kind", ["summary", "boundary"])
+def test_a_compaction_that_names_no_record_before_it_goes_on_with_the_last_one(
+    recording: Recording, kind: str
+) -> None:
+    recording.user("first")
+    recording.says("m1", "Before.")
+    if kind == "boundary":
+        recording.add("system", parent=None, subtype="compact_boundary")
+    parent = "" if kind == "boundary" else None
+    recording.user("This session is continued", parent=parent, isCompactSummary=True)
+    recording.says("m2", "After.")
+    assert [turn.text for turn in recording.read().turns] == ["Before.", "After."]
+
+
+def test_lines_out_of_order_are_read_in_the_order_of_the_conversation(
+    recording: Recording,
+) -> None:
+    recording.user("first")
+    recording.says("m1", "One.")
+    recording.user("second")
+    recording.says("m2", "Two.")
+    for order in itertools.permutations(recording.records):
+        shuffled = Recording()
+        shuffled.records = list(order)
+        transcript = shuffled.read()
+        assert [prompt.text for prompt in transcript.prompts] == ["first", "second"]
+        assert [turn.text for turn in transcript.turns] == ["One.", "Two."]
+
+
+@pytest.mark.parametrize("without", [("parentUuid",), ("parentUuid", "uuid")])
+def test_records_that_name_none_before_them_are_one_conversation(
+    recording: Recording, without: tuple[str, ...]
+) -> None:
+    recording.user("first")
+    recording.says("m1", "One.")
+    recording.says("m2", "Of a sub-agent.", parent_tool_use_id="c1")
+    recording.user("second")
+    recording.says("m3", "Two.")
+    recording.records = [
+        {key: value for key, value in record.items() if key not in without}
+        for record in recording.records
+    ]
+    transcript = recording.read()
+    assert [prompt.text for prompt in transcript.prompts] == ["first", "second"]
+    assert [turn.text for turn in transcript.turns] == ["One.", "Two."]
 
 
 def test_side_chains_are_left_out_unless_the_file_is_one(recording: Recording) -> None:

@@ -1,10 +1,10 @@
 """Claude Code's transcripts (JSON Lines): records that form a tree, read into prompts and turns.
 
-The main chain is the walk from the last record of the conversation up to its root, through records
-of every type: the file is only ever added to, so where it ends is where the session was. Parallel
-calls leave results (and sibling calls of the same message) beside that walk, so results are found
-by the id of their call anywhere in the file, and all blocks of a message belong to it. Where a
-parent is not in the file (a slice of a session), the record written before is taken for it.
+The main chain is the walk from the newest record of the conversation up to its root, through
+records of every type. Parallel calls leave results (and sibling calls of the same message) beside
+that walk, so results are found by the id of their call anywhere in the file, and all blocks of a
+message belong to it. Where a parent is not in the file (a slice of a session), the record written
+before is taken for it; where no record names a parent, the file is one conversation as it stands.
 """
 
 import json
@@ -108,7 +108,7 @@ def read_transcript(source: bytes | str | Iterable[bytes | str]) -> Transcript:
     _tell(lines.problems, counts)
     return Transcript(
         session_id=_first(chain or records, "sessionId"),
-        cwd=_first(chain or records, "cwd"),
+        cwd=_first(chain, "cwd") or _first(records, "cwd"),
         branch=_first(chain or records, "gitBranch"),
         agent_version=_first(chain or records, "version"),
         model=models.most_common(1)[0][0] if models else None,
@@ -196,22 +196,26 @@ class _Tree:
             uuid = record.get("uuid")
             if isinstance(uuid, str):
                 self.nodes.setdefault(uuid, (place, record))
-        words = [
-            place
-            for place, record in self.nodes.values()
-            if record.get("type") in ("user", "assistant") and _message(record)
-        ]
-        main = [place for place in words if not records[place].get("isSidechain")]
+        self.records = records
+        self.is_linked = any("parentUuid" in record for _, record in self.nodes.values())
+        places = [place for place, _ in self.nodes.values()] if self.nodes else range(len(records))
+        words = [place for place in places if self._is_said(place)]
+        main = [place for place in words if not _is_aside(records[place])]
         # The file of a sub-agent is a side chain from end to end: that is its main chain.
         self.words = main or words
-        self.records = records
+
+    def _is_said(self, place: int) -> bool:
+        record = self.records[place]
+        return record.get("type") in ("user", "assistant") and bool(_message(record))
 
     def chain(self, problems: list[Problem]) -> list[Json]:
         """Return the main chain, oldest first, with the blocks beside it of its messages."""
+        if not self.is_linked:  # as `claude -p` prints it: one conversation, in order
+            return [self.records[place] for place in self.words]
         if not self.words:
             return []
         walk: list[int] = []
-        at: int | None = self.words[-1]
+        at: int | None = self._tip()
         seen: set[int] = set()
         while at is not None and at not in seen:
             seen.add(at)
@@ -225,14 +229,37 @@ class _Tree:
                 position[place] = (self._joins(place, position), place)
         return [self.records[place] for place in sorted(position, key=position.__getitem__)]
 
-    def _parent(self, place: int, seen: set[int], problems: list[Problem]) -> int | None:
+    def _tip(self) -> int:
+        """Return the last record that none follows: lines may be out of order, times are not."""
+        followed: set[int] = set()
+        for place in self.words:
+            at = self._linked(place)
+            while at is not None and at not in followed:
+                followed.add(at)
+                at = self._linked(at)
+        ends = [place for place in self.words if place not in followed] or self.words[-1:]
+        times = {place: _time(self.records[place]) for place in ends}
+        if None in times.values():
+            return ends[-1]
+        return max(ends, key=lambda place: (times[place] or 0, place))
+
+    def _linked(self, place: int) -> int | None:
+        """Return the record that a record names as the one before it, if it is in the file."""
         record = self.records[place]
         parent = record.get("parentUuid") or record.get("logicalParentUuid")
-        if not isinstance(parent, str):
+        return self.nodes[parent][0] if isinstance(parent, str) and parent in self.nodes else None
+
+    def _parent(self, place: int, seen: set[int], problems: list[Problem]) -> int | None:
+        linked = self._linked(place)
+        if linked is not None:
+            return linked
+        record = self.records[place]
+        parent = record.get("parentUuid") or record.get("logicalParentUuid")
+        if isinstance(parent, str):
+            what = f"record {parent} is not in the file, but a child of it is"
+            problems.append(Problem(None, what))
+        elif not _is_compaction(record):  # which goes on with what was before, linked or not
             return None
-        if parent in self.nodes:
-            return self.nodes[parent][0]
-        problems.append(Problem(None, f"record {parent} is not in the file, but a child of it is"))
         first = min(seen)
         earlier = [place for place in self.words if place < first]
         return earlier[-1] if earlier else None
@@ -502,6 +529,15 @@ def _message(record: Json) -> Json:
 
 def _message_id(record: Json) -> str | None:
     return _text_of(_message(record), "id") if record.get("type") == "assistant" else None
+
+
+def _is_aside(record: Json) -> bool:
+    """Return whether a record is a sub-agent's: in a transcript, and as `claude -p` prints it."""
+    return bool(record.get("isSidechain") or record.get("parent_tool_use_id"))
+
+
+def _is_compaction(record: Json) -> bool:
+    return record.get("isCompactSummary") is True or record.get("subtype") == "compact_boundary"
 
 
 def _is_synthetic(record: Json) -> bool:
