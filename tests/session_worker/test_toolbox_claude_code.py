@@ -170,6 +170,11 @@ def test_arguments_become_ours_and_contents_stay_as_recorded() -> None:
     )
 
 
+def test_a_timeout_of_nothing_is_none() -> None:
+    given = {"command": "ls", "timeout": 0}
+    assert map_claude_code_call("Bash", given, "/tmp/rec", "/new") == ("bash", {"command": "ls"})
+
+
 def test_what_makes_a_new_file_by_an_edit_is_a_write() -> None:
     given = {"file_path": "/tmp/rec/a", "old_string": "", "new_string": "x"}
     mapped = map_claude_code_call("Edit", given, "/tmp/rec", "/new")

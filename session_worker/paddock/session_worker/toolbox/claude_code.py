@@ -91,7 +91,7 @@ def map_claude_code_call(
     mapped: dict[str, object] = {}
     for theirs, our_name in _ARGUMENTS[name].items():
         value = arguments.get(theirs)
-        if value is None:
+        if value is None or (theirs == "timeout" and value == 0):  # which is none to it
             continue
         if theirs == "command" and isinstance(value, str):
             value = turn_command(value)
