@@ -453,6 +453,34 @@ def test_an_edit_that_tells_nothing_of_itself_is_made_as_it_was_asked(
     assert edited(recording, {"old_string": "a", "new_string": ""}, result) == ("a", "")
 
 
+def test_a_file_is_written_as_it_was_after_a_user_changed_the_proposal(
+    recording: Recording,
+) -> None:
+    recording.user("do it")
+    given: JsonValue = {"file_path": "/recorded/a", "content": "proposed"}
+    block: JsonValue = {"type": "tool_use", "id": "c1", "name": "Write", "input": given}
+    recording.assistant("m1", block)
+    told: JsonValue = {"type": "create", "filePath": "/recorded/a", "content": "kept"}
+    recording.result("c1", toolUseResult=told)
+    assert recording.read().turns[0].calls[0].arguments["content"] == "kept"
+
+
+def test_each_of_several_edits_takes_the_line_end_that_it_took(recording: Recording) -> None:
+    recording.user("do it")
+    edits: JsonValue = [
+        {"old_string": "a", "new_string": "", "replace_all": True},
+        {"old_string": "b", "new_string": "c"},
+        {"old_string": "c", "new_string": ""},
+    ]
+    given: JsonValue = {"file_path": "/recorded/a", "edits": edits}
+    block: JsonValue = {"type": "tool_use", "id": "c1", "name": "MultiEdit", "input": given}
+    recording.assistant("m1", block)
+    told: JsonValue = {"edits": edits, "originalFileContents": "a\na\nb\nd"}
+    recording.result("c1", toolUseResult=told)
+    made = cast("list[Any]", recording.read().turns[0].calls[0].arguments["edits"])
+    assert [edit["old_string"] for edit in made] == ["a\n", "b", "c\n"]
+
+
 def edited(recording: Recording, given: JsonValue, result: JsonValue) -> tuple[str, str]:
     """Return what an edit is made with, which was asked for with ``given``."""
     recording.user("do it")

@@ -68,6 +68,7 @@ _BOOKKEEPING = re.compile(
 )
 """How user records begin that the client wrote for itself."""
 
+_EDITORS = frozenset({"Edit", "MultiEdit", "Write"})
 _REPLACED = "toolUseResult"
 """Where a record keeps what an edit really took out of its file and put in; see `_replaced`."""
 
@@ -320,15 +321,36 @@ def _outcome(block: Json, record: Json) -> Outcome:
 def _replaced(told: JsonValue) -> Json | None:
     """Return an edit's arguments as they were carried out; None where no edit tells of itself.
 
-    Claude Code finds a text with plain quotes where the file has curly ones. And where a text goes
-    for nothing, the end of its line goes with it.
+    Claude Code finds a text with plain quotes where the file has curly ones, and takes what a user
+    made of the proposal. And where a text goes for nothing, the end of its line goes with it.
     """
     if not isinstance(told, dict):
         return None
-    old, new = told.get("oldString"), told.get("newString")
-    if not isinstance(old, str) or not isinstance(new, str) or not old:
+    old, new, content = told.get("oldString"), told.get("newString"), told.get("content")
+    if isinstance(old, str) and isinstance(new, str):
+        took = bool(old) and _took_line_end(told, old, new)
+        return {"old_string": old + "\n" if took else old, "new_string": new}
+    if isinstance(content, str) and isinstance(told.get("filePath"), str):
+        return {"content": content}
+    return _replaced_by_many(told.get("edits"), told.get("originalFileContents"))
+
+
+def _replaced_by_many(edits: JsonValue, original: JsonValue) -> Json | None:
+    if not isinstance(edits, list) or not isinstance(original, str):
         return None
-    return {"old_string": old + "\n" if _took_line_end(told, old, new) else old, "new_string": new}
+    content = original.replace("\r\n", "\n")
+    made: list[JsonValue] = []
+    for edit in edits:
+        if not isinstance(edit, dict):
+            return None
+        old, new = edit.get("old_string"), edit.get("new_string")
+        if not isinstance(old, str) or not isinstance(new, str):
+            return None
+        if old and _took_line_end({"originalFile": content}, old, new):
+            old += "\n"
+        made.append({**edit, "old_string": old})
+        content = content.replace(old, new, -1 if edit.get("replace_all") is True else 1)
+    return {"edits": made}
 
 
 def _took_line_end(told: Json, old: str, new: str) -> bool:
@@ -359,8 +381,10 @@ def _call(block: Json, record: Json, outcomes: Mapping[str, Outcome]) -> Recorde
     given = block.get("input")
     arguments = given if isinstance(given, dict) else {}
     outcome = outcomes.get(str(block.get("id")))
-    if outcome is not None and outcome.replaced is not None and block.get("name") == "Edit":
-        arguments = {**arguments, **outcome.replaced}
+    if outcome is not None and outcome.replaced is not None:
+        # Under the same names: a result that belongs to another tool changes nothing.
+        told = {key: value for key, value in outcome.replaced.items() if key in arguments}
+        arguments = {**arguments, **told} if block.get("name") in _EDITORS else arguments
     return RecordedCall(
         call_id=str(block.get("id")),
         tool=str(block.get("name")),
