@@ -54,6 +54,14 @@ def test_what_a_shell_needs_escaped_in_a_folder_is_found_so() -> None:
     assert turn('cd "/Users/a/App (1)/x"') == 'cd "/new/x"'
 
 
+@pytest.mark.parametrize("home", ["/Users/me", "/home/me", "/root"])
+def test_a_folder_in_a_home_is_found_under_the_homes_own_names(home: str) -> None:
+    turn = turn_paths(f"{home}/a b", "/new", in_shell=True)
+    assert turn("cd ~/a\\ b/x; ls ~/a") == "cd /new/x; ls ~/a"
+    assert turn('cd "$HOME/a b" && ls "${HOME}/a b/x"') == 'cd "/new" && ls "/new/x"'
+    assert turn("ls ~/a\\ bc /x~/a\\ b ~") == "ls ~/a\\ bc /x~/a\\ b ~"
+
+
 @pytest.mark.parametrize(
     ("command", "expected"),
     [

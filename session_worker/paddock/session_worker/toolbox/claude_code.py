@@ -60,6 +60,7 @@ _ARGUMENTS: Final[Mapping[str, Mapping[str, str]]] = {
 }
 _EDIT_ARGUMENTS: Final = ("old_string", "new_string", "replace_all")
 _DRIVE: Final = re.compile(r"([A-Za-z]):[\\/]+")
+_HOME: Final = re.compile(r"(?:/Users/[^/]+|/home/[^/]+|/root)(?=/)")
 _PATHS: Final = ("file_path", "path")
 _SEARCHES: Final = ("Grep", "Glob", "LS")
 
@@ -156,20 +157,20 @@ def turn_paths(recorded_cwd: str, cwd: str, *, in_shell: bool = False) -> Turn:
     As a path means: whole (``/tmp/a`` is no part of ``/tmp/ab`` or ``/x/tmp/a``), with what follows
     it. macOS calls the same folder ``/private/tmp/a`` too, and on Windows ``C:/tmp/a`` is written
     with backslashes as well, or ``/c/tmp/a``. In a shell command it is quoted as the place needs at
-    which it stands, so that it stays one word.
+    which it stands, so that it stays one word. A folder in a user's home may begin with ``~``.
     """
     if _DRIVE.match(recorded_cwd):
         return _turn_windows(recorded_cwd, cwd, in_shell=in_shell)
     recorded = recorded_cwd.removeprefix("/private").rstrip("/")
     if not recorded.startswith("/"):
         return lambda text: text
-    path = "".join(
-        rf"\\?{re.escape(letter)}" if SPECIAL.match(letter) else re.escape(letter)
-        for letter in recorded
-    )
+    path = rf"(?:/private)?{_written(recorded)}"
+    home = _HOME.match(recorded)
+    if home is not None:
+        path = rf"(?:{path}|(?:~|\$HOME|\$\{{HOME\}}){_written(recorded[home.end() :])})"
     pattern = re.compile(
         r"(?:(?<![\w.~/-])|(?<=\s-[A-Za-z])|(?<=://))"  # -I/tmp/a and file:///tmp/a are meant
-        rf"(?:/private)?{path}(?![\w-]|\.\w)"
+        rf"{path}(?![\w-]|\.\w)"
     )
     target = cwd.rstrip("/") or "/"
     if not in_shell or not SPECIAL.search(target):
@@ -180,6 +181,14 @@ def turn_paths(recorded_cwd: str, cwd: str, *, in_shell: bool = False) -> Turn:
         return pattern.sub(lambda found: quoted(target, quoting[found.start()]), command)
 
     return turn
+
+
+def _written(path: str) -> str:
+    """Return a pattern of a path, each letter escaped for a shell or not."""
+    return "".join(
+        rf"\\?{re.escape(letter)}" if SPECIAL.match(letter) else re.escape(letter)
+        for letter in path
+    )
 
 
 def _turn_windows(recorded_cwd: str, cwd: str, *, in_shell: bool) -> Turn:
