@@ -59,6 +59,8 @@ def test_a_folder_in_a_home_is_found_under_the_homes_own_names(home: str) -> Non
     turn = turn_paths(f"{home}/a b", "/new", in_shell=True)
     assert turn("cd ~/a\\ b/x; ls ~/a") == "cd /new/x; ls ~/a"
     assert turn('cd "$HOME/a b" && ls "${HOME}/a b/x"') == 'cd "/new" && ls "/new/x"'
+    written = "cat > f <<'END'\n~/a b and $HOME/a b\nEND\ngit commit -m 'in $HOME/a b' -m \"~/a b\""
+    assert turn(written) == written  # no shell would look there
     assert turn("ls ~/a\\ bc /x~/a\\ b ~") == "ls ~/a\\ bc /x~/a\\ b ~"
 
 

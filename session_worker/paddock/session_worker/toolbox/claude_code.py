@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from posixpath import normpath
 from typing import Final
 
-from paddock.session_worker.toolbox.shell_quoting import SPECIAL, quoted, quoting_of
+from paddock.session_worker.toolbox.shell_quoting import SPECIAL, Quoting, quoted, quoting_of
 
 type Turn = Callable[[str], str]
 
@@ -173,14 +173,26 @@ def turn_paths(recorded_cwd: str, cwd: str, *, in_shell: bool = False) -> Turn:
         rf"{path}(?![\w-]|\.\w)"
     )
     target = cwd.rstrip("/") or "/"
-    if not in_shell or not SPECIAL.search(target):
+    if not in_shell or (home is None and not SPECIAL.search(target)):
         return lambda text: pattern.sub(lambda _: target, text)
 
     def turn(command: str) -> str:
         quoting = quoting_of(command)
-        return pattern.sub(lambda found: quoted(target, quoting[found.start()]), command)
+
+        def turned(found: re.Match[str]) -> str:
+            place = quoting[found.start()]
+            return quoted(target, place) if _is_path(found[0], place) else found[0]
+
+        return pattern.sub(turned, command)
 
     return turn
+
+
+def _is_path(text: str, quoting: Quoting) -> bool:
+    """Return whether a shell takes a text for a path: of a home's names not all in all quotes."""
+    if text.startswith("~"):
+        return quoting == "none"
+    return not text.startswith("$") or quoting not in ("single", "here-quoted")
 
 
 def _written(path: str) -> str:
