@@ -48,6 +48,60 @@ def test_a_space_in_a_folder_is_found_escaped_or_not() -> None:
     assert turn("cd '/Users/a/My Work/x'") == "cd '/new folder/x'"
 
 
+def test_what_a_shell_needs_escaped_in_a_folder_is_found_so() -> None:
+    turn = turn_paths("/Users/a/App (1)", "/new", in_shell=True)
+    assert turn("cd /Users/a/App\\ \\(1\\)/x") == "cd /new/x"
+    assert turn('cd "/Users/a/App (1)/x"') == 'cd "/new/x"'
+
+
+@pytest.mark.parametrize("home", ["/Users/me", "/home/me", "/root"])
+def test_a_folder_in_a_home_is_found_under_the_homes_own_names(home: str) -> None:
+    turn = turn_paths(f"{home}/a b", "/new", in_shell=True)
+    assert turn("cd ~/a\\ b/x; ls ~/a") == "cd /new/x; ls ~/a"
+    assert turn('cd "$HOME/a b" && ls "${HOME}/a b/x"') == 'cd "/new" && ls "/new/x"'
+    written = "cat > f <<'END'\n~/a b and $HOME/a b\nEND\ngit commit -m 'in $HOME/a b' -m \"~/a b\""
+    assert turn(written) == written  # no shell would look there
+    assert turn("ls ~/a\\ bc /x~/a\\ b ~") == "ls ~/a\\ bc /x~/a\\ b ~"
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ('cd "C:\\Users\\me\\proj" && ls', 'cd "/new" && ls'),
+        ("ls 'C:\\Users\\me\\proj\\src\\a.py'", "ls '/new/src/a.py'"),
+        ("ls C:\\\\Users\\\\me\\\\proj\\\\src", "ls /new/src"),
+        ("ls c:/Users/me/proj/src; ls", "ls /new/src; ls"),
+        ("cat /c/Users/me/proj/a.py", "cat /new/a.py"),
+        ("cat /c/Users/me/project/a C:/Users/me/proj.bak", None),
+        ("cat /x/c/Users/me/proj/a", None),
+    ],
+)
+def test_a_folder_of_windows_is_turned_however_it_is_written(
+    command: str, expected: str | None
+) -> None:
+    turn = turn_paths("C:\\Users\\me\\proj", "/new", in_shell=True)
+    assert turn(command) == (command if expected is None else expected)
+
+
+def test_a_call_that_was_made_on_windows_is_made_here() -> None:
+    def made(tool: str, there: str | None = None, **arguments: object) -> object:
+        mapped = map_claude_code_call(tool, arguments, "C:\\Users\\me\\proj", "/new dir", there)
+        assert mapped is not None
+        return mapped[1]
+
+    assert made("Read", file_path="C:\\Users\\me\\proj\\a b\\c.py") == {"path": "/new dir/a b/c.py"}
+    assert made("Read", file_path="c:/Users/me/proj/c.py") == {"path": "/new dir/c.py"}
+    assert made("Bash", "C:\\Users\\me\\proj\\sub", command="ls /c/Users/me/proj") == {
+        "command": "cd ./sub 2>/dev/null || true; ls /new\\ dir"
+    }
+
+
+def test_a_path_that_goes_up_and_down_again_is_where_it_leads() -> None:
+    given = {"file_path": "/tmp/rec/../rec/a", "content": ""}
+    mapped = map_claude_code_call("Write", given, "/tmp/rec", "/new")
+    assert mapped == ("write_file", {"path": "/new/a", "content": ""})
+
+
 ODD_FOLDERS = ("a b", "it's", 'a"b', "$HOME", "`x`", "a;b", "(a)", "a\\b", "ä*?", "#a", "-a b", "~")
 
 
@@ -124,6 +178,11 @@ def test_arguments_become_ours_and_contents_stay_as_recorded() -> None:
         "write_file",
         {"path": "/new/a", "content": "in /tmp/rec"},
     )
+
+
+def test_a_timeout_of_nothing_is_none() -> None:
+    given = {"command": "ls", "timeout": 0}
+    assert map_claude_code_call("Bash", given, "/tmp/rec", "/new") == ("bash", {"command": "ls"})
 
 
 def test_what_makes_a_new_file_by_an_edit_is_a_write() -> None:

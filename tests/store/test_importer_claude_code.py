@@ -1,5 +1,6 @@
 """A recorded Claude Code session is read whole, and becomes a script that runs its calls again."""
 
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -173,6 +174,53 @@ def test_a_missing_parent_is_taken_to_be_the_record_before_and_told_of(
     ]
 
 
+@pytest.mark.parametrize("kind", ["summary", "boundary"])
+def test_a_compaction_that_names_no_record_before_it_goes_on_with_the_last_one(
+    recording: Recording, kind: str
+) -> None:
+    recording.user("first")
+    recording.says("m1", "Before.")
+    if kind == "boundary":
+        recording.add("system", parent=None, subtype="compact_boundary")
+    parent = "" if kind == "boundary" else None
+    recording.user("This session is continued", parent=parent, isCompactSummary=True)
+    recording.says("m2", "After.")
+    assert [turn.text for turn in recording.read().turns] == ["Before.", "After."]
+
+
+def test_lines_out_of_order_are_read_in_the_order_of_the_conversation(
+    recording: Recording,
+) -> None:
+    recording.user("first")
+    recording.says("m1", "One.")
+    recording.user("second")
+    recording.says("m2", "Two.")
+    for order in itertools.permutations(recording.records):
+        shuffled = Recording()
+        shuffled.records = list(order)
+        transcript = shuffled.read()
+        assert [prompt.text for prompt in transcript.prompts] == ["first", "second"]
+        assert [turn.text for turn in transcript.turns] == ["One.", "Two."]
+
+
+@pytest.mark.parametrize("without", [("parentUuid",), ("parentUuid", "uuid")])
+def test_records_that_name_none_before_them_are_one_conversation(
+    recording: Recording, without: tuple[str, ...]
+) -> None:
+    recording.user("first")
+    recording.says("m1", "One.")
+    recording.says("m2", "Of a sub-agent.", parent_tool_use_id="c1")
+    recording.user("second")
+    recording.says("m3", "Two.")
+    recording.records = [
+        {key: value for key, value in record.items() if key not in without}
+        for record in recording.records
+    ]
+    transcript = recording.read()
+    assert [prompt.text for prompt in transcript.prompts] == ["first", "second"]
+    assert [turn.text for turn in transcript.turns] == ["One.", "Two."]
+
+
 def test_side_chains_are_left_out_unless_the_file_is_one(recording: Recording) -> None:
     recording.user("do it")
     recording.says("m1", "Done.")
@@ -268,6 +316,19 @@ def test_lines_with_two_records_and_lines_that_are_no_json_are_read_around(
     assert [problem.line for problem in transcript.problems] == [1, 3]
 
 
+def test_a_byte_order_mark_costs_no_record_however_the_file_is_read(
+    recording: Recording,
+) -> None:
+    recording.user("do it")
+    recording.says("m1", "Done.")
+    lines = [f"{json.dumps(record)}\r\n".encode() for record in recording.records]
+    lines[0] = b"\xef\xbb\xbf" + lines[0]
+    for source in (lines, b"".join(lines), b"".join(lines).decode()):
+        transcript = read_transcript(source)
+        assert [prompt.text for prompt in transcript.prompts] == ["do it"]
+        assert transcript.problems == ()
+
+
 def test_f16_half_a_character_is_replaced_visibly(recording: Recording) -> None:
     recording.user("cut \ud83d here")
     recording.says("m1", "Done.")
@@ -342,6 +403,8 @@ def test_calls_of_ours_are_run_and_all_others_carry_their_recorded_result(
         "Execution stopped by PreToolUse hook: no",
         "Operation stopped by hook: no",
         "Permission to use Bash with command ls has been denied.",
+        "Permission for this action has been denied. Reason: [Data Exfiltration] …",
+        "This Bash command contains multiple operations. The following part requires approval: ls",
         "cd to '/x' was blocked. For security, Claude Code may only change directories to …",
         "[Request interrupted by user for tool use]",
     ],
@@ -352,6 +415,81 @@ def test_a_call_that_was_ended_before_it_began_is_not_run(recording: Recording, 
     recording.result("never", text, is_error=True)
     _, (turn, _) = script(recording.read())
     assert turn["tool_calls"][0]["observed"] == {"text": text, "is_error": True}
+
+
+@pytest.mark.parametrize(
+    ("old", "told", "took"),
+    [
+        ("b", {"originalFile": "a\nb\nc\n"}, "b\n"),
+        ("b", {"originalFile": "a\r\nb\r\nc\r\n"}, "b\n"),
+        ("b\n", {"originalFile": "a\nb\n\nc\n"}, "b\n"),
+        ("b", {"originalFile": "a\nbc\n"}, "b"),
+        ("b", {"originalFile": "a\nb"}, "b"),
+        ("b", {"structuredPatch": [{"lines": [" a", "-b", " c"]}]}, "b\n"),
+        ("b", {"structuredPatch": [{"lines": [" a", "-bc", "+c"]}]}, "b"),
+        ("b", {"structuredPatch": [{"lines": [" a", "-b", "\\ No newline at end of file"]}]}, "b"),
+        ("b", {"structuredPatch": [{"lines": ["-b", "-b"]}], "replaceAll": True}, "b"),
+        ("b", {"structuredPatch": "b"}, "b"),
+    ],
+)  # fmt: skip
+def test_a_line_that_an_edit_took_out_goes_with_its_end(
+    recording: Recording, old: str, told: JsonValue, took: str
+) -> None:
+    assert isinstance(told, dict)
+    result: JsonValue = {"oldString": old, "newString": "", **told}
+    assert edited(recording, {"old_string": old, "new_string": ""}, result) == (took, "")
+
+
+def test_an_edit_is_made_with_the_text_that_was_found_in_the_file(recording: Recording) -> None:
+    curly = {"oldString": "\u201ca\u201d", "newString": "\u201cb\u201d"}
+    given: JsonValue = {"old_string": '"a"', "new_string": '"b"'}
+    assert edited(recording, given, cast("JsonValue", curly)) == ("\u201ca\u201d", "\u201cb\u201d")
+
+
+@pytest.mark.parametrize("result", [None, "Error: no", [], {}, {"oldString": 1, "newString": ""}])
+def test_an_edit_that_tells_nothing_of_itself_is_made_as_it_was_asked(
+    recording: Recording, result: JsonValue
+) -> None:
+    assert edited(recording, {"old_string": "a", "new_string": ""}, result) == ("a", "")
+
+
+def test_a_file_is_written_as_it_was_after_a_user_changed_the_proposal(
+    recording: Recording,
+) -> None:
+    recording.user("do it")
+    given: JsonValue = {"file_path": "/recorded/a", "content": "proposed"}
+    block: JsonValue = {"type": "tool_use", "id": "c1", "name": "Write", "input": given}
+    recording.assistant("m1", block)
+    told: JsonValue = {"type": "create", "filePath": "/recorded/a", "content": "kept"}
+    recording.result("c1", toolUseResult=told)
+    assert recording.read().turns[0].calls[0].arguments["content"] == "kept"
+
+
+def test_each_of_several_edits_takes_the_line_end_that_it_took(recording: Recording) -> None:
+    recording.user("do it")
+    edits: JsonValue = [
+        {"old_string": "a", "new_string": "", "replace_all": True},
+        {"old_string": "b", "new_string": "c"},
+        {"old_string": "c", "new_string": ""},
+    ]
+    given: JsonValue = {"file_path": "/recorded/a", "edits": edits}
+    block: JsonValue = {"type": "tool_use", "id": "c1", "name": "MultiEdit", "input": given}
+    recording.assistant("m1", block)
+    told: JsonValue = {"edits": edits, "originalFileContents": "a\na\nb\nd"}
+    recording.result("c1", toolUseResult=told)
+    made = cast("list[Any]", recording.read().turns[0].calls[0].arguments["edits"])
+    assert [edit["old_string"] for edit in made] == ["a\n", "b", "c\n"]
+
+
+def edited(recording: Recording, given: JsonValue, result: JsonValue) -> tuple[str, str]:
+    """Return what an edit is made with, which was asked for with ``given``."""
+    recording.user("do it")
+    block: JsonValue = {"type": "tool_use", "id": "c1", "name": "Edit", "input": given}
+    recording.assistant("m1", block)
+    recording.result("c1", toolUseResult=result)
+    _, (turn, _) = script(recording.read())
+    arguments = turn["tool_calls"][0]["arguments"]
+    return arguments["old_string"], arguments["new_string"]
 
 
 def test_a_call_tells_in_which_folder_it_was_made(recording: Recording) -> None:

@@ -8,9 +8,10 @@ import re
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
+from posixpath import normpath
 from typing import Final
 
-from paddock.session_worker.toolbox.shell_quoting import SPECIAL, quoted, quoting_of
+from paddock.session_worker.toolbox.shell_quoting import SPECIAL, Quoting, quoted, quoting_of
 
 type Turn = Callable[[str], str]
 
@@ -58,6 +59,8 @@ _ARGUMENTS: Final[Mapping[str, Mapping[str, str]]] = {
     "LS": {"path": "path", "ignore": "ignore"},
 }
 _EDIT_ARGUMENTS: Final = ("old_string", "new_string", "replace_all")
+_DRIVE: Final = re.compile(r"([A-Za-z]):[\\/]+")
+_HOME: Final = re.compile(r"(?:/Users/[^/]+|/home/[^/]+|/root)(?=/)")
 _PATHS: Final = ("file_path", "path")
 _SEARCHES: Final = ("Grep", "Glob", "LS")
 
@@ -84,12 +87,12 @@ def map_claude_code_call(
     if name == "MultiEdit" and (content := _new_content(arguments.get("edits"))) is not None:
         ours, name = CLAUDE_CODE_TOOLS["Write"], "Write"
         arguments = {**arguments, "content": content}
-    turn = turn_paths(recorded_cwd, cwd)
+    turn = _turn_whole(recorded_cwd, cwd)
     turn_command = turn_paths(recorded_cwd, cwd, in_shell=True)
     mapped: dict[str, object] = {}
     for theirs, our_name in _ARGUMENTS[name].items():
         value = arguments.get(theirs)
-        if value is None:
+        if value is None or (theirs == "timeout" and value == 0):  # which is none to it
             continue
         if theirs == "command" and isinstance(value, str):
             value = turn_command(value)
@@ -100,12 +103,29 @@ def map_claude_code_call(
     return ours, _moved(name, mapped, below) if below else mapped
 
 
+def _turn_whole(recorded_cwd: str, cwd: str) -> Turn:
+    """Return a function that turns what is a path from its first letter to its last."""
+    turn = turn_paths(_posix(recorded_cwd), cwd)
+    if not _DRIVE.match(recorded_cwd):
+        return lambda path: turn(normpath(path) if "/../" in path else path)
+    return lambda path: turn(_posix(path))
+
+
+def _posix(path: str) -> str:
+    """Return a path of Windows as its shell calls it (``C:/a``: ``/c/a``), any other as it is."""
+    drive = _DRIVE.match(path)
+    if drive is None:
+        return path
+    return f"/{drive[1].lower()}/{path[drive.end() :]}".replace("\\", "/")
+
+
 def _below(asked_in: str | None, recorded_cwd: str) -> str:
     """Return where below the recorded folder a call was made; "" for the folder itself."""
     if asked_in is None:
         return ""
     there, root = (
-        PurePosixPath(path.removeprefix("/private") or "/") for path in (asked_in, recorded_cwd)
+        PurePosixPath(_posix(path).removeprefix("/private") or "/")
+        for path in (asked_in, recorded_cwd)
     )
     if not there.is_relative_to(root) or ".." in there.parts:
         return ""  # it had left the folder: nothing of ours is there
@@ -135,24 +155,72 @@ def turn_paths(recorded_cwd: str, cwd: str, *, in_shell: bool = False) -> Turn:
     """Return a function that puts ``cwd`` wherever a text names ``recorded_cwd`` as a path.
 
     As a path means: whole (``/tmp/a`` is no part of ``/tmp/ab`` or ``/x/tmp/a``), with what follows
-    it. macOS calls the same folder ``/private/tmp/a`` too. In a shell command it is quoted as the
-    place needs at which it stands, so that it stays one word.
+    it. macOS calls the same folder ``/private/tmp/a`` too, and on Windows ``C:/tmp/a`` is written
+    with backslashes as well, or ``/c/tmp/a``. In a shell command it is quoted as the place needs at
+    which it stands, so that it stays one word. A folder in a user's home may begin with ``~``.
     """
+    if _DRIVE.match(recorded_cwd):
+        return _turn_windows(recorded_cwd, cwd, in_shell=in_shell)
     recorded = recorded_cwd.removeprefix("/private").rstrip("/")
     if not recorded.startswith("/"):
         return lambda text: text
-    path = re.escape(recorded).replace(r"\ ", r"\\? ")
+    path = rf"(?:/private)?{_written(recorded)}"
+    home = _HOME.match(recorded)
+    if home is not None:
+        path = rf"(?:{path}|(?:~|\$HOME|\$\{{HOME\}}){_written(recorded[home.end() :])})"
     pattern = re.compile(
         r"(?:(?<![\w.~/-])|(?<=\s-[A-Za-z])|(?<=://))"  # -I/tmp/a and file:///tmp/a are meant
-        rf"(?:/private)?{path}(?![\w-]|\.\w)"
+        rf"{path}(?![\w-]|\.\w)"
     )
     target = cwd.rstrip("/") or "/"
-    if not in_shell or not SPECIAL.search(target):
+    if not in_shell or (home is None and not SPECIAL.search(target)):
         return lambda text: pattern.sub(lambda _: target, text)
 
     def turn(command: str) -> str:
         quoting = quoting_of(command)
-        return pattern.sub(lambda found: quoted(target, quoting[found.start()]), command)
+
+        def turned(found: re.Match[str]) -> str:
+            place = quoting[found.start()]
+            return quoted(target, place) if _is_path(found[0], place) else found[0]
+
+        return pattern.sub(turned, command)
+
+    return turn
+
+
+def _is_path(text: str, quoting: Quoting) -> bool:
+    """Return whether a shell takes a text for a path: of a home's names not all in all quotes."""
+    if text.startswith("~"):
+        return quoting == "none"
+    return not text.startswith("$") or quoting not in ("single", "here-quoted")
+
+
+def _written(path: str) -> str:
+    """Return a pattern of a path, each letter escaped for a shell or not."""
+    return "".join(
+        rf"\\?{re.escape(letter)}" if SPECIAL.match(letter) else re.escape(letter)
+        for letter in path
+    )
+
+
+def _turn_windows(recorded_cwd: str, cwd: str, *, in_shell: bool) -> Turn:
+    """Do what `turn_paths` does for a folder of Windows; what follows it has slashes then, too."""
+    drive, *names = filter(None, _posix(recorded_cwd).split("/"))
+    pattern = re.compile(
+        rf"(?<![\w.~/-])(?:(?i:{drive}):|/(?i:{drive}))"
+        + "".join(rf"[\\/]{{1,2}}{re.escape(name)}" for name in names)
+        + r"(?![\w-]|\.\w)(?P<rest>(?:[\\/]{1,2}[\w.@+-]+)*[\\/]?)"
+    )
+    target = cwd.rstrip("/") or "/"
+
+    def turn(text: str) -> str:
+        quoting = quoting_of(text) if in_shell else []
+
+        def turned(found: re.Match[str]) -> str:
+            place = quoted(target, quoting[found.start()]) if in_shell else target
+            return place + re.sub(r"[\\/]{1,2}", "/", found["rest"])
+
+        return pattern.sub(turned, text)
 
     return turn
 

@@ -1,10 +1,10 @@
 """Claude Code's transcripts (JSON Lines): records that form a tree, read into prompts and turns.
 
-The main chain is the walk from the last record of the conversation up to its root, through records
-of every type: the file is only ever added to, so where it ends is where the session was. Parallel
-calls leave results (and sibling calls of the same message) beside that walk, so results are found
-by the id of their call anywhere in the file, and all blocks of a message belong to it. Where a
-parent is not in the file (a slice of a session), the record written before is taken for it.
+The main chain is the walk from the newest record of the conversation up to its root, through
+records of every type. Parallel calls leave results (and sibling calls of the same message) beside
+that walk, so results are found by the id of their call anywhere in the file, and all blocks of a
+message belong to it. Where a parent is not in the file (a slice of a session), the record written
+before is taken for it; where no record names a parent, the file is one conversation as it stands.
 """
 
 import json
@@ -52,7 +52,8 @@ _REJECTED = re.compile(
     r"<tool_use_error>|(?:"
     r"The user doesn't want to (?:proceed|take this action)"
     r"|\[Request interrupted by user(?: for tool use)?\]\s*$"  # with more text it ran for a while
-    r"|Permission to use |Claude requested permissions to |This command requires approval"
+    r"|Permission (?:to use|for this action) |Claude requested permissions to "
+    r"|This command requires approval|This Bash command contains multiple operations\."
     # Guards of the recorded agent's own session: ours has another memory, and would run the call.
     r"|File has not been read yet|File has been (?:modified|unexpectedly modified) since read"
     r"|.{0,500} was blocked\. For security"
@@ -66,6 +67,10 @@ _BOOKKEEPING = re.compile(
     r"|<(?:local-command-(?:caveat|stdout|stderr)|bash-(?:input|stdout|stderr))>)"
 )
 """How user records begin that the client wrote for itself."""
+
+_EDITORS = frozenset({"Edit", "MultiEdit", "Write"})
+_REPLACED = "toolUseResult"
+"""Where a record keeps what an edit really took out of its file and put in; see `_replaced`."""
 
 _COMMAND = re.compile(r"\s*<command-(?:name|message)>")
 
@@ -104,7 +109,7 @@ def read_transcript(source: bytes | str | Iterable[bytes | str]) -> Transcript:
     _tell(lines.problems, counts)
     return Transcript(
         session_id=_first(chain or records, "sessionId"),
-        cwd=_first(chain or records, "cwd"),
+        cwd=_first(chain, "cwd") or _first(records, "cwd"),
         branch=_first(chain or records, "gitBranch"),
         agent_version=_first(chain or records, "version"),
         model=models.most_common(1)[0][0] if models else None,
@@ -118,11 +123,15 @@ def read_transcript(source: bytes | str | Iterable[bytes | str]) -> Transcript:
 
 # --- lines ----------------------------------------------------------------------------------------
 
+_BYTE_ORDER_MARK = "\ufeff"
+
 
 def _parse(source: bytes | str | Iterable[bytes | str]) -> _Lines:
     result = _Lines()
     for number, line in enumerate(_split(source), 1):
         text = line.decode(errors="replace") if isinstance(line, bytes) else line
+        if number == 1:
+            text = text.removeprefix(_BYTE_ORDER_MARK)
         if not text.strip():
             continue
         result.seen += 1
@@ -137,7 +146,10 @@ def _parse(source: bytes | str | Iterable[bytes | str]) -> _Lines:
             result.problems.append(Problem(number, f"holds {len(values)} records; all were read"))
         for value in values:
             if isinstance(value, dict):
-                value.pop("toolUseResult", None)  # a copy of the result, often the larger part
+                # A copy of the result, often the larger part of the file: little of it is kept.
+                replaced = _replaced(value.pop("toolUseResult", None))
+                if replaced is not None:
+                    value[_REPLACED] = replaced
                 result.records.append(value)
     return result
 
@@ -145,7 +157,7 @@ def _parse(source: bytes | str | Iterable[bytes | str]) -> _Lines:
 def _split(source: bytes | str | Iterable[bytes | str]) -> Iterable[bytes | str]:
     # At line feeds alone: JSON may hold the other line ends that splitlines() knows.
     if isinstance(source, bytes):
-        return source.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+        return source.split(b"\n")
     return source.split("\n") if isinstance(source, str) else source
 
 
@@ -185,22 +197,26 @@ class _Tree:
             uuid = record.get("uuid")
             if isinstance(uuid, str):
                 self.nodes.setdefault(uuid, (place, record))
-        words = [
-            place
-            for place, record in self.nodes.values()
-            if record.get("type") in ("user", "assistant") and _message(record)
-        ]
-        main = [place for place in words if not records[place].get("isSidechain")]
+        self.records = records
+        self.is_linked = any("parentUuid" in record for _, record in self.nodes.values())
+        places = [place for place, _ in self.nodes.values()] if self.nodes else range(len(records))
+        words = [place for place in places if self._is_said(place)]
+        main = [place for place in words if not _is_aside(records[place])]
         # The file of a sub-agent is a side chain from end to end: that is its main chain.
         self.words = main or words
-        self.records = records
+
+    def _is_said(self, place: int) -> bool:
+        record = self.records[place]
+        return record.get("type") in ("user", "assistant") and bool(_message(record))
 
     def chain(self, problems: list[Problem]) -> list[Json]:
         """Return the main chain, oldest first, with the blocks beside it of its messages."""
+        if not self.is_linked:  # as `claude -p` prints it: one conversation, in order
+            return [self.records[place] for place in self.words]
         if not self.words:
             return []
         walk: list[int] = []
-        at: int | None = self.words[-1]
+        at: int | None = self._tip()
         seen: set[int] = set()
         while at is not None and at not in seen:
             seen.add(at)
@@ -214,14 +230,37 @@ class _Tree:
                 position[place] = (self._joins(place, position), place)
         return [self.records[place] for place in sorted(position, key=position.__getitem__)]
 
-    def _parent(self, place: int, seen: set[int], problems: list[Problem]) -> int | None:
+    def _tip(self) -> int:
+        """Return the last record that none follows: lines may be out of order, times are not."""
+        followed: set[int] = set()
+        for place in self.words:
+            at = self._linked(place)
+            while at is not None and at not in followed:
+                followed.add(at)
+                at = self._linked(at)
+        ends = [place for place in self.words if place not in followed] or self.words[-1:]
+        times = {place: _time(self.records[place]) for place in ends}
+        if None in times.values():
+            return ends[-1]
+        return max(ends, key=lambda place: (times[place] or 0, place))
+
+    def _linked(self, place: int) -> int | None:
+        """Return the record that a record names as the one before it, if it is in the file."""
         record = self.records[place]
         parent = record.get("parentUuid") or record.get("logicalParentUuid")
-        if not isinstance(parent, str):
+        return self.nodes[parent][0] if isinstance(parent, str) and parent in self.nodes else None
+
+    def _parent(self, place: int, seen: set[int], problems: list[Problem]) -> int | None:
+        linked = self._linked(place)
+        if linked is not None:
+            return linked
+        record = self.records[place]
+        parent = record.get("parentUuid") or record.get("logicalParentUuid")
+        if isinstance(parent, str):
+            what = f"record {parent} is not in the file, but a child of it is"
+            problems.append(Problem(None, what))
+        elif not _is_compaction(record):  # which goes on with what was before, linked or not
             return None
-        if parent in self.nodes:
-            return self.nodes[parent][0]
-        problems.append(Problem(None, f"record {parent} is not in the file, but a child of it is"))
         first = min(seen)
         earlier = [place for place in self.words if place < first]
         return earlier[-1] if earlier else None
@@ -269,17 +308,89 @@ def _outcome(block: Json, record: Json) -> Outcome:
     text = _words(block.get("content"))
     is_error = block.get("is_error") is True
     was_rejected = is_error and _REJECTED.match(text) is not None
-    return Outcome(text, is_error, _time(record), was_rejected)
+    replaced = record.get(_REPLACED) if len(_blocks(record, "tool_result")) == 1 else None
+    return Outcome(
+        text,
+        is_error,
+        _time(record),
+        was_rejected,
+        replaced=replaced if isinstance(replaced, dict) else None,
+    )
+
+
+def _replaced(told: JsonValue) -> Json | None:
+    """Return an edit's arguments as they were carried out; None where no edit tells of itself.
+
+    Claude Code finds a text with plain quotes where the file has curly ones, and takes what a user
+    made of the proposal. And where a text goes for nothing, the end of its line goes with it.
+    """
+    if not isinstance(told, dict):
+        return None
+    old, new, content = told.get("oldString"), told.get("newString"), told.get("content")
+    if isinstance(old, str) and isinstance(new, str):
+        took = bool(old) and _took_line_end(told, old, new)
+        return {"old_string": old + "\n" if took else old, "new_string": new}
+    if isinstance(content, str) and isinstance(told.get("filePath"), str):
+        return {"content": content}
+    return _replaced_by_many(told.get("edits"), told.get("originalFileContents"))
+
+
+def _replaced_by_many(edits: JsonValue, original: JsonValue) -> Json | None:
+    if not isinstance(edits, list) or not isinstance(original, str):
+        return None
+    content = original.replace("\r\n", "\n")
+    made: list[JsonValue] = []
+    for edit in edits:
+        if not isinstance(edit, dict):
+            return None
+        old, new = edit.get("old_string"), edit.get("new_string")
+        if not isinstance(old, str) or not isinstance(new, str):
+            return None
+        if old and _took_line_end({"originalFile": content}, old, new):
+            old += "\n"
+        made.append({**edit, "old_string": old})
+        content = content.replace(old, new, -1 if edit.get("replace_all") is True else 1)
+    return {"edits": made}
+
+
+def _took_line_end(told: Json, old: str, new: str) -> bool:
+    if new or old.endswith("\n"):
+        return False
+    original = told.get("originalFile")
+    if isinstance(original, str):
+        return f"{old}\n" in original.replace("\r\n", "\n")
+    # Large files are not told of whole; the lines that went are.
+    signs = Counter(_signs(told.get("structuredPatch")))
+    if (
+        told.get("replaceAll") is True or "\\" in signs
+    ):  # how often; or the file had no last line end
+        return False
+    return signs["-"] - signs["+"] == old.count("\n") + 1
+
+
+def _signs(patch: JsonValue) -> Iterator[str]:
+    """Yield what each line of a patch begins with; a backslash says that a line has no end."""
+    for hunk in patch if isinstance(patch, list) else []:
+        lines = hunk.get("lines") if isinstance(hunk, dict) else None
+        for line in lines if isinstance(lines, list) else []:
+            if isinstance(line, str):
+                yield line[:1]
 
 
 def _call(block: Json, record: Json, outcomes: Mapping[str, Outcome]) -> RecordedCall:
-    arguments = block.get("input")
+    given = block.get("input")
+    arguments = given if isinstance(given, dict) else {}
+    outcome = outcomes.get(str(block.get("id")))
+    if outcome is not None and outcome.replaced is not None:
+        # Under the same names: a result that belongs to another tool changes nothing.
+        told = {key: value for key, value in outcome.replaced.items() if key in arguments}
+        arguments = {**arguments, **told} if block.get("name") in _EDITORS else arguments
     return RecordedCall(
         call_id=str(block.get("id")),
         tool=str(block.get("name")),
-        arguments=arguments if isinstance(arguments, dict) else {},
+        arguments=arguments,
         at=_time(record),
-        outcome=outcomes.get(str(block.get("id"))),
+        outcome=outcome,
         cwd=_text_of(record, "cwd"),
     )
 
@@ -442,6 +553,15 @@ def _message(record: Json) -> Json:
 
 def _message_id(record: Json) -> str | None:
     return _text_of(_message(record), "id") if record.get("type") == "assistant" else None
+
+
+def _is_aside(record: Json) -> bool:
+    """Return whether a record is a sub-agent's: in a transcript, and as `claude -p` prints it."""
+    return bool(record.get("isSidechain") or record.get("parent_tool_use_id"))
+
+
+def _is_compaction(record: Json) -> bool:
+    return record.get("isCompactSummary") is True or record.get("subtype") == "compact_boundary"
 
 
 def _is_synthetic(record: Json) -> bool:

@@ -34,6 +34,8 @@ class Outcome:
     """UTC microseconds."""
     was_rejected: bool = False
     """The call never ran: a user, a hook or the agent's own guard refused it."""
+    replaced: Mapping[str, JsonValue] | None = None
+    """Of an edit: its arguments as they were carried out, where that is told."""
 
 
 @dataclass(frozen=True, slots=True)
