@@ -361,9 +361,8 @@ def _took_line_end(told: Json, old: str, new: str) -> bool:
         return f"{old}\n" in original.replace("\r\n", "\n")
     # Large files are not told of whole; the lines that went are.
     signs = Counter(_signs(told.get("structuredPatch")))
-    if (
-        told.get("replaceAll") is True or "\\" in signs
-    ):  # how often; or the file had no last line end
+    had_no_last_line_end = "\\" in signs
+    if told.get("replaceAll") is True or had_no_last_line_end:  # how often is not told
         return False
     return signs["-"] - signs["+"] == old.count("\n") + 1
 
