@@ -14,6 +14,7 @@ from paddock.client import Host, Noticed, Previewed, Session, connect, sync
 from paddock.client.keys import new_id
 from paddock.client.session import Operation
 from paddock.session_worker.errors import (
+    BadArgument,
     InputNotFound,
     NothingToDecide,
     NothingToInterrupt,
@@ -173,6 +174,36 @@ async def test_a_workspace_that_is_missing_makes_no_session(paddock: Host, groun
         await paddock.new("homeless", cwd=ground / "nowhere")
     with pytest.raises(SessionNotFound):
         await paddock.session("homeless")
+
+
+async def test_what_can_be_no_session_is_refused_and_makes_none(
+    paddock: Host, ground: Path
+) -> None:
+    with pytest.raises(TypeError, match="configuration has no sytem_prompt"):
+        await paddock.new("misspelt", cwd=ground, sytem_prompt="Be brief.")
+    with pytest.raises(BadArgument, match="'TERM' holds a NUL"):
+        await paddock.new("nul", cwd=ground, environment={"TERM": "x\0"})
+    with pytest.raises(BadArgument, match="name needs"):
+        await paddock.new("", cwd=ground)
+    for name in ("misspelt", "nul", ""):
+        with pytest.raises(SessionNotFound):
+            await paddock.session(name)
+
+
+async def test_f16_a_session_is_found_by_a_name_with_half_a_character(
+    paddock: Host, ground: Path
+) -> None:
+    made = await paddock.new("half \udcff", cwd=ground, environment={"PATH": "/bin:/\udcff"})
+    assert (await paddock.session("half \udcff")).session_id == made.session_id
+    await made.configure(name="other \udcff")
+    with pytest.raises(BadArgument, match="name needs"):
+        await made.configure(name="")
+    assert (await paddock.session("other \udcff")).session_id == made.session_id
+    with pytest.raises(SessionNotFound):
+        await paddock.session("third \udcff")
+    done = await (await made.shell("echo it runs", key="key \udcff")).wait(60)
+    assert done.status == "completed"
+    await made.delete()
 
 
 async def test_words_to_a_busy_session_wait_and_can_be_removed(paddock: Host, ground: Path) -> None:
