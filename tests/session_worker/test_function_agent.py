@@ -69,6 +69,14 @@ async def raiser(s: Context) -> None:
     async for turn in s.turns():
         raise ValueError("no: " + turn.text)
 
+@agent("nester")
+async def nester(s: Context) -> None:
+    async for turn in s.turns():
+        if turn.text == "answered":
+            await turn.reply("one")
+        async for inner in s.turns():
+            await inner.reply("two")
+
 class Bank:
     def __init__(self, place):
         self.place = place
@@ -417,6 +425,22 @@ def test_p6_a_step_is_known_again_by_arguments_that_json_cannot_hold_and_reads_t
     host.rest()
     assert replies(host) == ["6 interrupted"]
     assert (folder / "notes").read_text().splitlines().count("total") == 1
+    host.suspend()
+
+
+def test_turns_asked_for_within_a_turn_fail_where_none_could_come(host: BenchHost) -> None:
+    create(host, "nester")
+    host.start()
+    host.send("open")
+    host.rest()
+    ended = host.state().conversation.ended
+    assert ended is not None
+    assert ended.error is not None
+    assert ended.error.startswith("RuntimeError: s.turns() within a turn")
+    for words in ("answered", "next"):
+        host.send(words)
+        host.rest()
+    assert replies(host) == ["one", "two"]
     host.suspend()
 
 

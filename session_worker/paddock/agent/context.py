@@ -137,7 +137,13 @@ class Context:
 
         A turn that was left without a reply ends without a message, unless the agent was asked to
         stop: what was interrupted is cancelled, and what was suspended is given again.
+
+        Raises:
+            RuntimeError: They are asked for anew within a turn: none comes before its reply.
         """
+        if self._turn is not None and not self._turn.is_answered and not self._desk.is_stopping:
+            message = "s.turns() within a turn, which has no reply yet: reply to it first"
+            raise RuntimeError(message)
         while True:
             told = await self._desk.next_turn()
             self._turn = Turn(self, told)
