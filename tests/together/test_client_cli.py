@@ -599,6 +599,42 @@ def test_output_that_nobody_reads_ends_quietly(host: HostForTests, ground: Path)
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("words", ["config", "sql select/**/1", "doctor", "ls --json"])
+def test_output_that_nobody_reads_is_no_failure(host: HostForTests, words: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*PADDOCK, *words.split()],
+        env=environment(host.home),
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        timeout=DEADLINE,
+        check=False,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (exit_codes.DONE, b"")
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&-", "<&- >&- 2>&-"])
+def test_a_verb_whose_standard_streams_are_closed_does_its_work(
+    host: HostForTests, ground: Path, closed: str
+) -> None:
+    name = f"closed {closed}"
+    line = f'{" ".join(PADDOCK)} new --model {script(ground, *NOTE)} "{name}"'
+    for words in (line, f"{' '.join(PADDOCK)} ls"):
+        done = subprocess.run(
+            ["/bin/sh", "-c", f"{words} {closed}"],
+            env=environment(host.home),
+            cwd=ground,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (exit_codes.DONE, "")
+    assert paddock(host.home, "show", name, "--json").json["status"] == "live"
+
+
 def test_f15_an_agents_words_do_not_drive_the_terminal(host: HostForTests, ground: Path) -> None:
     model = script(ground, turn("\x1b[2Jclear \x1b]0;title\x07me\x1b[31m"))
     assert paddock(host.home, "run", "--model", model, "go").out == "clear me\n"
