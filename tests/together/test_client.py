@@ -100,6 +100,24 @@ async def test_p14_a_key_sends_words_once(paddock: Host, host: HostForTests, gro
     assert len(words) == 1
 
 
+async def test_p14_a_key_that_is_sent_many_times_at_once_has_one_answer_for_each(
+    paddock: Host, ground: Path
+) -> None:
+    session = await paddock.new(model=write_script(ground / "s.json", [turn("one")]), cwd=ground)
+    sends = [session.send("go", key="monday", deadline_seconds=20) for _ in range(10)]
+    others = [session.send("stop", key="monday", deadline_seconds=20) for _ in range(2)]
+    begun = await asyncio.gather(*sends, *others, return_exceptions=True)
+    assert {type(each) for each in begun[:10]} == {Operation}
+    assert len({each.operation_id for each in begun if isinstance(each, Operation)}) == 1
+    assert [type(each) for each in begun[10:]] == [AlreadyExists] * 2
+    # One that is waited for no more takes the answer from none of the others.
+    left = asyncio.create_task(session.send("go", key="tuesday"))
+    stays = asyncio.create_task(session.send("go", key="tuesday", deadline_seconds=20))
+    await asyncio.sleep(0)
+    left.cancel()
+    assert isinstance(await stays, Operation)
+
+
 async def test_p14_a_key_with_other_words_is_refused(paddock: Host, ground: Path) -> None:
     session = await paddock.new(model=write_script(ground / "s.json", [turn("ok")]), cwd=ground)
     await session.send("go", key="monday")

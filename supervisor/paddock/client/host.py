@@ -413,7 +413,7 @@ class Host:
             connection = await self._link.connection(min(REACH_SECONDS, until.left()))
             settled = connection.settled(command_id)
             try:
-                await connection.ask(ask, deadline_seconds=until.left())
+                await connection.ask(ask, deadline_seconds=until.left(), settled=settled)
                 async with asyncio.timeout(until.left()):
                     return await settled
             except HostGone:
@@ -427,7 +427,7 @@ class Host:
                 )
                 raise TimedOut(message, seconds=until.seconds, command_id=command_id) from error
             finally:
-                connection.forget(command_id)
+                connection.forget(command_id, settled)
 
 
 async def _ended(connection: Connection, until: "_Until") -> None:
