@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -429,6 +430,41 @@ def test_plain_programs_have_the_same_without_a_loop(host: HostForTests, ground:
 
 
 # --- hosts that go away, or are not there ---
+
+
+AFTER_A_FORK = """
+import os, sys, warnings
+from paddock.client.sync import connect
+from paddock.supervisor.errors import HostGone
+
+warnings.simplefilter("ignore")  # that a process with threads forks
+with connect(sys.argv[1], start=False) as host:
+    if os.fork() == 0:
+        try:
+            host.status()
+        except HostGone:
+            os._exit(0)
+        os._exit(1)
+    print(os.waitstatus_to_exitcode(os.wait()[1]), host.status()["pid"] > 0)
+host.close()
+try:
+    host.status()
+except HostGone as error:
+    print(error.code)
+"""
+
+
+async def test_a_plain_client_that_is_closed_or_behind_a_fork_says_so(host: HostForTests) -> None:
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", AFTER_A_FORK, str(host.home), stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        async with asyncio.timeout(60):
+            out, _ = await child.communicate()
+    finally:
+        if child.returncode is None:
+            child.kill()
+    assert out.decode().split() == ["0", "True", "host_gone"]
 
 
 async def test_without_a_host_and_leave_to_start_one_it_says_so(home: Path) -> None:
