@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from paddock.agent import agent, tool
+from paddock.agent.handed import same_in_every_process
 from paddock.session_worker.protocol import Beat, Bye, Suspend
 from paddock.store.events import TextPart
 from paddock.store.session import thread
@@ -67,6 +68,30 @@ async def crasher(s: Context) -> None:
 async def raiser(s: Context) -> None:
     async for turn in s.turns():
         raise ValueError("no: " + turn.text)
+
+@agent("nester")
+async def nester(s: Context) -> None:
+    async for turn in s.turns():
+        if turn.text == "answered":
+            await turn.reply("one")
+        async for inner in s.turns():
+            await inner.reply("two")
+
+class Bank:
+    def __init__(self, place):
+        self.place = place
+
+def total(bank, amounts):
+    note("total")
+    return sum(amounts)
+
+@agent("carrier")
+async def carrier(s: Context) -> None:
+    async for turn in s.turns():
+        bank = Bank(lambda: "here")
+        sums = await s.step("sum", total, bank, (int(word) for word in turn.text.split()))
+        paid = await s.call(refund, order_id="A", cents=sums)
+        await turn.reply(f"{sums} {paid.status}")
 
 @agent("once")
 async def once(s: Context) -> None:
@@ -383,6 +408,67 @@ def test_an_agent_that_takes_another_way_on_re_entry_ends_as_diverged(host: Benc
     assert ended is not None
     assert (ended.status, ended.error_kind) == ("failed", "diverged")
     host.suspend()
+
+
+def test_p6_a_step_is_known_again_by_arguments_that_json_cannot_hold_and_reads_them_itself(
+    host: BenchHost,
+) -> None:
+    folder = create(host, "carrier")
+    (folder / "slow").touch()
+    host.start()
+    host.send("1 2 3")
+    wait_until_started(host)
+    host.kill()
+    (folder / "slow").unlink()
+    certify(host)
+    host.start()
+    host.rest()
+    assert replies(host) == ["6 interrupted"]
+    assert (folder / "notes").read_text().splitlines().count("total") == 1
+    host.suspend()
+
+
+def test_turns_asked_for_within_a_turn_fail_where_none_could_come(host: BenchHost) -> None:
+    create(host, "nester")
+    host.start()
+    host.send("open")
+    host.rest()
+    ended = host.state().conversation.ended
+    assert ended is not None
+    assert ended.error is not None
+    assert ended.error.startswith("RuntimeError: s.turns() within a turn")
+    for words in ("answered", "next"):
+        host.send(words)
+        host.rest()
+    assert replies(host) == ["one", "two"]
+    host.suspend()
+
+
+class Nameless:
+    pass
+
+
+class Unspeakable:
+    def __repr__(self) -> str:
+        raise ValueError
+
+
+@pytest.mark.parametrize(
+    ("one", "same", "other"),
+    [
+        (Nameless(), Nameless(), object()),
+        (Unspeakable(), Unspeakable(), Nameless()),
+        ({0, 8}, {8, 0}, {0, 16}),
+        ([frozenset({"b", (1, "a")})], [frozenset({(1, "a"), "b"})], [frozenset("b")]),
+        ({"many": iter([1])}, {"many": iter([2])}, {"many": map(int, "1")}),
+        ({"a": 1, "b": 2.5}, {"b": 2.5, "a": 1}, {"a": 1}),
+    ],
+)
+def test_arguments_of_a_step_are_told_from_others_alike_in_each_process(
+    one: object, same: object, other: object
+) -> None:
+    assert same_in_every_process(one) == same_in_every_process(same)
+    assert same_in_every_process(one) != same_in_every_process(other)
 
 
 def test_an_agent_that_is_not_there_is_one_clear_line(host: BenchHost) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -399,3 +400,9 @@ async def test_p9_a_command_lets_the_sessions_go_first(bash: Tool, where: Room) 
     assert int(niceness) >= 10
     if group and os.geteuid() == 0:  # without privileges the kernel takes it only now and then
         assert group[0].endswith("nice 10")
+
+
+async def test_a_variable_that_no_process_can_be_given_is_said(bash: Tool, where: Room) -> None:
+    odd = replace(where, environment={**where.environment, "A": "x\0"})
+    done = await call(bash, odd, command="true")
+    assert (done.status, done.error_kind) == ("error", "not_started")

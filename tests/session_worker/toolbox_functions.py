@@ -98,6 +98,10 @@ def deep(levels: int) -> list[object]:
     return [deep(levels - 1)] if levels > 1 else []
 
 
+def many_digits() -> int:
+    return 10**5000
+
+
 def leave(code: int) -> None:
     sys.exit(code)
 

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,23 @@ def test_p15_what_a_dead_worker_s_tools_put_out_and_nobody_read_goes_at_its_buri
     (spool / "0123.out").write_text("half of an output")
     burial.bury(rites(tmp_path))
     assert not spool.exists()
+
+
+def test_p13_a_worker_that_named_its_words_and_died_before_its_first_commit_is_heard(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path)
+    folder = folder_of(tmp_path, SESSION)
+    (folder / "stderr.1").write_text("agent_not_found: a tool of it cannot be one\n")
+    died_starting = Bury(1, 2**22 + 1, None, None, False, "starting", None, (), None)
+    died = replace(
+        rites(tmp_path), bury=died_starting, status=Status(exit_code=64), start_id="a start"
+    )
+    burial.bury(died)
+    with SessionFile.own(folder, SESSION) as file:
+        rows = file.rows(1)
+    assert [row.kind for row in rows] == ["worker_exited", "session_failed"]
+    assert all("a tool of it cannot be one" in row.payload for row in rows)
 
 
 def test_a_burial_never_ends_its_own_host(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from paddock.client import Host, Noticed, Previewed, Session, connect, sync
 from paddock.client.keys import new_id
 from paddock.client.session import Operation
 from paddock.session_worker.errors import (
+    BadArgument,
     InputNotFound,
     NothingToDecide,
     NothingToInterrupt,
@@ -99,6 +101,24 @@ async def test_p14_a_key_sends_words_once(paddock: Host, host: HostForTests, gro
     assert len(words) == 1
 
 
+async def test_p14_a_key_that_is_sent_many_times_at_once_has_one_answer_for_each(
+    paddock: Host, ground: Path
+) -> None:
+    session = await paddock.new(model=write_script(ground / "s.json", [turn("one")]), cwd=ground)
+    sends = [session.send("go", key="monday", deadline_seconds=20) for _ in range(10)]
+    others = [session.send("stop", key="monday", deadline_seconds=20) for _ in range(2)]
+    begun = await asyncio.gather(*sends, *others, return_exceptions=True)
+    assert {type(each) for each in begun[:10]} == {Operation}
+    assert len({each.operation_id for each in begun if isinstance(each, Operation)}) == 1
+    assert [type(each) for each in begun[10:]] == [AlreadyExists] * 2
+    # One that is waited for no more takes the answer from none of the others.
+    left = asyncio.create_task(session.send("go", key="tuesday"))
+    stays = asyncio.create_task(session.send("go", key="tuesday", deadline_seconds=20))
+    await asyncio.sleep(0)
+    left.cancel()
+    assert isinstance(await stays, Operation)
+
+
 async def test_p14_a_key_with_other_words_is_refused(paddock: Host, ground: Path) -> None:
     session = await paddock.new(model=write_script(ground / "s.json", [turn("ok")]), cwd=ground)
     await session.send("go", key="monday")
@@ -173,6 +193,36 @@ async def test_a_workspace_that_is_missing_makes_no_session(paddock: Host, groun
         await paddock.new("homeless", cwd=ground / "nowhere")
     with pytest.raises(SessionNotFound):
         await paddock.session("homeless")
+
+
+async def test_what_can_be_no_session_is_refused_and_makes_none(
+    paddock: Host, ground: Path
+) -> None:
+    with pytest.raises(TypeError, match="configuration has no sytem_prompt"):
+        await paddock.new("misspelt", cwd=ground, sytem_prompt="Be brief.")
+    with pytest.raises(BadArgument, match="'TERM' holds a NUL"):
+        await paddock.new("nul", cwd=ground, environment={"TERM": "x\0"})
+    with pytest.raises(BadArgument, match="name needs"):
+        await paddock.new("", cwd=ground)
+    for name in ("misspelt", "nul", ""):
+        with pytest.raises(SessionNotFound):
+            await paddock.session(name)
+
+
+async def test_f16_a_session_is_found_by_a_name_with_half_a_character(
+    paddock: Host, ground: Path
+) -> None:
+    made = await paddock.new("half \udcff", cwd=ground, environment={"PATH": "/bin:/\udcff"})
+    assert (await paddock.session("half \udcff")).session_id == made.session_id
+    await made.configure(name="other \udcff")
+    with pytest.raises(BadArgument, match="name needs"):
+        await made.configure(name="")
+    assert (await paddock.session("other \udcff")).session_id == made.session_id
+    with pytest.raises(SessionNotFound):
+        await paddock.session("third \udcff")
+    done = await (await made.shell("echo it runs", key="key \udcff")).wait(60)
+    assert done.status == "completed"
+    await made.delete()
 
 
 async def test_words_to_a_busy_session_wait_and_can_be_removed(paddock: Host, ground: Path) -> None:
@@ -380,6 +430,41 @@ def test_plain_programs_have_the_same_without_a_loop(host: HostForTests, ground:
 
 
 # --- hosts that go away, or are not there ---
+
+
+AFTER_A_FORK = """
+import os, sys, warnings
+from paddock.client.sync import connect
+from paddock.supervisor.errors import HostGone
+
+warnings.simplefilter("ignore")  # that a process with threads forks
+with connect(sys.argv[1], start=False) as host:
+    if os.fork() == 0:
+        try:
+            host.status()
+        except HostGone:
+            os._exit(0)
+        os._exit(1)
+    print(os.waitstatus_to_exitcode(os.wait()[1]), host.status()["pid"] > 0)
+host.close()
+try:
+    host.status()
+except HostGone as error:
+    print(error.code)
+"""
+
+
+async def test_a_plain_client_that_is_closed_or_behind_a_fork_says_so(host: HostForTests) -> None:
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", AFTER_A_FORK, str(host.home), stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        async with asyncio.timeout(60):
+            out, _ = await child.communicate()
+    finally:
+        if child.returncode is None:
+            child.kill()
+    assert out.decode().split() == ["0", "True", "host_gone"]
 
 
 async def test_without_a_host_and_leave_to_start_one_it_says_so(home: Path) -> None:

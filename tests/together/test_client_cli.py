@@ -26,6 +26,15 @@ from tests.house import provider_server
 from tests.together.cli import PADDOCK, begin, environment, paddock
 
 DEADLINE = 60.0
+BAD_TOOL = """
+from paddock.agent import agent, tool
+
+@tool()
+def bad(*rest): ...
+
+@agent("one")
+async def one(s): ...
+"""
 NOTE = (turn("I look.", call("bash", command="echo hi > note; cat note")), turn("Done."))
 
 
@@ -408,8 +417,9 @@ def test_an_unknown_agent_is_told_in_one_line(agent: str, host: HostForTests, gr
         ("import sys; sys.exit('usage: …')", "SystemExit"),
         ("class Odd(Exception):\n    __repr__ = lambda self: 'x\\ny' * 9999\nraise Odd", "x y"),
         ("def (", "SyntaxError"),
+        (BAD_TOOL, "bad cannot be a tool: *rest"),
     ],
-    ids=["raises", "leaves", "says too much", "is no Python"],
+    ids=["raises", "leaves", "says too much", "is no Python", "has what can be no tool"],
 )
 def test_an_agents_module_that_cannot_be_imported_leaves_a_session_that_says_so(
     body: str, told: str, host: HostForTests, ground: Path
@@ -418,12 +428,13 @@ def test_an_agents_module_that_cannot_be_imported_leaves_a_session_that_says_so(
     words = ("new", "ill", "--agent", "broken_agents:one", "--cwd", str(ground))
     said = paddock(host.home, *words)
     assert said.code == exit_codes.NOT_FOUND
-    assert "agent 'broken_agents:one'" in said.line
+    assert "'broken_agents:" in said.line
     assert told in said.line
     assert "paddock resume --reset" in said.line
     shown = paddock(host.home, "show", "ill", "--json").json
     assert shown["status"] == "failed"
-    assert shown["reason"].startswith("agent_not_found: agent 'broken_agents:one'")
+    assert shown["reason"].startswith("agent_not_found: ")
+    assert told in shown["reason"]
     (ground / "broken_agents.py").write_text(
         "from paddock.agent import agent\n\n@agent('one')\nasync def one(s):\n    await s.turns()\n"
     )
@@ -586,6 +597,42 @@ def test_output_that_nobody_reads_ends_quietly(host: HostForTests, ground: Path)
     )
     assert len(done.stdout.splitlines()) == 1
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("words", ["config", "sql select/**/1", "doctor", "ls --json"])
+def test_output_that_nobody_reads_is_no_failure(host: HostForTests, words: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*PADDOCK, *words.split()],
+        env=environment(host.home),
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        timeout=DEADLINE,
+        check=False,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (exit_codes.DONE, b"")
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&-", "<&- >&- 2>&-"])
+def test_a_verb_whose_standard_streams_are_closed_does_its_work(
+    host: HostForTests, ground: Path, closed: str
+) -> None:
+    name = f"closed {closed}"
+    line = f'{" ".join(PADDOCK)} new --model {script(ground, *NOTE)} "{name}"'
+    for words in (line, f"{' '.join(PADDOCK)} ls"):
+        done = subprocess.run(
+            ["/bin/sh", "-c", f"{words} {closed}"],
+            env=environment(host.home),
+            cwd=ground,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (exit_codes.DONE, "")
+    assert paddock(host.home, "show", name, "--json").json["status"] == "live"
 
 
 def test_f15_an_agents_words_do_not_drive_the_terminal(host: HostForTests, ground: Path) -> None:

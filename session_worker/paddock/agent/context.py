@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast, get_args, get_type_hints
 
 from pydantic import JsonValue, TypeAdapter
-from pydantic_core import to_jsonable_python
 
 from paddock.agent import handed
 from paddock.agent.declare import TOOL_MARK, ToolDeclaration
@@ -138,7 +137,13 @@ class Context:
 
         A turn that was left without a reply ends without a message, unless the agent was asked to
         stop: what was interrupted is cancelled, and what was suspended is given again.
+
+        Raises:
+            RuntimeError: They are asked for anew within a turn: none comes before its reply.
         """
+        if self._turn is not None and not self._turn.is_answered and not self._desk.is_stopping:
+            message = "s.turns() within a turn, which has no reply yet: reply to it first"
+            raise RuntimeError(message)
         while True:
             told = await self._desk.next_turn()
             self._turn = Turn(self, told)
@@ -159,7 +164,8 @@ class Context:
 
         ``key`` names the step within its turn; used again it counts on (``plan``, ``plan#2``). The
         value must be JSON-able, or of the function's annotated return type; what is given back is
-        what is recorded, the first time as well.
+        what is recorded, the first time as well. The arguments tell whether it is the same step on
+        re-entry: an object that is no JSON (a client, a function) by its repr without the address.
 
         Raises:
             TypeError, ValueError: The key, the effects or the arguments can be none; nothing ran.
@@ -299,7 +305,7 @@ def _check_step(key: str, function: object, effects: object) -> None:
 
 def _digest_of_arguments(key: str, arguments: list[object]) -> str:
     try:
-        return digest_of(to_jsonable_python(arguments, fallback=repr))
+        return digest_of(handed.same_in_every_process(arguments))
     except (ValueError, RecursionError) as error:  # a circle, half a character, too many levels
         message = f"the arguments of step {key!r} cannot be told from others: {error}"
         raise ValueError(message) from error

@@ -4,7 +4,9 @@ An error here is raised inside the agent, at the place of the call: it can be ca
 ends the operation with its line. Nothing behind this door has to die of it.
 """
 
-from collections.abc import Iterable
+import json
+import re
+from collections.abc import Iterable, Iterator
 from typing import cast
 
 from pydantic import JsonValue
@@ -15,6 +17,8 @@ from paddock.store.errors import TooLarge
 
 NAME_CHARACTERS = 4096
 """Of a step's key and a tool's name: they stand in every event of theirs, and in SQL."""
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def name(what: str, value: object) -> str:
@@ -84,6 +88,18 @@ def fitting(what: str, value: JsonValue) -> JsonValue:
     return value
 
 
+def same_in_every_process(value: object) -> JsonValue:
+    """Return what tells a step's arguments from others: the same on re-entry, in another process.
+
+    What JSON cannot hold (a client, a function) is told by its repr without the address in it, and
+    a set is put in order. What can be read only once (a generator, a file) is never read here.
+
+    Raises:
+        ValueError, RecursionError: It holds itself, or half a character, or is nested too deeply.
+    """
+    return cast("JsonValue", to_jsonable_python(_in_order(value), fallback=_without_address))
+
+
 def told(raised: BaseException) -> str:
     """Return what a user's code raised, in words; also where it has none."""
     try:
@@ -94,6 +110,32 @@ def told(raised: BaseException) -> str:
         said = "(its words cannot be told)"
     name = type(raised).__name__
     return f"{name}: {said}"[:ERROR_CHARACTERS] if said else name
+
+
+def _in_order(value: object, above: tuple[object, ...] = ()) -> object:
+    """Return a value without sets and iterators; a circle is kept, and found when it is drawn."""
+    if isinstance(value, Iterator):
+        return _without_address(value)
+    if any(value is one for one in above):
+        return value
+    inside = (*above, value)
+    match value:
+        case dict():
+            return {key: _in_order(one, inside) for key, one in value.items()}
+        case list() | tuple():
+            return [_in_order(one, inside) for one in value]
+        case set() | frozenset():
+            members = (same_in_every_process(one) for one in value)
+            return sorted(members, key=lambda one: json.dumps(one, sort_keys=True))
+        case _:
+            return value
+
+
+def _without_address(value: object) -> str:
+    try:
+        return _ADDRESS.sub("", repr(value))
+    except Exception:  # noqa: BLE001 - the user's own __repr__
+        return type(value).__qualname__
 
 
 def _has_odd_key(value: object, above: tuple[object, ...] = ()) -> bool:

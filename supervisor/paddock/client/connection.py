@@ -36,7 +36,6 @@ from paddock.supervisor.protocol import (
     Leave,
     Notice,
     Preview,
-    SendCommand,
     ToClient,
     Verb,
 )
@@ -75,8 +74,9 @@ class Connection:
         self._reason = "the host went away"
         self._numbers = itertools.count(1)
         self._asked: dict[int, tuple[asyncio.Future[Reply], Callable[[Reply], None] | None]] = {}
-        self._settled: dict[CommandId, asyncio.Future[CommandSettled]] = {}
-        self._commands: dict[int, CommandId] = {}
+        self._settled: dict[CommandId, list[asyncio.Future[CommandSettled]]] = {}
+        """Of each command all who wait for its answer: the same id may be asked twice at once."""
+        self._commands: dict[int, asyncio.Future[CommandSettled]] = {}
         """By their requests: one that was accepted may be told to have no answer for now."""
         self._heard: dict[int, Heard] = {}
         self._greeted: asyncio.Future[protocol.Host] = asyncio.get_running_loop().create_future()
@@ -130,8 +130,11 @@ class Connection:
         *,
         deadline_seconds: float,
         on_answer: Callable[[Reply], None] | None = None,
+        settled: "asyncio.Future[CommandSettled] | None" = None,
     ) -> Reply:
         """Return the answer to a request; ``on_answer`` sees it before any later message is read.
+
+        ``settled`` is what :meth:`settled` gave for a command; it fails if that does, accepted.
 
         Raises:
             PaddockError: As the host told it.
@@ -142,8 +145,8 @@ class Connection:
         number = next(self._numbers)
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._asked[number] = (future, on_answer)
-        if isinstance(verb, SendCommand) and verb.command.command_id in self._settled:
-            self._commands[number] = verb.command.command_id
+        if settled is not None:
+            self._commands[number] = settled
         try:
             self._say(_ask(number, verb))
             async with asyncio.timeout(deadline_seconds):
@@ -163,17 +166,20 @@ class Connection:
     def settled(self, command_id: CommandId) -> "asyncio.Future[CommandSettled]":
         """Return what will hold the answer to a command; ask for it before the command is sent."""
         future: asyncio.Future[CommandSettled] = asyncio.get_running_loop().create_future()
-        self._settled[command_id] = future
+        self._settled.setdefault(command_id, []).append(future)
         if not self.is_open:
             future.set_exception(HostGone(self._reason))
         return future
 
-    def forget(self, command_id: CommandId) -> None:
-        """Wait for a command's answer no more."""
-        future = self._settled.pop(command_id, None)
-        for number in [each for each, of in self._commands.items() if of == command_id]:
+    def forget(self, command_id: CommandId, future: "asyncio.Future[CommandSettled]") -> None:
+        """Wait for a command's answer no more; others of the same id go on waiting."""
+        waiting = self._settled[command_id]
+        waiting.remove(future)
+        if not waiting:
+            del self._settled[command_id]
+        for number in [each for each, of in self._commands.items() if of is future]:
             del self._commands[number]
-        if future is not None and not future.cancel() and not future.cancelled():
+        if not future.cancel() and not future.cancelled():
             future.exception()  # looked at, so that nobody warns of it
 
     def listen(self, subscription_id: int, heard: Heard) -> None:
@@ -257,9 +263,9 @@ class Connection:
                 elif future is None:
                     self._fail_accepted(word.request_id, error)
             case CommandSettled():
-                settled = self._settled.get(word.command_id)
-                if settled is not None and not settled.done():
-                    settled.set_result(word)
+                for settled in self._settled.get(word.command_id, ()):
+                    if not settled.done():
+                        settled.set_result(word)
             case Events() | Preview() | Notice():
                 heard = self._heard.get(word.subscription_id)
                 if heard is not None:
@@ -269,8 +275,7 @@ class Connection:
 
     def _fail_accepted(self, number: int, error: PaddockError) -> None:
         """An accepted command has no answer for the time being: whoever waits for one is told."""
-        command_id = self._commands.pop(number, None)
-        settled = None if command_id is None else self._settled.get(command_id)
+        settled = self._commands.pop(number, None)
         if settled is not None and not settled.done():
             settled.set_exception(error)
 
@@ -287,7 +292,7 @@ class Connection:
         self._ended.set()
         gone: list[asyncio.Future[Reply] | asyncio.Future[CommandSettled]]
         gone = [future for future, _ in self._asked.values()]
-        gone += self._settled.values()
+        gone += [future for waiting in self._settled.values() for future in waiting]
         for future in gone:
             if not future.done():
                 future.set_exception(HostGone(reason))

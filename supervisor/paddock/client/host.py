@@ -140,6 +140,7 @@ class Host:
             AlreadyExists: The name is taken, or the id is known with another configuration.
             CapacityExceeded: There is no room; nothing was created.
             AgentNotFound, WorkspaceMissing: Its worker found no such thing; it is left, failed.
+            BadArgument: No session can be as it is configured; nothing was created.
             CreationFailed: Its worker did not come up for another reason; it is left, failed.
         """
         ask = CreateSession(
@@ -172,8 +173,13 @@ class Host:
         Raises:
             WorkspaceMissing: The folder does not exist.
             AgentNotFound: Nor does the agent's module; or the agent is not in it, or it raises.
+            TypeError: One of ``more`` is no such field.
             PaddockError: As :meth:`create_session`.
         """
+        unknown = more.keys() - SessionConfig.model_fields
+        if unknown:
+            message = f"a session's configuration has no {', '.join(sorted(unknown))}"
+            raise TypeError(message)
         check_agent(agent, more.get("python_path", ()))
         secrets = dict(self.credentials if credentials is None else credentials)
         config = SessionConfig(
@@ -407,7 +413,7 @@ class Host:
             connection = await self._link.connection(min(REACH_SECONDS, until.left()))
             settled = connection.settled(command_id)
             try:
-                await connection.ask(ask, deadline_seconds=until.left())
+                await connection.ask(ask, deadline_seconds=until.left(), settled=settled)
                 async with asyncio.timeout(until.left()):
                     return await settled
             except HostGone:
@@ -421,7 +427,7 @@ class Host:
                 )
                 raise TimedOut(message, seconds=until.seconds, command_id=command_id) from error
             finally:
-                connection.forget(command_id)
+                connection.forget(command_id, settled)
 
 
 async def _ended(connection: Connection, until: "_Until") -> None:

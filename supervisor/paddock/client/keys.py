@@ -29,7 +29,9 @@ def command_id_of(session_folder: Path, key: str) -> CommandId:
     Raises:
         DiskFull: It cannot be stored.
     """
-    file = session_folder / FOLDER / hashlib.sha256(key.encode()).hexdigest()
+    file = (
+        session_folder / FOLDER / hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+    )
     known = _known(file)
     if known is not None:
         return known

@@ -13,6 +13,7 @@ computes. Any thread may call; Ctrl-C gives up the wait, not what is waited for.
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -26,6 +27,7 @@ from paddock.session_worker.protocol import Arguments
 from paddock.store.events import Stored, UserPart
 from paddock.store.ids import OperationId, SessionId
 from paddock.store.session import Session as SessionState
+from paddock.supervisor.errors import HostGone
 from paddock.supervisor.protocol import CommandSettled
 
 CLOSE_SECONDS = 5.0
@@ -50,7 +52,15 @@ class LoopThread:
         self._thread.start()
 
     def run[T](self, work: Coroutine[Any, Any, T]) -> T:
-        """Return what a coroutine gives; given up (and cancelled) on Ctrl-C."""
+        """Return what a coroutine gives; given up (and cancelled) on Ctrl-C.
+
+        Raises:
+            HostGone: The thread is not there: closed, or left behind by a fork.
+        """
+        if not self._thread.is_alive():
+            work.close()
+            message = "this client was closed, or made before a fork; connect again"
+            raise HostGone(message)
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -73,7 +83,8 @@ class LoopThread:
             while (item := self.run(following())) is not end:
                 yield item
         finally:
-            self.run(leave())
+            with suppress(HostGone):
+                self.run(leave())
 
     def close(self) -> None:
         """End the loop and its thread; may be called more than once."""
@@ -154,7 +165,8 @@ class Host:
     def close(self) -> None:
         """Let go of the host, which goes on; may be called more than once."""
         if self._loop is not None:
-            self._loop.run(self.asynchronous.close())
+            with suppress(HostGone):
+                self._loop.run(self.asynchronous.close())
             self._loop.close()
 
     def _session(self, session: AsyncSession) -> "Session":

@@ -25,8 +25,10 @@ from paddock.store.errors import (
 from paddock.store.ids import SessionId, is_uuid7
 from paddock.store.session_file import folder_lost, folder_of, sessions_in
 from paddock.store.session_file.place import place_of
+from paddock.store.text import whole
 from paddock.supervisor import births
 from paddock.supervisor.commands import Ticket
+from paddock.supervisor.creatable import creatable, nameable
 from paddock.supervisor.doors import Counters
 from paddock.supervisor.errors import CreationFailed, HostGone, SessionNotActive
 from paddock.supervisor.feeds import Feeds
@@ -262,6 +264,7 @@ class Asks:
     async def _create(self, words: CreateSession) -> tuple[Result, Afterwards]:
         session_id = words.session_id
         folder_of(self._host.setting.data, session_id)  # SessionNotFound if it is no id
+        words = words.model_copy(update={"config": creatable(words.config)})
         lock = self._births.setdefault(session_id, asyncio.Lock())
         try:
             async with lock:
@@ -361,6 +364,7 @@ class Asks:
         record = await find(words.session_id)
         name = command.arguments.get("name")
         if command.verb == "configure" and isinstance(name, str):
+            name = whole(nameable(name))  # as its worker writes it
             registry = self._host.registry
             await self._host.naming.known()
             if await self._host.in_registry(lambda: registry.reserve(name, words.session_id)):
@@ -543,7 +547,7 @@ class Asks:
         return result, None
 
     async def _resolve(self, text: str) -> tuple[Result, Afterwards]:
-        host = self._host
+        host, text = self._host, whole(text)
         by_name = await host.in_registry(lambda: host.registry.session_of(text))
         if by_name is None:
             await host.naming.known()

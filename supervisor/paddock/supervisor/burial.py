@@ -209,9 +209,6 @@ class _Burial:
     def _known(self) -> Known:
         rites, last = self._rites, self._file.last_generation
         generation = certified_generation(self._session, rites.bury, last)
-        is_start = self._session.life.worker is None
-        name = rites.start_id if is_start else str(generation)
-        words = "" if generation is None else last_words(self._folder, name or "", LAST_WORDS_BYTES)
         return Known(
             bury=rites.bury,
             status=rites.status,
@@ -221,7 +218,7 @@ class _Burial:
             memory_limit_bytes=rites.memory_limit_bytes,
             tools_killed=self._killed,
             last_generation=last,
-            words=words,
+            words="" if generation is None else self._last_words(generation),
             deletion=self._deletion(),
             at_us=rites.now_us(),
             chance=rites.chance,
@@ -247,6 +244,17 @@ class _Burial:
             evolve(self._session, stored)
         with suppress(StoreError):  # a cache: a disk that refuses it has been heard of already
             self._file.save_snapshot(self._session.sequence, FOLD_VERSION, dump(self._session))
+
+    def _last_words(self, generation: int) -> str:
+        """Return the end of what it said, which it names by its generation before that is durable.
+
+        A start that died before that name stands under its own; one that died after it, for want of
+        a first commit, under the generation that it was to be, and is given here.
+        """
+        is_start = self._session.life.worker is None
+        names = (self._rites.start_id, str(generation)) if is_start else (str(generation),)
+        said = (last_words(self._folder, name, LAST_WORDS_BYTES) for name in names if name)
+        return next((words for words in said if words), "")
 
     def _tidy(self, generation: int, exit_: WorkerExited | None) -> None:
         """Name the words of a start by its generation, and let go of those of long ago."""

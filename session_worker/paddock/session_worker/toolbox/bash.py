@@ -98,7 +98,7 @@ class Bash:
                     ),
                     progress,
                 )
-        except (OSError, UnicodeEncodeError) as error:
+        except (OSError, ValueError) as error:  # what is no variable or text for a process, too
             return not_started(error)
         return outcome(ended, seconds)
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from paddock.session_worker.sizes import LARGEST_VALUE_BYTES, VALUE_TOO_LARGE, flaw_in
+from paddock.session_worker.sizes import DIGITS, LARGEST_VALUE_BYTES, VALUE_TOO_LARGE, flaw_in
 from paddock.session_worker.toolbox import json_schema
 from paddock.session_worker.toolbox.bash import NO_OUTPUT, not_started, outcome
 from paddock.session_worker.toolbox.child import FOLDER, Command, Ended, child_environment, keep
@@ -210,8 +210,11 @@ def _read(result: BinaryIO) -> dict[str, Any] | None:
     result.seek(0)
     try:
         found = json.loads(result.read())
-    except ValueError:
+    except (json.JSONDecodeError, UnicodeDecodeError):
         return None
+    except ValueError:  # it is JSON, but this Python reads no such number
+        message = f"the result holds a whole number of more than {DIGITS:,} digits"
+        return {"status": "bad_result", "message": message}
     except RecursionError:
         return {"status": "bad_result", "message": "the result is nested too deeply"}
     if not isinstance(found, dict) or found.get("status") in (None, "large"):

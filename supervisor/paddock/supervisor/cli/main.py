@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from paddock.supervisor.cli import exit_codes
@@ -99,6 +100,7 @@ def _is_here_gone() -> bool:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Answer one command line and end the process with its exit code."""
+    _open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name may hold what the terminal has not
             stream.reconfigure(errors="backslashreplace")
@@ -114,6 +116,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         code = exit_codes.KEYBOARD
     sys.exit(code)
+
+
+def _open_what_is_closed() -> None:
+    """Let a standard stream that was closed (``>&-``) lead nowhere, at the place that it has.
+
+    Else what is opened next, a socket or a session's file, would stand there and be printed to.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - as long as we live
 
 
 def answer(words: list[str]) -> int:
@@ -193,6 +205,11 @@ def _run(name: str, words: list[str]) -> int:
         text = " ".join(error.format_message().split()).rstrip(".")
         return _fail(f"{command}: {text}; see `{command} --help`", exit_codes.USAGE)
     except (BrokenPipeError, KeyboardInterrupt):
+        raise
+    except SystemExit as leaving:
+        # typer and rich make an exit code 1 of a reader who is gone; `main` knows that it is none.
+        if isinstance(leaving.__context__, BrokenPipeError):
+            raise leaving.__context__ from None
         raise
     except OSError as error:
         if _is_here_gone():

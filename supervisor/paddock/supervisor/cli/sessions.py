@@ -99,7 +99,7 @@ def send(
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the operation's end.")] = False,
     deadline: Annotated[
-        float | None, typer.Option(help="Seconds to wait at most; the operation goes on.")
+        float | None, typer.Option(min=0, help="Seconds to wait at most; the operation goes on.")
     ] = None,
     shell: Annotated[
         bool, typer.Option("--shell", help="The words are a shell command of your own.")
