@@ -6,6 +6,7 @@ Exit codes: 0 it was told to go, 3 another store has the folder, 4 its files can
 
 import argparse
 import asyncio
+import ctypes
 import os
 import signal
 import sys
@@ -21,6 +22,9 @@ from paddock.store.projection import Settings
 
 SOCKET_NAME = "store.sock"
 OWNED, UNUSABLE = 3, 4
+M_ARENA_MAX = -8
+"""glibc's name (malloc.h) for how many heaps threads have among them."""
+ARENAS = 2
 
 
 class Supervisor:
@@ -120,6 +124,7 @@ def main(
     parser.add_argument("--memory-mb", type=int, default=1024, help="what DuckDB may take")
     parser.add_argument("--threads", type=int, default=2, help="of DuckDB")
     given = parser.parse_args(arguments)
+    _share_memory_of_threads()
     settings = Settings(memory_limit_mb=given.memory_mb, threads=given.threads)
     try:
         keeper = Keeper(given.data, settings=settings, wait_seconds=given.wait_seconds)
@@ -138,6 +143,15 @@ def main(
         return UNUSABLE
     finally:
         keeper.close()
+
+
+def _share_memory_of_threads() -> None:
+    """Have the C library keep less freed memory for each thread, where it can be told.
+
+    DuckDB's threads come and go with each file that is written anew: 24 of 49 MB lay unused.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, ARENAS)
 
 
 if __name__ == "__main__":
