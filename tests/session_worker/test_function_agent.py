@@ -393,17 +393,23 @@ def test_an_agent_that_raises_fails_its_operation_and_takes_the_next(host: Bench
     host.suspend()
 
 
-def test_an_agent_that_takes_another_way_on_re_entry_ends_as_diverged(host: BenchHost) -> None:
-    folder = create(host, "changing")
+def die_in_a_call(host: BenchHost, agent: str, words: str) -> Path:
+    """Have a worker die in a slow call, and the next one come to rest; return their folder."""
+    folder = create(host, agent)
     (folder / "slow").touch()
     host.start()
-    host.send("go")
+    host.send(words)
     wait_until_started(host)
     host.kill()
     (folder / "slow").unlink()
     certify(host)
     host.start()
     host.rest()
+    return folder
+
+
+def test_an_agent_that_takes_another_way_on_re_entry_ends_as_diverged(host: BenchHost) -> None:
+    die_in_a_call(host, "changing", "go")
     ended = host.state().conversation.ended
     assert ended is not None
     assert (ended.status, ended.error_kind) == ("failed", "diverged")
@@ -413,16 +419,7 @@ def test_an_agent_that_takes_another_way_on_re_entry_ends_as_diverged(host: Benc
 def test_p6_a_step_is_known_again_by_arguments_that_json_cannot_hold_and_reads_them_itself(
     host: BenchHost,
 ) -> None:
-    folder = create(host, "carrier")
-    (folder / "slow").touch()
-    host.start()
-    host.send("1 2 3")
-    wait_until_started(host)
-    host.kill()
-    (folder / "slow").unlink()
-    certify(host)
-    host.start()
-    host.rest()
+    folder = die_in_a_call(host, "carrier", "1 2 3")
     assert replies(host) == ["6 interrupted"]
     assert (folder / "notes").read_text().splitlines().count("total") == 1
     host.suspend()

@@ -6,7 +6,7 @@ from rich.cells import cell_len, set_cell_size
 
 GAP = "  "
 LEAST_WIDTH = 4
-"""Below this a column says nothing; a terminal that is too narrow for that breaks the lines."""
+"""Below this a column says nothing: where that does not fit, the end of the line is cut."""
 
 
 def lines_of(
@@ -33,7 +33,7 @@ def lines_of(
 
 
 def narrowed(widths: Sequence[int], room: int) -> list[int]:
-    """Return widths whose sum is ``room`` at most: all above one width are cut down to it."""
+    """Return widths that fit into ``room``, if they can: all above one width are cut to it."""
     left, open_columns = room, len(widths)
     for width in sorted(widths):
         if width * open_columns > left:
