@@ -1,10 +1,13 @@
 """What an engine does with commands that come at a bad time, played with values."""
 
+import pytest
+
 from paddock.session_worker.acts import RunCall
 from paddock.session_worker.model import ModelFailed
 from paddock.session_worker.protocol import Command, NotAccepted
-from paddock.session_worker.stimuli import Delivered, LacksCredentials
+from paddock.session_worker.stimuli import CallEnded, Delivered, LacksCredentials, Stimulus
 from paddock.session_worker.turn import AskModel
+from paddock.store import fold
 from paddock.store.ids import CommandId
 from tests.session_worker.play import Play, call
 
@@ -88,3 +91,74 @@ def test_l17_an_accepted_deletion_refuses_all_that_comes_while_its_work_is_stopp
         late.command.command_id,
     }
     assert {word.code for word in refused} == {"session_not_found"}
+
+
+class Lingering(Play):
+    """A play whose calls do not end when they are told to stop."""
+
+    def _stopped(self, prefix: str) -> list[Stimulus]:
+        del prefix
+        return []
+
+
+@pytest.fixture
+def stopping(monkeypatch: pytest.MonkeyPatch) -> Lingering:
+    """Return a play whose interrupt waits for its call, in a session that remembers three."""
+    monkeypatch.setattr(fold, "REMEMBERED_COMMANDS", 3)
+    play = Lingering()
+    play.send("read it")
+    play.model_says(call("read_file", path="a"))
+    play.prepare_all()
+    return play
+
+
+def test_p14_an_interrupt_keeps_its_answer_where_more_commands_follow_than_are_remembered(
+    stopping: Lingering,
+) -> None:
+    interrupt = stopping.deliver("interrupt")
+    notes = [stopping.deliver("annotate", key="k", value=n) for n in range(5)]
+    accepted = list(stopping.session.life.accepted)
+    assert interrupt in accepted
+    assert accepted[-2:] == notes[:2]
+
+    stopping.take(CallEnded(stopping.one(RunCall).tool_call_id, None))
+    answer = stopping.session.answer_to(interrupt)
+    assert answer is not None
+    assert answer.kind == "operation_cancelled"
+    assert list(stopping.session.life.accepted) == notes[2:]
+    assert stopping.session.unanswered() == []
+    annotated = [row.command_id for row in stopping.log if row.kind == "session_annotated"]
+    assert annotated == notes
+
+
+def test_p14_an_interrupt_that_many_followed_is_answered_by_the_next_worker(
+    stopping: Lingering,
+) -> None:
+    interrupt = stopping.deliver("interrupt")
+    for number in range(5):
+        stopping.deliver("annotate", key="k", value=number)
+    stopping.crash()
+    stopping.start()
+    answer = stopping.session.answer_to(interrupt)
+    assert answer is not None
+    assert answer.kind in {"operation_cancelled", "command_rejected"}
+
+
+def test_commands_that_wait_for_room_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that comes in the batch in which there is room again is not before those that wait."""
+    monkeypatch.setattr(fold, "REMEMBERED_COMMANDS", 3)
+    play = Play()
+    notes = [
+        Command(
+            command_id=CommandId(play.mint()),
+            verb="annotate",
+            arguments={"key": "k", "value": number},
+        )
+        for number in range(6)
+    ]
+    play.engine.take(map(Delivered, notes[:-1]), play.now())
+    interpreted = play._commit()
+    assert len(interpreted) == 3
+    play.take(*interpreted, Delivered(notes[-1]))
+    annotated = [row.command_id for row in play.log if row.kind == "session_annotated"]
+    assert annotated == [note.command_id for note in notes]

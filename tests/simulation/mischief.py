@@ -1,8 +1,9 @@
 """Clients that do what they should not: in some homes, and by dice of their own.
 
-They use an id again for other words, interrupt an operation that is over by then, give more
-commands at once than may wait, and say what was answered long ago again. Such a home remembers
-fewer commands than others, and lets fewer of them wait.
+They use an id again for other words, interrupt an operation that is over by then, or one that does
+not stop before more came than can be remembered, give more commands at once than may wait, and say
+what was answered long ago again. Such a home remembers fewer commands than others, and lets fewer
+of them wait.
 """
 
 from random import Random
@@ -55,7 +56,13 @@ class Mischief:
 
     def _act(self) -> None:
         dice = self._dice
-        what = (self._other_words, self._old_interrupt, self._too_many, self._once_more)
+        what = (
+            self._other_words,
+            self._old_interrupt,
+            self._crowd_out,
+            self._too_many,
+            self._once_more,
+        )
         dice.choice(what)()
 
     # --- an id, and other words ---
@@ -107,6 +114,19 @@ class Mischief:
 
     def _interrupt(self, session_id: SessionId, operation_id: str) -> None:
         self.house.client.command(session_id, "interrupt", operation_id=operation_id)
+
+    def _crowd_out(self) -> None:
+        """Interrupt each operation, and command more than can be remembered while it stops."""
+        for session_id, file in self.house.files.items():
+            operation = file.live.conversation.operation
+            if operation is not None:
+                self._interrupt(session_id, operation.operation_id)
+                for number in range(2 * ARE_REMEMBERED):
+                    seconds = 0.05 * number
+                    self.world.after(seconds, self.world.nobody, self._annotate, session_id)
+
+    def _annotate(self, session_id: SessionId) -> None:
+        self.house.client.command(session_id, "annotate", key="crowd", value=1)
 
     # --- more than may wait, and what is long over ---
 

@@ -244,6 +244,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         "an id older than all that is remembered is Forgotten",
         ((engine, "known_answer", without.nothing_forgotten),),
     ),
+    Mutation(
+        "unanswered_crowded_out",
+        "§6",
+        "what has no answer is not forgotten",
+        ((engine, "would_forget", without.always(False)),),
+        is_rare=True,
+    ),
     Mutation("queue_without_bound", "§6", "a bounded number of commands wait"),
     Mutation(
         "interrupts_whatever_is_at_work",

@@ -114,7 +114,7 @@ from paddock.store.events import (
     ToolCallRequested,
     WorkspaceChanged,
 )
-from paddock.store.fold import evolve
+from paddock.store.fold import evolve, would_forget
 from paddock.store.ids import CommandId, ModelCallId, OperationId, ToolCallId
 from paddock.store.session import Call, Session
 
@@ -314,12 +314,14 @@ class Engine:
         command = delivered.command
         if self.suspend is not None or self.session.life.status == "deleted":
             return  # the next generation gets it
-        if is_struck(self.session) and command.verb not in PASSING_BY:
+        must_wait = self._held or is_struck(self.session)
+        if must_wait and command.verb not in PASSING_BY:
             self._held = (*self._held, delivered)
             return
-        self._take_in(command, now)
+        self._take_in(delivered, now)
 
-    def _take_in(self, command: Command, now: Moment) -> None:
+    def _take_in(self, delivered: Delivered, now: Moment) -> None:
+        command = delivered.command
         digest = digest_of([command.verb, command.arguments])
         try:
             known = known_answer(self.session, command.command_id, digest)
@@ -333,8 +335,10 @@ class Engine:
             return
         if known is not None:
             self._repeat(command.command_id)
-            return
-        self._accept(command, digest, now)
+        elif would_forget(self.session):
+            self._held = (*self._held, delivered)
+        else:
+            self._accept(command, digest, now)
 
     def _accept(self, command: Command, digest: str, now: Moment) -> None:
         accepted = CommandAccepted(
@@ -371,17 +375,17 @@ class Engine:
         self.emit([rejected], now)
 
     def _take_held(self, now: Moment) -> None:
-        """Take what was held back once the struck operation has moved on (P14).
+        """Take what was held back: the struck operation has moved on, or there is room (P14).
 
-        One that waits for an approval has: until somebody answers, nothing of it can kill again,
-        and whoever commands would wait for that answer.
+        One that waits for an approval has moved on: until somebody answers, nothing of it can kill
+        again, and whoever commands would wait for that answer.
         """
         if self._held and (not is_struck(self.session) or self.stage() == "waiting"):
             held, self._held = self._held, ()
             if self.suspend is not None or self.session.life.status == "deleted":
                 return  # the next generation gets them
             for delivered in held:
-                self._take_in(delivered.command, now)
+                self._take_in(delivered, now)
 
     def _interpret(self, stimulus: Interpret, now: Moment) -> None:
         """Carry out a command; its answer is in the same commit as everything it starts."""

@@ -164,6 +164,16 @@ def _remember(life: Life, event: CommandAccepted, sequence: int) -> None:
         life.newest_forgotten = max(life.newest_forgotten or oldest, oldest)
 
 
+def would_forget(session: Session) -> bool:
+    """Return whether one more command would push out one that has no answer yet.
+
+    Its owner waits with what is new until that one has its answer: who dies before would leave it
+    without any (P14).
+    """
+    accepted = session.life.accepted
+    return len(accepted) >= REMEMBERED_COMMANDS and session.answer_to(next(iter(accepted))) is None
+
+
 def _answer_in_life(life: Life, event: Event, sequence: int) -> None:
     """Keep a command's answer; a deletion that has one is no longer open."""
     _answer(life.answers, event, sequence)
