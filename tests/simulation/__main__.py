@@ -10,12 +10,12 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from tests.simulation.mutations import MUTATIONS, Mutation
-from tests.simulation.runs import Run, first_broken, run
+from tests.simulation.runs import BUG, Run, first_broken, run
 
 TABLE_AT = Path(__file__).parents[2] / "docs" / "SIMULATION.md"
 MARK = "<!-- the table below is written by ./dev simulate --mutations -->"
 SCHEDULES = 100_000
-MUTATED_SCHEDULES = 4_000
+MUTATED_SCHEDULES = 8_000
 PROGRESS_SECONDS = 10.0
 AT_ONCE = 50
 
@@ -112,8 +112,12 @@ def _mutations(*, as_json: bool) -> int:
             for mutation, first in found
         ]
         _print(json.dumps({"mutations": rows}))
-    missing = [mutation.name for mutation, first in found if first is None and mutation.is_needed]
-    return int(bool(missing))
+    return int(any(each.is_needed and not _is_missed(first) for each, first in found))
+
+
+def _is_missed(first: Run | None) -> bool:
+    """Return whether a promise was broken without a rule; a bug would only be the mutation's."""
+    return first is not None and first.promise != BUG
 
 
 def _told(

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from paddock.session_worker import engine, ledger
+from paddock.session_worker import engine, ledger, recovery
 from paddock.store import session as fold
 from paddock.supervisor import certificate, commands, dying, feed, fleet, leaving, living
 from paddock.supervisor.machine import TABLE
@@ -321,20 +321,20 @@ MUTATIONS: tuple[Mutation, ...] = (
         "operations_not_quarantined",
         "§6",
         "an operation that kills twice is quarantined",
-        ((ledger, "is_quarantined", without.always(False)),),
+        ((recovery, "is_quarantined", without.always(False)),),
     ),
     Mutation(
         "commands_not_quarantined",
         "§6",
         "a command that kills twice is quarantined",
-        ((ledger, "quarantined_commands", without.always([])),),
+        ((recovery, "quarantined_commands", without.always([])),),
         is_rare=True,
     ),
     Mutation(
         "strikes_by_call",
         "§6",
         "strikes are counted by tool and arguments, not by call",
-        ((ledger, "is_quarantined", without.strikes_by_call),),
+        ((recovery, "is_quarantined", without.strikes_by_call),),
     ),
     Mutation("lost_host_strikes", "§6", "the loss of the whole host strikes nothing"),
     Mutation(

@@ -11,6 +11,8 @@ TROUBLE_SECONDS = 60.0
 REST_SECONDS = 30.0
 RESTS = 40
 STEPS_AT_MOST = 20_000
+BUG = "bug"
+"""In place of a promise: the program itself failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +28,21 @@ class Run:
 
 def run(seed: int, mutation: str = "", *, tells: bool = False) -> Run:
     """Run the schedule of a seed."""
+    with patched(mutation):
+        return _run(seed, mutation, tells=tells)
+
+
+def _run(seed: int, mutation: str, *, tells: bool) -> Run:
     world = World(seed, mutation, tells=tells)
     try:
-        with patched(mutation):
-            _play(world)
+        _play(world)
     except Broken as broken:
         return Run(seed, broken.promise, str(broken), world.steps, world.told)
     except Exception as error:
         if tells:
             raise
         what = f"{type(error).__name__}: {error}"
-        return Run(seed, "bug", what, world.steps, world.told)
+        return Run(seed, BUG, what, world.steps, world.told)
     finally:
         remember_as_ever()
     return Run(seed, None, "", world.steps, world.told)

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.simulation.mutations import MUTATIONS, Mutation
-from tests.simulation.runs import first_broken, run
+from tests.simulation.runs import BUG, first_broken, run
 
 SCHEDULES = 400
 PARTS = 3
@@ -27,7 +27,9 @@ def test_a_seed_gives_the_same_run_to_the_last_event() -> None:
     "mutation", [each for each in MUTATIONS if each.is_quick], ids=lambda each: each.name
 )
 def test_no_rule_can_be_taken_out_unnoticed(mutation: Mutation) -> None:
-    assert first_broken(mutation.name, QUICKLY) is not None
+    broken = first_broken(mutation.name, QUICKLY)
+    assert broken is not None
+    assert broken.promise != BUG, broken.what
 
 
 def test_a_rule_that_is_not_missed_says_why() -> None:
