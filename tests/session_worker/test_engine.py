@@ -3,8 +3,9 @@
 import pytest
 
 from paddock.session_worker.acts import RunCall
+from paddock.session_worker.commands import digest_of_words
 from paddock.session_worker.model import ModelFailed
-from paddock.session_worker.protocol import Command, NotAccepted
+from paddock.session_worker.protocol import Accepted, Command, NotAccepted, Settled
 from paddock.session_worker.stimuli import CallEnded, Delivered, LacksCredentials, Stimulus
 from paddock.session_worker.turn import AskModel
 from paddock.store import fold
@@ -162,3 +163,22 @@ def test_commands_that_wait_for_room_keep_their_order(monkeypatch: pytest.Monkey
     play.take(*interpreted, Delivered(notes[-1]))
     annotated = [row.command_id for row in play.log if row.kind == "session_annotated"]
     assert annotated == [note.command_id for note in notes]
+
+
+def test_what_is_said_of_a_command_names_its_words() -> None:
+    play = Play()
+    words = Command(
+        command_id=CommandId(play.mint()), verb="annotate", arguments={"key": "k", "value": 1}
+    )
+    other = words.model_copy(update={"verb": "set_mode", "arguments": {"mode": "yolo"}})
+    play.take(Delivered(words))
+    play.take(Delivered(words), Delivered(other))
+    told = [
+        word
+        for word in play.said
+        if isinstance(word, Accepted | Settled | NotAccepted)
+        and word.command_id == words.command_id
+    ]
+    kinds = [Accepted, Settled, Accepted, Settled, NotAccepted]
+    assert [type(word) for word in told] == kinds
+    assert [word.digest for word in told] == [digest_of_words(words)] * 4 + [digest_of_words(other)]

@@ -13,7 +13,7 @@ from paddock.session_worker.protocol import Command
 from paddock.store import fold
 from paddock.store.ids import CommandId, SessionId
 from paddock.supervisor.commands import WAITING_LIMIT
-from paddock.supervisor.stimuli import Commanded, Stage
+from paddock.supervisor.stimuli import Commanded
 
 if TYPE_CHECKING:
     from tests.simulation.client import Asked
@@ -93,8 +93,6 @@ class Mischief:
             client, now = self.house.client, self.world.now
             if asked.answer is None:
                 client.give(host, record, asked)
-            elif record.life.stage is not Stage.COLD:
-                return  # a worker may be about to repeat that answer, and names the id alone
             ticket = client.ticket_of(None)
             self.house.judge.is_other(host, ticket, other.command_id)
             host.stimulate(record, Commanded(now, other, ticket))

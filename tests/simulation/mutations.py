@@ -239,6 +239,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         ((commands, "_assert_same", without.always(None)),),
     ),
     Mutation(
+        "told_by_id_alone",
+        "§6",
+        "an answer is told to who said those words",
+        ((commands, "_speaks_of", without.always(True)),),
+        is_rare=True,
+    ),
+    Mutation(
         "forgotten_taken_anew",
         "§6",
         "an id older than all that is remembered is Forgotten",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from paddock.session_worker.acts import Act, Alarm, Continue, RunCall, Say, Stop
 from paddock.session_worker.approvals import ToolFacts
+from paddock.session_worker.commands import digest_of_words
 from paddock.session_worker.drivers.driver import BuiltinDriver
 from paddock.session_worker.ends import (
     begins_with,
@@ -287,8 +288,15 @@ class Worker:
         self._say_beat()
         for stimulus in self._stimuli:
             if isinstance(stimulus, Delivered):
-                command_id = stimulus.command.command_id
-                self._say(NotAccepted(command_id=command_id, code=error.code, reason="disk"))
+                command = stimulus.command
+                self._say(
+                    NotAccepted(
+                        command_id=command.command_id,
+                        code=error.code,
+                        reason="disk",
+                        digest=digest_of_words(command),
+                    )
+                )
         self._stimuli = deque(one for one in self._stimuli if not isinstance(one, Delivered))
         self.world.after(DISK_RETRY_SECONDS, self.process, self._go_back, checkpoint)
 

@@ -43,8 +43,8 @@ def answer_in(event: Event, sequence: int) -> CommandAnswer:
     return CommandAnswer(sequence, event.kind, event.operation_id, code, reason)
 
 
-def settled(command_id: CommandId, answer: CommandAnswer) -> Settled:
-    """Return the word that tells a command's answer."""
+def settled(command_id: CommandId, answer: CommandAnswer, digest: str = "") -> Settled:
+    """Return the word that tells a command's answer; the digest is that of its words."""
     return Settled(
         command_id=command_id,
         sequence=answer.sequence,
@@ -52,6 +52,7 @@ def settled(command_id: CommandId, answer: CommandAnswer) -> Settled:
         operation_id=answer.operation_id,
         code=answer.code,
         reason=answer.reason,
+        digest=digest,
     )
 
 

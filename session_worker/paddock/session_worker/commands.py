@@ -14,6 +14,7 @@ from paddock.session_worker.protocol import (
     Annotate,
     Arguments,
     CheckOut,
+    Command,
     Configure,
     Decide,
     Delete,
@@ -72,6 +73,11 @@ def known_answer(
         message = f"command {command_id!r} is known with another payload; use a new id"
         raise AlreadyExists(message, command_id=command_id)
     return session.answer_to(command_id) or "accepted"
+
+
+def digest_of_words(command: Command) -> str:
+    """Return the digest of what a command says: the same by the same id is the same command."""
+    return digest_of([command.verb, command.arguments])
 
 
 def accepted_deletion(session: Session) -> int | None:

@@ -25,7 +25,13 @@ from paddock.session_worker.acts import (
 )
 from paddock.session_worker.answers import answer_in, read_command, result_of, settled, stopped
 from paddock.session_worker.approvals import Toolkit
-from paddock.session_worker.commands import accepted_deletion, known_answer, obey, title_of
+from paddock.session_worker.commands import (
+    accepted_deletion,
+    digest_of_words,
+    known_answer,
+    obey,
+    title_of,
+)
 from paddock.session_worker.drivers.driver import Driver
 from paddock.session_worker.drivers.steps import (
     agent_ended,
@@ -39,7 +45,6 @@ from paddock.session_worker.ledger import (
     Moment,
     cancel,
     cascade,
-    digest_of,
     operation_to_end,
     start_call,
 )
@@ -227,7 +232,9 @@ class Engine:
     def _tell(self, event: Event, sequence: int) -> None:
         """Answer, after the commit, whoever waits for this event."""
         if event.command_id is not None and not isinstance(event, CommandAccepted):
-            self.acts.append(Say(settled(event.command_id, answer_in(event, sequence))))
+            accepted = self.session.life.accepted.get(event.command_id)
+            digest = "" if accepted is None else accepted.digest
+            self.acts.append(Say(settled(event.command_id, answer_in(event, sequence), digest)))
         if isinstance(event, ToolCallFinished):
             self._unredacted.pop(event.tool_call_id, None)
             call = self.session.conversation.calls[event.tool_call_id]
@@ -322,14 +329,17 @@ class Engine:
 
     def _take_in(self, delivered: Delivered, now: Moment) -> None:
         command = delivered.command
-        digest = digest_of([command.verb, command.arguments])
+        digest = digest_of_words(command)
         try:
             known = known_answer(self.session, command.command_id, digest)
             if known is None and accepted_deletion(self.session) is not None:
                 raise _is_going(self.session)
         except Refused as refused:
             told = NotAccepted(
-                command_id=command.command_id, code=refused.code, reason=refused.message
+                command_id=command.command_id,
+                code=refused.code,
+                reason=refused.message,
+                digest=digest,
             )
             self.acts.append(Say(told))
             return
@@ -349,7 +359,8 @@ class Engine:
             by=command.by,
         )
         self.emit([accepted], now)
-        told = Accepted(command_id=command.command_id, sequence=self.session.sequence)
+        sequence = self.session.sequence
+        told = Accepted(command_id=command.command_id, sequence=sequence, digest=digest)
         self.acts.append(Say(told))
         if is_poison(self.session, command.command_id):
             # It killed two workers before either could take it in; this one only writes it down.
@@ -365,10 +376,11 @@ class Engine:
     def _repeat(self, command_id: CommandId) -> None:
         """Tell a client again what became of its command."""
         accepted = self.session.life.accepted[command_id]
-        self.acts.append(Say(Accepted(command_id=command_id, sequence=accepted.sequence)))
+        sequence, digest = accepted.sequence, accepted.digest
+        self.acts.append(Say(Accepted(command_id=command_id, sequence=sequence, digest=digest)))
         answer = self.session.answer_to(command_id)
         if answer is not None:
-            self.acts.append(Say(settled(command_id, answer)))
+            self.acts.append(Say(settled(command_id, answer, digest)))
 
     def _reject(self, command_id: CommandId, refused: Refused, now: Moment) -> None:
         rejected = CommandRejected(command_id=command_id, code=refused.code, reason=refused.message)

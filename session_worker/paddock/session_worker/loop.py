@@ -27,6 +27,7 @@ from paddock.session_worker.acts import (
     Stop,
     StopAgent,
 )
+from paddock.session_worker.commands import digest_of_words
 from paddock.session_worker.drivers.function import FunctionDriver
 from paddock.session_worker.ends import ending_word, ends_with, interpretation
 from paddock.session_worker.engine import Checkpoint, Engine
@@ -280,8 +281,15 @@ class SessionLoop:
         facts = [one for one in self._stimuli if not isinstance(one, Delivered)]
         for stimulus in self._stimuli:
             if isinstance(stimulus, Delivered):
-                command_id = stimulus.command.command_id
-                self._say(NotAccepted(command_id=command_id, code=error.code, reason=error.message))
+                command = stimulus.command
+                self._say(
+                    NotAccepted(
+                        command_id=command.command_id,
+                        code=error.code,
+                        reason=error.message,
+                        digest=digest_of_words(command),
+                    )
+                )
         self._stimuli = deque(facts)
 
     async def _resume_unanswered(self) -> None:

@@ -252,6 +252,8 @@ class Accepted(FromWorker):
     tag = "accepted"
     command_id: CommandId
     sequence: int
+    digest: str = ""
+    """Of the words that were accepted: others may have come by that id since. Empty: unknown."""
 
 
 class Settled(FromWorker):
@@ -265,6 +267,8 @@ class Settled(FromWorker):
     code: str | None = None
     """Why it was rejected or quarantined."""
     reason: str | None = None
+    digest: str = ""
+    """Of the words that are answered, as in :class:`Accepted`."""
 
 
 class NotAccepted(FromWorker):
@@ -274,6 +278,8 @@ class NotAccepted(FromWorker):
     command_id: CommandId
     code: str
     reason: str
+    digest: str = ""
+    """Of the words that were not taken in, as in :class:`Accepted`."""
 
 
 class BusyNow(FromWorker):

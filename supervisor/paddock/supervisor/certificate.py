@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from paddock.session_worker.answers import answer_in, settled
-from paddock.session_worker.ledger import digest_of
+from paddock.session_worker.commands import digest_of_words
 from paddock.session_worker.protocol import Command, Settled
 from paddock.session_worker.recovery import is_struck
 from paddock.store.errors import PaddockError
@@ -312,10 +312,15 @@ def _answers(
         (each, session.answer_to(each.command_id) or new.get(each.command_id)) for each in unsettled
     )
     return tuple(
-        settled(each.command_id, answer)
+        settled(each.command_id, answer, _digest_of_accepted(session, each.command_id))
         for each, answer in found
         if answer is not None and not _has_other_words(session, each)
     )
+
+
+def _digest_of_accepted(session: Session, command_id: CommandId) -> str:
+    accepted = session.life.accepted.get(command_id)
+    return "" if accepted is None else accepted.digest
 
 
 def _has_other_words(session: Session, unsettled: Unsettled) -> bool:
@@ -326,7 +331,7 @@ def _has_other_words(session: Session, unsettled: Unsettled) -> bool:
         return False
     if accepted is None:
         return session.answer_to(command_id) is not None
-    return accepted.digest != digest_of([command.verb, command.arguments])
+    return accepted.digest != digest_of_words(command)
 
 
 # --- deletion ---
@@ -351,7 +356,7 @@ def _acceptance(command: Command) -> CommandAccepted:
     return CommandAccepted(
         command_id=command.command_id,
         verb=command.verb,
-        digest=digest_of([command.verb, command.arguments]),
+        digest=digest_of_words(command),
         arguments=command.arguments,
         by=command.by,
     )

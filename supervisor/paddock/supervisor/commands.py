@@ -8,6 +8,7 @@ session knows a command by its id and answers it once, however often it is hande
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from paddock.session_worker.commands import digest_of_words
 from paddock.session_worker.protocol import PASSING_BY, Command
 from paddock.store.errors import AlreadyExists
 from paddock.store.ids import CommandId
@@ -164,19 +165,29 @@ class Queue:
         again = [p.command for p in self._delivered.values() if p.command is not None]
         return again + self.hand_over()
 
-    def accepted(self, command_id: CommandId, sequence: int) -> list[Ticket]:
-        """Note that it is durable, and return who is to be told (each once)."""
+    def accepted(self, command_id: CommandId, sequence: int, digest: str = "") -> list[Ticket]:
+        """Note that it is durable, and return who is to be told (each once).
+
+        ``digest`` as in :meth:`settled`.
+        """
         pending = self._delivered.get(command_id)
-        if pending is None:
+        if pending is None or not _speaks_of(pending, digest):
             return []
         is_news = pending.accepted_at is None
         pending.accepted_at = sequence
         return list(pending.tickets) if is_news else []
 
-    def settled(self, command_id: CommandId) -> Pending | None:
-        """Take it out, answered; None if it is not known here."""
-        pending = self._delivered.pop(command_id, None)
-        return pending if pending is not None else self._waiting.pop(command_id, None)
+    def settled(self, command_id: CommandId, digest: str = "") -> Pending | None:
+        """Take it out, answered; None if it is not known here.
+
+        ``digest`` is that of the words that are answered. Nobody else's are: who said others by the
+        same id since is answered for them, once they were handed over.
+        """
+        for pendings in (self._delivered, self._waiting):
+            pending = pendings.get(command_id)
+            if pending is not None and _speaks_of(pending, digest):
+                return pendings.pop(command_id)
+        return None
 
     def take_waiting(self) -> list[Pending]:
         """Take out and return what was not handed over."""
@@ -190,6 +201,13 @@ class Queue:
         self._delivered.clear()
         self._waiting.clear()
         return everything
+
+
+def _speaks_of(pending: Pending, digest: str) -> bool:
+    """Return whether a worker's word is about these words; empty says nothing of them."""
+    if not digest or pending.command is None:
+        return True
+    return digest == digest_of_words(pending.command)
 
 
 def _assert_same(known: Pending, command: Command) -> None:

@@ -76,11 +76,11 @@ def meaning_of(word: FromWorker, at: float) -> Stimulus | None:
             doing = (word.stage, word.head, word.operation_id)
             return Beaten(at, *doing, word.rss_bytes, word.fault)
         case Accepted():
-            return WasAccepted(at, word.command_id, word.sequence)
+            return WasAccepted(at, word.command_id, word.sequence, word.digest)
         case Settled():
             return WasSettled(at, word)
         case NotAccepted():
-            return WasNotAccepted(at, word.command_id, word.code, word.reason)
+            return WasNotAccepted(at, word.command_id, word.code, word.reason, word.digest)
         case BusyNow():
             return WasBusy(at, word.reason)
         case Bye():

@@ -391,7 +391,7 @@ class Life:
 
     def settle(self, answer: Settled) -> None:
         """Tell who asked for a command how it was answered; nothing if nobody did."""
-        pending = self.queue.settled(answer.command_id)
+        pending = self.queue.settled(answer.command_id, answer.digest)
         if pending is None:
             return
         if pending.accepted_at is None:  # its Accepted was lost with a connection

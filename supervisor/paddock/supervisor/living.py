@@ -97,7 +97,7 @@ def touched(life: Life, stimulus: Touched) -> None:
 def accepted(life: Life, stimulus: WasAccepted) -> None:
     """A command is durable: tell who waits for that."""
     result = {"command_id": stimulus.command_id, "sequence": stimulus.sequence}
-    for ticket in life.queue.accepted(stimulus.command_id, stimulus.sequence):
+    for ticket in life.queue.accepted(stimulus.command_id, stimulus.sequence, stimulus.digest):
         life.reply(ticket, result)
 
 
@@ -111,7 +111,7 @@ def settled(life: Life, stimulus: WasSettled) -> None:
 
 def not_accepted(life: Life, stimulus: WasNotAccepted) -> None:
     """A command was not taken in; nothing of it is stored."""
-    pending = life.queue.settled(stimulus.command_id)
+    pending = life.queue.settled(stimulus.command_id, stimulus.digest)
     error = _coded(stimulus.code, stimulus.reason)
     for ticket in pending.tickets if pending is not None else ():
         life.refuse(ticket, error)

@@ -166,6 +166,8 @@ class WasAccepted:
     at: float
     command_id: CommandId
     sequence: int
+    digest: str = ""
+    """Of its words; empty where the worker did not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +186,8 @@ class WasNotAccepted:
     command_id: CommandId
     code: str
     reason: str
+    digest: str = ""
+    """Of its words; empty where the worker did not say."""
 
 
 @dataclass(frozen=True, slots=True)
