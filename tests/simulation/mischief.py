@@ -14,9 +14,11 @@ from paddock.store import fold
 from paddock.store.ids import CommandId, SessionId
 from paddock.supervisor.commands import WAITING_LIMIT
 from paddock.supervisor.stimuli import Commanded
+from tests.simulation.world import SIGKILL
 
 if TYPE_CHECKING:
     from tests.simulation.client import Asked
+    from tests.simulation.disk import File
     from tests.simulation.host import Host, Record
     from tests.simulation.house import House
 
@@ -114,7 +116,7 @@ class Mischief:
         self.house.client.command(session_id, "interrupt", operation_id=operation_id)
 
     def _crowd_out(self) -> None:
-        """Interrupt each operation, and command more than can be remembered while it stops."""
+        """Interrupt each operation, command more than can be remembered, and kill its worker."""
         for session_id, file in self.house.files.items():
             operation = file.live.conversation.operation
             if operation is not None:
@@ -122,6 +124,11 @@ class Mischief:
                 for number in range(2 * ARE_REMEMBERED):
                     seconds = 0.05 * number
                     self.world.after(seconds, self.world.nobody, self._annotate, session_id)
+                self.world.after(seconds, self.world.nobody, self._kill_owner, file)
+
+    def _kill_owner(self, file: "File") -> None:
+        if file.owner is not None and file.owner.is_alive:
+            self.world.end(file.owner, signal=SIGKILL)
 
     def _annotate(self, session_id: SessionId) -> None:
         self.house.client.command(session_id, "annotate", key="crowd", value=1)
