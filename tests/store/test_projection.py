@@ -272,42 +272,6 @@ def test_s4_erase_removes_every_row_of_a_session(tmp_path: Path) -> None:
             store.session(story.session_id)
 
 
-def test_s4_erase_leaves_no_byte_in_any_file_of_duckdb(tmp_path: Path) -> None:
-    secret = "zebra-quokka"
-    story = Story(99).create(title=secret).start()
-    story.turn(f"{secret} is the word")
-    story.exit().write(tmp_path)
-    others = [a_day(seed, turns=5) for seed in range(3)]
-    for other in others:
-        other.write(tmp_path)
-    with open_local(tmp_path) as store:
-        path = store.keeper.path
-    shutil.copy(path, path.with_name(path.name + ".broken"))
-
-    def places() -> list[str]:
-        files = (p for p in tmp_path.rglob("projection*") if p.is_file())
-        return sorted(p.name for p in files if secret.encode() in p.read_bytes())
-
-    assert places() == ["projection.duckdb", "projection.duckdb.broken"]
-    with open_local(tmp_path) as store:
-        shutil.rmtree(folder_of(tmp_path, story.session_id))
-        store.erase(story.session_id)
-        assert places() == []
-        assert store.verify() == []
-        assert store.sql("SELECT count(*) FROM sessions").rows == [(3,)]
-        more = others[0]
-        length = len(more.happened)
-        more.start().turn()
-        more.write_more(tmp_path, length)
-        store.keeper.projector.learn([more.session_id])
-        store.keeper.catch_up()
-        assert store.verify() == []
-    assert places() == []
-    with open_local(tmp_path) as store:
-        assert store.status().notice is None
-        assert store.status().events == 0
-
-
 def test_s4_what_was_erased_while_no_store_ran_is_forgotten(tmp_path: Path) -> None:
     story, other = eventful(1), eventful(2)
     for one in (story, other):

@@ -43,6 +43,7 @@ from paddock.store.projection import (
     Untrusted,
     is_damage,
     move_aside,
+    owes_bytes,
     take_place,
 )
 from paddock.store.protocol import ProjectionDamaged, StoreStatus
@@ -68,7 +69,11 @@ LOCK_POLL_SECONDS = 0.05
 HOST_SECONDS = 2.0
 """How long a query about it waits for the host's own log, of which nobody tells."""
 PATIENCE_SECONDS = 2.0
-"""How long an erasure waits for queries to end by themselves."""
+"""How long queries may take to end by themselves before the file is written anew."""
+COMPACT_EVERY_SECONDS = 5.0
+"""How long the file is left as it is once it was written anew; the next erased bytes wait."""
+COMPACT_SHARE = 0.25
+"""How much of its time the store gives to writing its file anew, at most."""
 SWAP_SECONDS = 30.0
 """How long a rebuild waits for queries, which it cancels, to end."""
 
@@ -109,6 +114,8 @@ class Keeper:
         self._projector: Projector | None = None
         self._file: os.stat_result | None = None
         """DuckDB's file as it was when it was opened."""
+        self._compact_at = 0.0
+        """When the file may be written anew again, as the monotonic clock tells it."""
         self._is_short = False
         """Whether it lacked some of its blocks when it was last looked at."""
         self._gate = threading.Condition()
@@ -227,7 +234,7 @@ class Keeper:
         return future
 
     def submit_erasure(self, session_id: str) -> "Future[None]":
-        """Have a session erased; those that wait together are erased together."""
+        """Have a session's rows removed; their bytes go soon (:meth:`work`), or at the close."""
         future: Future[None] = Future()
         self._erasures.put((session_id, future))
         self.submit(lambda keeper: keeper._erase_all())  # noqa: SLF001 - itself
@@ -318,6 +325,11 @@ class Keeper:
         )
 
     @property
+    def owes_bytes(self) -> bool:
+        """Whether bytes of what was erased are left in the file."""
+        return owes_bytes(self.path)
+
+    @property
     def projector(self) -> Projector:
         """The projector of the moment; a rebuild brings another."""
         assert self._projector is not None, "opened before it is asked"
@@ -351,6 +363,7 @@ class Keeper:
                 continue
             self._do_jobs()
             try:
+                self._compact_when_due()
                 if time.monotonic() - looked > LOOK_SECONDS:
                     looked = time.monotonic()
                     if (why := self._loss()) is not None:
@@ -399,19 +412,28 @@ class Keeper:
             self.projector.scan()
 
     def erase(self, session_ids: Sequence[str]) -> None:
-        """Remove every row of these sessions, and every byte: the file is written anew.
+        """Remove every row of these sessions, and every byte. Raises as :meth:`compact` does."""
+        self.projector.erase_for_good(session_ids)
+        self.compact()
+
+    def compact(self) -> None:
+        """Write the file anew, without the bytes of what was erased.
 
         Queries go on meanwhile, and are ended only if they are still at it when the files change
         places.
 
+        Where it cannot be read, it is begun anew.
+
         Raises:
-            StoreError: The rows are gone, but the file could not be written anew.
+            StoreError: It could not be written, and still owes them.
         """
-        self.projector.erase(session_ids)
         assert self._database is not None
         try:
             new = self._database.compacted()
         except (duckdb.Error, OSError) as error:
+            if isinstance(error, duckdb.Error) and is_damage(error):
+                self.rebuild(str(error))
+                return
             message = f"{str(self.path)!r} could not be written anew: {error}"
             raise StoreError(message, path=str(self.path)) from error
         with self._swapping(patience_seconds=PATIENCE_SECONDS):
@@ -435,6 +457,8 @@ class Keeper:
         """
         if path.exists():
             raise AlreadyExists(f"{str(path)!r} is there already", path=str(path))
+        if self.owes_bytes:
+            self.compact()
         self.checkpoint()
         new = path.with_name(path.name + ".new")
         log, new_log = Path(f"{self.path}.wal"), Path(f"{new}.wal")
@@ -476,7 +500,9 @@ class Keeper:
         """Close the file, its log folded in where nothing stands in the way; free the lock."""
         self.stop()
         if self._projector is not None and not self._is_stalled:
-            with suppress(duckdb.Error):
+            with suppress(PaddockError, duckdb.Error):
+                if self.owes_bytes:
+                    self.compact()
                 self.checkpoint()
         self._close_database()
         for waiting in (self._jobs, self._erasures):
@@ -542,6 +568,20 @@ class Keeper:
                 if self.path.stat().st_size < self._database.least_bytes():
                     return "its file was cut off while it was in use"
         return None
+
+    def _compact_when_due(self) -> None:
+        """Write the file anew if it owes bytes, now and then: all of it is written each time."""
+        began = time.monotonic()
+        if began < self._compact_at or not self.owes_bytes:
+            return
+        try:
+            self.compact()
+        except StoreError as error:
+            self.notice = error.message
+        finally:
+            ended = time.monotonic()
+            pause = max(COMPACT_EVERY_SECONDS, (ended - began) * (1 / COMPACT_SHARE - 1))
+            self._compact_at = ended + pause
 
     def _replace(self, why: str) -> None:
         move_aside(self.path)
@@ -628,7 +668,7 @@ class Keeper:
             return
         futures = [future for some in waiting.values() for future in some]
         try:
-            self.erase(list(waiting))
+            self.projector.erase_for_good(list(waiting))
         except (PaddockError, duckdb.Error) as error:
             for future in futures:
                 future.set_exception(StoreError(str(error)))

@@ -106,6 +106,7 @@ class LocalStore:
     def erase(self, session_id: str) -> None:
         """Remove every row of a session, and every byte of it from DuckDB's file."""
         self.keeper.erase([session_id])
+        self.keeper.catch_up()
 
     def verify(self) -> list[str]:
         """Return what differs between DuckDB and the logs, in words."""

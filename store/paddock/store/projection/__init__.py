@@ -7,6 +7,7 @@ from paddock.store.projection.database import (
     Untrusted,
     is_damage,
     move_aside,
+    owes_bytes,
     sessions_shown,
     take_place,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "is_damage",
     "known_sessions",
     "move_aside",
+    "owes_bytes",
     "sessions_shown",
     "take_place",
     "tombstones",

@@ -4,6 +4,7 @@ It holds nothing that the logs do not, so there is only one cure for whatever is
 another name for the old file, and a new one filled from the logs (P15).
 """
 
+import os
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -182,14 +183,52 @@ def compacting(path: Path) -> Path:
     return path.with_name(path.name + ".new")
 
 
+def owes_bytes(path: Path) -> bool:
+    """Return whether what was erased is left in a DuckDB file: in free blocks, or in its log."""
+    return _mark_of(path).exists()
+
+
+def note_erasure(path: Path) -> None:
+    """Note on the disk that rows are erased for good: :func:`take_place` makes good of it.
+
+    Raises:
+        StoreError: The disk fails.
+    """
+    mark = _mark_of(path)
+    if mark.exists():
+        return
+    try:
+        os.close(os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        folder = os.open(mark.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise StoreError(f"{str(mark)!r} cannot be made: {error}", path=str(mark)) from error
+
+
 def take_place(path: Path, new: Path) -> None:
     """Put a new file where the old one was; nothing of the old one stays, nor of one set aside."""
-    aside = path.with_name(path.name + ".broken")
-    for old in (path, aside):
-        wal_of(old).unlink(missing_ok=True)
-        old.unlink(missing_ok=True)
+    _remove(path, _aside(path))
     new.rename(path)
     shutil.rmtree(compacting(path), ignore_errors=True)
+    _mark_of(path).unlink(missing_ok=True)
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        wal_of(path).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(path.name + ".broken")
+
+
+def _mark_of(path: Path) -> Path:
+    """Return the path of the file that says of another that it owes bytes of erased rows."""
+    return path.with_name(path.name + ".erased")
 
 
 def wal_of(path: Path) -> Path:
@@ -197,14 +236,21 @@ def wal_of(path: Path) -> Path:
     return path.with_name(path.name + ".wal")
 
 
-def move_aside(path: Path) -> Path:
-    """Give the file and its log another name, taking the place of the one before; return it."""
-    aside = path.with_name(path.name + ".broken")
+def move_aside(path: Path) -> None:
+    """Give the file and its log another name, taking the place of the one before.
+
+    What still has bytes of erased rows is removed instead, whatever is wrong with it.
+    """
+    aside = _aside(path)
+    mark = _mark_of(path)
+    if mark.exists():
+        _remove(path, aside)
+        mark.unlink()
+        return
     for source, target in ((path, aside), (wal_of(path), wal_of(aside))):
         target.unlink(missing_ok=True)
         with suppress(FileNotFoundError):
             source.rename(target)
-    return aside
 
 
 def is_damage(error: BaseException) -> bool:
@@ -257,6 +303,8 @@ __all__ = [
     "Untrusted",
     "is_damage",
     "move_aside",
+    "note_erasure",
+    "owes_bytes",
     "sessions_shown",
     "take_place",
     "wal_of",

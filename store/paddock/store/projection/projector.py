@@ -28,7 +28,7 @@ from paddock.store.errors import Damaged, NeedsFold, SessionNotFound, StoreError
 from paddock.store.events import Row
 from paddock.store.ids import SessionId
 from paddock.store.projection import fold, host_log
-from paddock.store.projection.database import Database
+from paddock.store.projection.database import Database, note_erasure
 from paddock.store.projection.folded import HOST, Batch, Folded, dump, load, summarize
 from paddock.store.projection.logs import NO_FILE, Logs
 from paddock.store.projection.progress import Applied, Damage, Due, Progress
@@ -266,7 +266,7 @@ class Projector:
         gone = {*self._applied, *self._damaged} - there - {HOST}
         stones = self._logs.tombstones(gone) if gone else {}
         if erased := [s for s in gone if stones.get(s)]:
-            self.erase(erased)
+            self.erase_for_good(erased)
         stamps = self._stamps
         changed = [s for s in found if s in self._damaged or self._logs.stamp(s) != stamps.get(s)]
         changed += gone.difference(erased)
@@ -309,7 +309,7 @@ class Projector:
             self._land()
             if self._gone:
                 gone, self._gone = self._gone, []
-                self.erase(gone)
+                self.erase_for_good(gone)
         except _SetApart:
             self._take_back(flight)
             return 0
@@ -356,6 +356,15 @@ class Projector:
                 self._unfolded.discard(session_id)
                 self._left_to_rebuild.discard(session_id)
             self._changed.notify_all()
+
+    def erase_for_good(self, session_ids: Iterable[str]) -> None:
+        """Remove every row of sessions that are erased: from here on the file owes their bytes.
+
+        Raises:
+            StoreError: The disk fails; nothing was removed.
+        """
+        note_erasure(self.database.path)
+        self.erase(session_ids)
 
     def unfolded(self) -> list[str]:
         """Return the sessions whose file waits for an owner; they are due at the next scan."""
