@@ -20,7 +20,7 @@ from paddock.store.events import (
     WorkerExited,
 )
 from paddock.store.ids import MessageId, OperationId, SessionId, ToolCallId
-from paddock.supervisor.cli.printing import clean, json_of, one_line
+from paddock.supervisor.cli.printing import call_line, clean, json_of, one_line, visible
 from paddock.supervisor.cli.screen import Screen
 
 OPERATION = OperationId("operation")
@@ -176,6 +176,27 @@ def test_f15_a_sequence_that_comes_in_pieces_moves_no_cursor_either() -> None:
         shown.preview(text[cut:], cut)
         shown.message(text)
         assert shown.words.getvalue() == "abcde\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("echo hi \x1b]; rm -rf ~", r"echo hi \x1b]; rm -rf ~"),
+        ("echo \x9b; rm x", r"echo \x9b; rm x"),
+        ("rm x\rls", r"rm x\rls"),
+        ("right\u202eleft", r"right\u202eleft"),
+        ("one\r\ntwo\tthree", "one\ntwo\tthree"),
+        ("lone \ud800 surrogate", "lone \ufffd surrogate"),
+        ("Grüße, 世界 👋", "Grüße, 世界 👋"),
+    ],
+)
+def test_what_is_to_be_decided_is_shown_whole_and_moves_no_cursor(text: str, shown: str) -> None:
+    assert visible(text) == shown
+
+
+def test_a_call_on_one_line_hides_no_command_behind_an_escape_or_a_line_end() -> None:
+    arguments = {"command": "echo hi \x1b]; rm x\nrm y\n"}
+    assert call_line("bash", arguments) == r"bash echo hi \x1b]; rm x ⏎ rm y"
 
 
 def test_one_line_is_one_line() -> None:

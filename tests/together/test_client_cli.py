@@ -889,6 +889,18 @@ def test_in_a_terminal_no_is_told_to_the_agent(host: HostForTests, ground: Path)
     assert not (ground / "note").exists()
 
 
+def test_f15_a_question_hides_nothing_of_what_would_run(host: HostForTests, ground: Path) -> None:
+    model = script(ground, turn(call("bash", command="echo hi \x1b]; touch hidden")), turn("Done."))
+    terminal = Terminal(host.home, "run", "--model", model, "go")
+    terminal.wait_for("[n]o: ")
+    assert r"command: echo hi \x1b]; touch hidden" in terminal.screen
+    assert "\x1b" not in terminal.screen
+    listed = paddock(host.home, "approvals").out
+    assert r"echo hi \x1b]; touch hidden" in listed
+    terminal.type("n\n")
+    assert terminal.end() == 0
+
+
 def test_r7_always_is_not_asked_again(host: HostForTests, ground: Path) -> None:
     twice = script(
         ground,

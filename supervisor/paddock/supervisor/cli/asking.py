@@ -26,7 +26,7 @@ from paddock.store.events import (
     ToolCallRequested,
 )
 from paddock.store.ids import ApprovalId
-from paddock.supervisor.cli.printing import clean, one_line
+from paddock.supervisor.cli.printing import one_line, visible
 from paddock.supervisor.cli.screen import Screen
 
 type Choice = Literal["once", "always", "deny"]
@@ -142,12 +142,12 @@ class Asker:
 
     def _put(self, question: Question) -> None:
         self._screen.end_line()
-        print(f"\nMay it run {clean(question.tool)}?", file=sys.stderr)
+        print(f"\nMay it run {visible(question.tool)}?", file=sys.stderr)
         for name, value in question.arguments.items():
-            text = clean(value) if isinstance(value, str) else one_line(repr(value), 2000)
-            print("  " + f"{name}: {text}".replace("\n", "\n    "), file=sys.stderr)
+            text = visible(value) if isinstance(value, str) else one_line(repr(value), 2000)
+            print("  " + f"{visible(name)}: {text}".replace("\n", "\n    "), file=sys.stderr)
         print(
-            f"[y]es, [a]lways {clean(question.tool)} in this session, [n]o: ",
+            f"[y]es, [a]lways {visible(question.tool)} in this session, [n]o: ",
             end="",
             file=sys.stderr,
             flush=True,
