@@ -3,13 +3,10 @@
 import fcntl
 import json
 import os
-import pty
-import select
 import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -805,127 +802,3 @@ def test_up_leaves_a_watcher_that_starts_the_host_again(home: Path, ground: Path
 def other_host(home: Path, than: int) -> int | None:
     said = paddock(home, "status", "--json")
     return said.json["pid"] if said.code == 0 and said.json["pid"] != than else None
-
-
-# --- in a terminal ---
-
-
-class Terminal:
-    """A command line that stands in a terminal."""
-
-    def __init__(self, home: Path, *words: str) -> None:
-        self.screen = ""
-        self._parent, child = pty.openpty()
-        self._process = subprocess.Popen(
-            [*PADDOCK, *words],
-            stdin=child,
-            stdout=child,
-            stderr=child,
-            env=environment(home, NO_COLOR="1"),
-            start_new_session=True,
-            preexec_fn=take_terminal,  # noqa: PLW1509 - nothing else runs here
-        )
-        os.close(child)
-
-    def wait_for(self, text: str) -> None:
-        """Read until a text stands on the screen."""
-        until = time.monotonic() + DEADLINE
-        while text not in self.screen:
-            assert time.monotonic() < until, f"{text!r} never came: {self.screen!r}"
-            self._read(1.0)
-
-    def type(self, text: str) -> None:
-        os.write(self._parent, text.encode())
-
-    def end(self) -> int:
-        """Wait until it ends, and return its exit code."""
-        until = time.monotonic() + DEADLINE
-        while self._process.poll() is None:
-            assert time.monotonic() < until, f"it does not end: {self.screen!r}"
-            self._read(0.05)
-        while self._read(0):
-            pass
-        os.close(self._parent)
-        return self._process.returncode
-
-    def _read(self, seconds: float) -> bool:
-        ready, _, _ = select.select([self._parent], [], [], seconds)
-        try:
-            data = os.read(self._parent, 65536) if ready else b""
-        except OSError:  # its other end was closed
-            return False
-        self.screen += data.decode("utf-8", "replace")
-        return bool(data)
-
-
-def take_terminal() -> None:
-    """Make the terminal on stdin this session's own, so that Ctrl-C is a signal."""
-    import termios
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
-def answered(home: Path, model: str, *answers: str) -> tuple[str, int]:
-    terminal = Terminal(home, "run", "--model", model, "go")
-    for answer in answers:
-        terminal.wait_for("[n]o: ")
-        terminal.screen = ""
-        terminal.type(answer)
-    code = terminal.end()
-    return terminal.screen, code
-
-
-def test_in_a_terminal_run_asks_and_yes_lets_the_call_run(host: HostForTests, ground: Path) -> None:
-    screen, code = answered(host.home, script(ground, *NOTE), "y\n")
-    assert code == 0
-    assert "Done." in screen
-    assert (ground / "note").exists()
-
-
-def test_in_a_terminal_no_is_told_to_the_agent(host: HostForTests, ground: Path) -> None:
-    screen, code = answered(host.home, script(ground, *NOTE), "no\n")
-    assert code == 0
-    assert "Done." in screen
-    assert not (ground / "note").exists()
-
-
-def test_f15_a_question_hides_nothing_of_what_would_run(host: HostForTests, ground: Path) -> None:
-    model = script(ground, turn(call("bash", command="echo hi \x1b]; touch hidden")), turn("Done."))
-    terminal = Terminal(host.home, "run", "--model", model, "go")
-    terminal.wait_for("[n]o: ")
-    assert r"command: echo hi \x1b]; touch hidden" in terminal.screen
-    assert "\x1b" not in terminal.screen
-    listed = paddock(host.home, "approvals").out
-    assert r"echo hi \x1b]; touch hidden" in listed
-    terminal.type("n\n")
-    assert terminal.end() == 0
-
-
-def test_r7_always_is_not_asked_again(host: HostForTests, ground: Path) -> None:
-    twice = script(
-        ground,
-        turn(call("bash", command="echo > one")),
-        turn(call("bash", command="echo > two")),
-        turn("Done."),
-    )
-    screen, code = answered(host.home, twice, "a\n")
-    assert code == 0
-    assert "[n]o" not in screen
-    assert (ground / "two").exists()
-
-
-def test_ctrl_c_at_a_question_cancels_the_operation(host: HostForTests, ground: Path) -> None:
-    _, code = answered(host.home, script(ground, *NOTE), "\x03")
-    assert code == exit_codes.CANCELLED
-    assert not (ground / "note").exists()
-
-
-def test_attach_sends_what_is_typed_and_leaves_on_ctrl_c(host: HostForTests, ground: Path) -> None:
-    paddock(host.home, "new", "friend", "--model", script(ground, turn("hello you")))
-    terminal = Terminal(host.home, "attach", "friend")
-    terminal.wait_for("attached")
-    terminal.type("hi there\n")
-    terminal.wait_for("hello you")
-    terminal.type("\x03")
-    assert terminal.end() == 0
-    assert "goes on by itself" in terminal.screen
