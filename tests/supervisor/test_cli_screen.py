@@ -20,6 +20,7 @@ from paddock.store.events import (
     WorkerExited,
 )
 from paddock.store.ids import MessageId, OperationId, SessionId, ToolCallId
+from paddock.supervisor.cli.asking import answer_of
 from paddock.supervisor.cli.printing import call_line, clean, json_of, one_line, visible
 from paddock.supervisor.cli.screen import Screen
 
@@ -235,3 +236,36 @@ def test_f4_a_flood_of_output_shows_its_last_lines_and_f15_nothing_unclean() -> 
     assert lines[0] == "│ … 980 lines …"
     assert lines[-2:] == ["│ line 999", "│ red"]
     assert "\x1b" not in shown.notes.getvalue()
+
+
+def test_what_is_shown_while_a_prompt_stands_begins_on_a_line_of_its_own() -> None:
+    shown = Shown()
+    shown.screen.prompt("yes or no: ")
+    shown.screen.note("it died")
+    assert shown.notes.getvalue() == "yes or no: \nit died\n"
+    shown.screen.prompt("again: ")
+    shown.screen.typed()
+    shown.screen.note("so be it")
+    assert shown.notes.getvalue().endswith("again: so be it\n")
+    shown.screen.prompt("and: ")
+    shown.message("Hello")
+    assert shown.notes.getvalue().endswith("and: \n")
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        (" Y ", ("once", None)),
+        ("always", ("always", None)),
+        ("n", ("deny", None)),
+        ("no, not that", ("deny", "not that")),
+        ("N: use the other", ("deny", "use the other")),
+        ("yes please", None),
+        ("", None),
+        ("nonsense", None),
+    ],
+)
+def test_a_line_names_a_choice_and_a_refusal_its_reason(
+    line: str, answer: tuple[str, str | None] | None
+) -> None:
+    assert answer_of(line) == answer

@@ -1,6 +1,8 @@
 """What a person at a terminal is asked, told and spared."""
 
+import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,3 +105,91 @@ def test_attach_sends_what_is_typed_and_leaves_on_ctrl_c(host: HostForTests, gro
     terminal.type("\x03")
     assert terminal.end() == 0
     assert "goes on by itself" in terminal.screen
+
+
+TWO_QUESTIONS = (
+    turn("First.", call("bash", command="echo > one")),
+    turn("Second.", call("bash", command="echo > two")),
+    turn("Done."),
+)
+QUESTION = "[n]o: "
+
+
+def open_approval(host: HostForTests) -> str:
+    [asked] = paddock(host.home, "approvals", "--json").json
+    return str(asked["approval_id"])
+
+
+def test_what_was_typed_for_a_question_that_is_decided_elsewhere_answers_no_other(
+    host: HostForTests, ground: Path
+) -> None:
+    terminal = Terminal(host.home, "run", "--model", script(ground, *TWO_QUESTIONS), "go")
+    terminal.wait_for(QUESTION)
+    terminal.screen = ""
+    terminal.type("y")
+    terminal.wait_for("y")
+    assert paddock(host.home, "deny", open_approval(host)).code == 0
+    terminal.wait_for(QUESTION)
+    assert "\r\nthat was decided elsewhere: denied\r\nSecond." in terminal.screen
+    terminal.type("\n")
+    terminal.wait_for("y, a or n: ")
+    terminal.type("n\n")
+    assert terminal.end() == 0
+    assert not (ground / "two").exists()
+
+
+def test_a_question_is_put_again_below_what_happened_since(
+    host: HostForTests, ground: Path
+) -> None:
+    terminal = Terminal(host.home, "run", "--model", script(ground, *NOTE), "go")
+    terminal.wait_for(QUESTION)
+    terminal.screen = ""
+    [life] = paddock(host.home, "ps", "--json").json
+    os.kill(life["pid"], signal.SIGKILL)
+    terminal.wait_for(QUESTION)
+    died, asked = terminal.screen.split("\r\n")[1:3]
+    assert "SIGKILL" in died
+    assert asked == "May it run bash echo hi > note; cat note?"
+    terminal.type("y\n")
+    assert terminal.end() == 0
+    assert (ground / "note").exists()
+
+
+def test_a_refusal_may_have_a_reason_that_the_agent_is_told(
+    host: HostForTests, ground: Path
+) -> None:
+    model = script(ground, *NOTE)
+    terminal = Terminal(host.home, "run", "--model", model, "--name", "told", "go")
+    terminal.wait_for(QUESTION)
+    terminal.type("no, write a file instead\n")
+    assert terminal.end() == 0
+    decided = paddock(host.home, "events", "--kind", "approval_decided", "told").out
+    assert "decision=denied scope=once door=cli note=write a file instead" in decided
+
+
+def test_whose_input_has_ended_is_told_how_to_answer_each_question(
+    host: HostForTests, ground: Path
+) -> None:
+    terminal = Terminal(host.home, "run", "--model", script(ground, *TWO_QUESTIONS), "go")
+    terminal.wait_for(QUESTION)
+    terminal.type("\x04")
+    terminal.wait_for(f"answer with `paddock approve {open_approval(host)}`")
+    terminal.screen = ""
+    assert paddock(host.home, "approve", open_approval(host)).code == 0
+    terminal.wait_for("answer with ")
+    assert QUESTION not in terminal.screen
+    assert paddock(host.home, "approve", open_approval(host)).code == 0
+    assert terminal.end() == 0
+    assert (ground / "two").exists()
+
+
+def test_who_is_attached_to_a_session_that_is_deleted_is_not_told_that_it_goes_on(
+    host: HostForTests, ground: Path
+) -> None:
+    paddock(host.home, "new", "brief", "--model", script(ground, turn("never")))
+    terminal = Terminal(host.home, "attach", "brief")
+    terminal.wait_for("attached")
+    assert paddock(host.home, "erase", "--yes", "brief").code == 0
+    assert terminal.end() == 0
+    assert "the session was deleted" in terminal.screen
+    assert "goes on" not in terminal.screen

@@ -25,6 +25,7 @@ from paddock.supervisor.cli.printing import hint, print_json
 
 if TYPE_CHECKING:
     from paddock.client import Host, Operation, Outcome, Session
+    from paddock.supervisor.cli.screen import Screen
 
 
 def run(
@@ -150,6 +151,7 @@ class Watching:
         self._pressed = 0
         self._main: asyncio.Task[Outcome] | None = None
         self._operation: Operation | None = None
+        self._screen: Screen | None = None
         self._interrupts: set[asyncio.Task[None]] = set()
         self.denied = 0
 
@@ -181,7 +183,7 @@ class Watching:
         if self._pressed:
             self._begin_interrupt(operation)
         watch = Watch(operation.command_id, operation.operation_id)
-        screen = Screen(words=sys.stderr if self._is_quiet else sys.stdout)
+        screen = self._screen = Screen(words=sys.stderr if self._is_quiet else sys.stdout)
         asker = Asker(self._session, screen) if self._attended else None
         feed = self._session.follow(after=operation.sequence - 1, deltas=not self._is_quiet)
         outcome = None
@@ -214,6 +216,8 @@ class Watching:
             self._main.cancel()
             return
         hint("\ninterrupting … (Ctrl-C again leaves it running)")
+        if self._screen is not None:
+            self._screen.typed()
         if self._operation is not None:  # else once it is known: it may be at work by now
             self._begin_interrupt(self._operation)
 

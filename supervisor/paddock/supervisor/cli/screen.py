@@ -61,6 +61,8 @@ class Screen:
     _lines: dict[str, _Line] = field(default_factory=dict)
     _calls: dict[str, ToolCallRequested] = field(default_factory=dict)
     _is_in_line: bool = False
+    is_prompted: bool = False
+    """Whether a prompt stands on the last line, and what is typed behind it."""
     denied: int = 0
     """How many calls were denied by a rule or policy, with nobody asked."""
 
@@ -95,11 +97,24 @@ class Screen:
             line = f"\x1b[{colour}m{line}\x1b[0m"
         print(line, file=self.notes, flush=True)
 
+    def prompt(self, text: str) -> None:
+        """Print what is answered behind it, on the same line."""
+        self.end_line()
+        print(text, end="", file=self.notes, flush=True)
+        self.is_prompted = True
+
+    def typed(self) -> None:
+        """Learn that the terminal's echo ended the line of a prompt."""
+        self.is_prompted = False
+
     def end_line(self) -> None:
         """Come to the start of a line."""
         if self._is_in_line:
             print(file=self.words, flush=True)
             self._is_in_line = False
+        if self.is_prompted:
+            print(file=self.notes, flush=True)
+            self.is_prompted = False
 
     # --- inside ---
 
@@ -142,6 +157,8 @@ class Screen:
         if is_all:
             ready, line.held = ready + line.held, ""
         if shown := clean(ready):
+            if self.is_prompted:
+                self.end_line()
             print(shown, end="", file=self.words, flush=True)
             self._is_in_line = not shown.endswith("\n")
 
