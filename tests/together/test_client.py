@@ -296,9 +296,9 @@ async def test_an_approval_is_found_by_a_part_of_its_id_and_decided_once(
     with pytest.raises(NothingToDecide):
         await session.approve(approval_id)
     rows = await paddock.sql(
-        "SELECT decision, door FROM approvals WHERE approval_id = ?", [approval_id]
+        "SELECT decision, door, decided_by FROM approvals WHERE approval_id = ?", [approval_id]
     )
-    assert list(rows) == [("allowed", "client")]
+    assert list(rows) == [("allowed", "client", f"uid:{os.getuid()}")]
 
 
 async def open_approval(session: object) -> ApprovalId | None:

@@ -8,7 +8,12 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from paddock.session_worker.errors import Busy, InputNotFound, MessageNotFound, NothingToDecide
+from paddock.session_worker.errors import (
+    Busy,
+    InputNotFound,
+    MessageNotFound,
+    NothingToDecide,
+)
 from paddock.session_worker.ledger import Moment, cancel, command_head, digest_of, result
 from paddock.session_worker.protocol import (
     Annotate,
@@ -79,9 +84,17 @@ def accepted_deletion(session: Session) -> int | None:
     return session.life.deletion
 
 
-def obey(session: Session, command_id: CommandId, words: Arguments, now: Moment) -> list[Event]:
+def obey(
+    session: Session,
+    command_id: CommandId,
+    words: Arguments,
+    now: Moment,
+    *,
+    by: str | None = None,
+) -> list[Event]:
     """Return the events that answer a command, the answer among them (it carries the id).
 
+    ``by`` is who gave it; decisions and remarks say so.
     ``Interrupt`` and ``RunShell`` while calls run are the loop's: it ends what runs first.
 
     Raises:
@@ -97,7 +110,7 @@ def obey(session: Session, command_id: CommandId, words: Arguments, now: Moment)
         case CheckOut():
             return _check_out(session, command_id, words)
         case Decide():
-            return _decided(session, command_id, words)
+            return _decided(session, command_id, words, by)
         case Interrupt():
             return cancel(session, command_id, words.operation_id)
         case DequeueInput():
@@ -115,6 +128,7 @@ def obey(session: Session, command_id: CommandId, words: Arguments, now: Moment)
                     operation_id=words.operation_id,
                     key=words.key,
                     value=words.value,
+                    by=by,
                 )
             ]
         case Delete():
@@ -283,7 +297,7 @@ def title_of(text: str) -> str:
     return line if len(line) <= TITLE_CHARACTERS else line[: TITLE_CHARACTERS - 1].rstrip() + "…"
 
 
-def _decided(session: Session, command_id: CommandId, words: Decide) -> list[Event]:
+def _decided(session: Session, command_id: CommandId, words: Decide, by: str | None) -> list[Event]:
     """Answer an open approval; "always" cascades to the other waiting calls that it covers (A4)."""
     conversation = session.conversation
     open_approval = conversation.approvals.get(words.approval_id)
@@ -303,6 +317,7 @@ def _decided(session: Session, command_id: CommandId, words: Decide) -> list[Eve
             decision=words.decision,
             scope=words.scope,
             pattern=pattern,
+            decided_by=by,
             door=words.door,
             note=words.note,
         )
