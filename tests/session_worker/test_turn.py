@@ -296,6 +296,36 @@ def test_a4_always_cascades_to_waiting_calls_of_that_tool() -> None:
     play.one(AskModel)
 
 
+@pytest.mark.parametrize("pattern", ["", "gti *", "cat", "git log*", None])
+def test_a9_a_pattern_that_does_not_match_the_call_itself_is_refused_and_changes_nothing(
+    pattern: str | None,
+) -> None:
+    play = Play()
+    play.send("go")
+    play.model_says(call("bash", command="git status && cat x"))
+    play.prepare()
+    approval = next(iter(play.session.conversation.approvals))
+    refused = play.command(
+        "decide", approval_id=approval, decision="allowed", scope="pattern", pattern=pattern
+    )
+    assert refused.code == "bad_argument"
+    assert list(play.session.conversation.approvals) == [approval]
+    assert play.session.conversation.allowed_patterns == []
+
+
+def test_a_pattern_is_of_shell_commands_only() -> None:
+    play = Play()
+    play.send("go")
+    play.model_says(call("write_file", path="a", content="b"))
+    play.prepare()
+    approval = next(iter(play.session.conversation.approvals))
+    refused = play.command(
+        "decide", approval_id=approval, decision="allowed", scope="pattern", pattern="*"
+    )
+    assert refused.code == "bad_argument"
+    assert "write_file" in (refused.reason or "")
+
+
 def test_p7_who_decided_is_told_also_where_the_worker_dies_before_it_answers() -> None:
     play = Play()
     play.send("go")

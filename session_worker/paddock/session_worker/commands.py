@@ -8,7 +8,9 @@ from typing import Literal
 
 from pydantic import JsonValue
 
+from paddock.session_worker.approvals import matching_pattern
 from paddock.session_worker.errors import (
+    BadArgument,
     Busy,
     InputNotFound,
     MessageNotFound,
@@ -50,7 +52,7 @@ from paddock.store.events import (
     UserPart,
 )
 from paddock.store.ids import CommandId, MessageId, OperationId, ToolCallId
-from paddock.store.session import CommandAnswer, Session
+from paddock.store.session import Call, CommandAnswer, Session
 
 TITLE_CHARACTERS = 80
 
@@ -297,6 +299,23 @@ def title_of(text: str) -> str:
     return line if len(line) <= TITLE_CHARACTERS else line[: TITLE_CHARACTERS - 1].rstrip() + "…"
 
 
+def _check_pattern(call: Call, pattern: str) -> None:
+    """Raise BadArgument where a pattern would not have allowed the very call that is asked about.
+
+    It is mistyped, or meant for another call: who gave it would be asked again, and wonder.
+    """
+    command = call.arguments.get("command")
+    if call.tool != "bash" or not isinstance(command, str):
+        message = f"a pattern is of shell commands, and this is a call of {call.tool}"
+        raise BadArgument(message)
+    if matching_pattern(command, [pattern]) is None:
+        message = (
+            f"the pattern {pattern!r} does not match {command[:200]!r}; each of its commands must match,"
+            " and one that redirects or substitutes is matched by its exact text only"
+        )
+        raise BadArgument(message, pattern=pattern)
+
+
 def _decided(session: Session, command_id: CommandId, words: Decide, by: str | None) -> list[Event]:
     """Answer an open approval; "always" cascades to the other waiting calls that it covers (A4)."""
     conversation = session.conversation
@@ -308,6 +327,8 @@ def _decided(session: Session, command_id: CommandId, words: Decide, by: str | N
         raise NothingToDecide(message, approval_id=words.approval_id)
     call = conversation.calls[open_approval.tool_call_id]
     pattern = words.pattern if words.scope == "pattern" else None
+    if words.scope == "pattern" and words.decision == "allowed":
+        _check_pattern(call, pattern or "")
     events: list[Event] = [
         ApprovalDecided(
             command_id=command_id,
