@@ -301,6 +301,18 @@ async def test_an_approval_is_found_by_a_part_of_its_id_and_decided_once(
     assert list(rows) == [("allowed", "client", f"uid:{os.getuid()}")]
 
 
+@pytest.mark.parametrize("part", ["", "01", "-"])
+async def test_the_only_open_approval_is_not_found_by_next_to_nothing(
+    paddock: Host, ground: Path, part: str
+) -> None:
+    model = write_script(ground / "s.json", [turn(call("bash", command="echo > made")), turn("ok")])
+    session = await paddock.new(model=model, cwd=ground)
+    await session.send("make it")
+    await wait_until_async(lambda: open_approval(session))
+    with pytest.raises(NothingToDecide, match="nor enough of one"):
+        await paddock.decide(part, "allowed")
+
+
 async def open_approval(session: object) -> ApprovalId | None:
     state = await session.state()  # type: ignore[attr-defined]
     return next(iter(state.conversation.approvals), None)
