@@ -477,6 +477,35 @@ def test_an_agent_that_is_not_there_is_one_clear_line(host: BenchHost) -> None:
     assert host.worker.wait(30) == 64
 
 
+TWIN = '''
+from paddock.agent import Context, agent, tool
+
+@tool(effects="none", approval="allow")
+def tell() -> str:
+    """Tell."""
+    return "tool of {where}"
+
+@agent("twin")
+async def twin(s: Context) -> None:
+    async for turn in s.turns():
+        told = await s.call(tell)
+        await turn.reply(f"agent of {where}, {{told.text}}")
+'''
+
+
+def test_an_agent_and_its_tools_are_of_the_first_folder_that_has_them(host: BenchHost) -> None:
+    folders = [host.data.parent / name for name in ("first", "second")]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "twin.py").write_text(TWIN.format(where=folder.name))
+    host.create(agent="twin", python_path=[str(folder) for folder in folders])
+    host.start()
+    host.send("who?")
+    host.rest()
+    assert replies(host) == ["agent of first, tool of first"]
+    host.suspend()
+
+
 @pytest.mark.parametrize("first", ["one", "last"])
 def test_p4_an_agent_that_ends_after_a_reply_is_entered_anew_for_what_was_queued(
     host: BenchHost, first: str

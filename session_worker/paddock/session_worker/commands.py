@@ -310,8 +310,8 @@ def _check_pattern(call: Call, pattern: str) -> None:
         raise BadArgument(message)
     if matching_pattern(command, [pattern]) is None:
         message = (
-            f"the pattern {pattern!r} does not match {command[:200]!r}; each of its commands must match,"
-            " and one that redirects or substitutes is matched by its exact text only"
+            f"the pattern {pattern!r} does not match {command[:200]!r}; each of its commands must"
+            " match, and one that redirects or substitutes is matched by its exact text only"
         )
         raise BadArgument(message, pattern=pattern)
 

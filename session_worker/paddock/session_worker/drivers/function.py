@@ -51,7 +51,7 @@ def load_agent(reference: str, python_path: Iterable[str]) -> LoadedAgent:
         AgentNotFound: There is no such module or agent in it; says which are. The user's fault.
     """
     module_name, _, attribute = reference.partition(":")
-    for folder in reversed(list(python_path)):
+    for folder in python_path:
         if folder not in sys.path:
             # At the end: what a workspace holds never shadows a module of ours (DESIGN §3).
             sys.path.append(folder)
