@@ -477,6 +477,23 @@ def test_an_agent_that_is_not_there_is_one_clear_line(host: BenchHost) -> None:
     assert host.worker.wait(30) == 64
 
 
+@pytest.mark.parametrize("reference", ["json:mine", "email.mine:mine"])
+def test_an_agent_whose_module_has_the_name_of_a_librarys_is_told_to_take_another(
+    host: BenchHost, reference: str
+) -> None:
+    folder = host.data.parent / "agents"
+    own = folder / f"{reference.partition(':')[0].replace('.', '/')}.py"
+    own.parent.mkdir(exist_ok=True)
+    (own.parent / "__init__.py").touch()
+    own.write_text("raise RuntimeError('never imported')")
+    host.create(agent=reference, python_path=[str(folder)])
+    package = own if own.parent == folder else own.parent / "__init__.py"
+    with pytest.raises(AssertionError, match=f"not {package}: give that another name"):
+        host.start()
+    assert host.worker is not None
+    assert host.worker.wait(30) == 64
+
+
 TWIN = '''
 from paddock.agent import Context, agent, tool
 

@@ -410,18 +410,27 @@ def test_an_unknown_agent_is_told_in_one_line(agent: str, host: HostForTests, gr
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        ("raise RuntimeError('two\\nlines')", "RuntimeError"),
+        ("\n\nraise RuntimeError('two\\nlines')", "RuntimeError: two lines ({file}, line 3)"),
         ("import sys; sys.exit('usage: …')", "SystemExit"),
-        ("class Odd(Exception):\n    __repr__ = lambda self: 'x\\ny' * 9999\nraise Odd", "x y"),
-        ("def (", "SyntaxError"),
+        ("class Odd(Exception):\n    __str__ = lambda self: 'x\\ny' * 9999\nraise Odd", "x y"),
+        ("x = 1\ndef (", "SyntaxError: invalid syntax ({file}, line 2)"),
+        ("import broken_agents.x", "ModuleNotFoundError"),
         (BAD_TOOL, "bad cannot be a tool: *rest"),
     ],
-    ids=["raises", "leaves", "says too much", "is no Python", "has what can be no tool"],
+    ids=[
+        "raises",
+        "leaves",
+        "says too much",
+        "is no Python",
+        "imports what is not there",
+        "has what can be no tool",
+    ],
 )
 def test_an_agents_module_that_cannot_be_imported_leaves_a_session_that_says_so(
     body: str, told: str, host: HostForTests, ground: Path
 ) -> None:
     (ground / "broken_agents.py").write_text(body)
+    told = told.format(file=ground / "broken_agents.py")
     words = ("new", "ill", "--agent", "broken_agents:one", "--cwd", str(ground))
     said = paddock(host.home, *words)
     assert said.code == exit_codes.NOT_FOUND
@@ -432,6 +441,8 @@ def test_an_agents_module_that_cannot_be_imported_leaves_a_session_that_says_so(
     assert shown["status"] == "failed"
     assert shown["reason"].startswith("agent_not_found: ")
     assert told in shown["reason"]
+    if body != BAD_TOOL:
+        assert "Traceback" in paddock(host.home, "logs", "ill").out
     (ground / "broken_agents.py").write_text(
         "from paddock.agent import agent\n\n@agent('one')\nasync def one(s):\n    await s.turns()\n"
     )

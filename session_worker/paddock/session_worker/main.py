@@ -76,6 +76,8 @@ def run_worker(packed_orders: bytes) -> None:
     except Damaged as error:
         code = _say(error, 65)
     except (AgentNotFound, WorkspaceMissing) as error:
+        if error.__cause__ is not None:  # what the module of an agent raised
+            traceback.print_exception(error.__cause__)
         code = _say(error, 64)
     except StoreError as error:
         code = _say(error, 74)
