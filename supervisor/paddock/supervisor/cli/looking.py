@@ -497,7 +497,9 @@ def _deaths(state: "State", data: Path) -> "list[Death]":
         open_calls = stored.event.open_tool_call_ids
         arguments = {str(one): dict(calls[one].arguments) for one in open_calls if one in calls}
         death = of_certificate(stored, stored.event, arguments)
-        found.append(replace(death, name=state.life.config.name if state.life.config else None))
+        if (config := state.life.config) is not None:
+            death = replace(death, name=config.name, agent=config.agent)
+        found.append(death)
     return found
 
 
