@@ -170,6 +170,19 @@ def test_events_are_printed_one_object_a_line(host: HostForTests, ground: Path) 
     assert events[-1]["kind"] == "operation_completed"
 
 
+def test_logs_of_a_start_that_there_was_not_are_refused_and_of_a_quiet_one_said_so(
+    host: HostForTests, ground: Path
+) -> None:
+    paddock(host.home, "new", "quiet", "--model", script(ground, turn("never")))
+    for words in ((), ("--generation", "1")):
+        quiet = paddock(host.home, "logs", "quiet", *words)
+        assert (quiet.code, quiet.out) == (0, "")
+        assert "nothing was written" in quiet.err
+    never = paddock(host.home, "logs", "quiet", "--generation", "99")
+    assert never.code == exit_codes.USAGE
+    assert never.line == "paddock logs: there was no generation 99 of quiet; its last is 1"
+
+
 def test_sent_words_are_waited_for_by_their_exit_code(host: HostForTests, ground: Path) -> None:
     made = paddock(
         host.home, "new", "talker", "--model", script(ground, turn("hello"), turn("bye")), "--json"
