@@ -2,12 +2,14 @@
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,7 @@ from paddock.session_worker.errors import (
     InputNotFound,
     NothingToDecide,
     NothingToInterrupt,
+    UnknownModel,
     WorkspaceMissing,
 )
 from paddock.session_worker.protocol import Interrupt
@@ -57,6 +60,14 @@ async def paddock(host: HostForTests, ground: Path) -> AsyncIterator[Host]:
     await client.close()
 
 
+QUIET_AGENT = """
+from paddock.agent import agent
+
+@agent("quiet")
+async def quiet(s):
+    async for turn in s.turns():
+        await turn.reply("")
+"""
 SLOW = turn("slow", call("bash", command="sleep 30"))
 
 
@@ -207,6 +218,84 @@ async def test_what_can_be_no_session_is_refused_and_makes_none(
     for name in ("misspelt", "nul", ""):
         with pytest.raises(SessionNotFound):
             await paddock.session(name)
+
+
+@pytest.mark.parametrize("model", ["script:nowhere.json", "hal-9000"])
+async def test_a_model_that_is_not_there_makes_no_session_and_changes_none(
+    paddock: Host, ground: Path, model: str
+) -> None:
+    with pytest.raises(UnknownModel, match=r"nowhere\.json|hal-9000"):
+        await paddock.new("modelless", model=model, cwd=ground)
+    with pytest.raises(SessionNotFound):
+        await paddock.session("modelless")
+    session = await paddock.new(cwd=ground)
+    with pytest.raises(UnknownModel):
+        await session.set_model(model)
+    write_script(ground / "later.json", [turn("hello")])
+    await session.set_model("script:later.json")
+    assert (await (await session.send("hi")).wait(60)).final_message == "hello"
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"name": 5}, "name: Input should be a valid string, not 5"),
+        ({"mode": "quick"}, "mode: Input should be 'normal', 'plan' or 'yolo', not 'quick'"),
+        ({"labels": {"a": 1}}, "labels.a: Input should be a valid string, not 1"),
+        ({"model": 5}, "model: Input should be a valid string, not 5"),
+        ({"agent": write_script}, "an agent is named by a text, 'MODULE:FUNCTION'; not by <func"),
+        ({"python_path": "/a"}, "python_path is a list of folders; not '/a'"),
+    ],
+)
+async def test_a_session_of_what_is_no_configuration_is_told_in_one_line(
+    paddock: Host, fields: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(BadArgument, match=re.escape(told)) as error:
+        await paddock.new(**fields)
+    assert "\n" not in str(error.value)
+
+
+async def test_what_can_be_no_words_or_decision_is_told_in_one_line(
+    paddock: Host, ground: Path
+) -> None:
+    session: Any = await paddock.new(cwd=ground)
+    said = {
+        "words are a text, or a list of TextPart and ImagePart; not 5": session.send(5),
+        "words are a text, or a list of TextPart and ImagePart; not ['a']": session.send(["a"]),
+        "a key is a text; not 4711": session.send("go", key=4711),
+        "command: Input should be a valid string, not 5": session.shell(5),
+        "decision: Input should be 'allowed' or 'denied', not 'yes'": session.decide("x", "yes"),
+        "text: Input should be a valid string, not None": session.host.session(None),
+        "query: Input should be a valid string, not 5": session.host.sql(5),
+    }
+    for told, saying in said.items():
+        with pytest.raises(BadArgument, match=re.escape(told)):
+            await saying
+
+
+async def test_an_agent_is_found_in_a_folder_that_is_named_by_a_path(
+    paddock: Host, ground: Path
+) -> None:
+    (ground / "agents").mkdir()
+    (ground / "agents" / "quiet_agent.py").write_text(QUIET_AGENT)
+    await paddock.new(agent="quiet_agent:quiet", python_path=[ground / "agents"], cwd=ground)
+
+
+async def test_a_session_that_does_not_come_up_in_time_is_named(
+    paddock: Host, ground: Path
+) -> None:
+    (ground / "slow_agent.py").write_text(
+        "import pathlib, time\n"
+        f"while not pathlib.Path({str(ground / 'go')!r}).exists(): time.sleep(0.01)\n" + QUIET_AGENT
+    )
+    config = SessionConfig(
+        agent="slow_agent:quiet", python_path=(str(ground),), workspace=str(ground)
+    )
+    with pytest.raises(TimedOut, match=r"paddock show [0-9a-f-]+` tells") as error:
+        await paddock.create_session(config, deadline_seconds=0.05)
+    (ground / "go").touch()
+    made = SessionId(str(error.value.facts["session_id"]))
+    assert (await paddock.create_session(config, session_id=made)).session_id == made
 
 
 async def test_f16_a_session_is_found_by_a_name_with_half_a_character(

@@ -19,12 +19,13 @@ from paddock.client.connection import Connection, Reply
 from paddock.client.failures import error_of
 from paddock.client.keys import command_id_of, new_id
 from paddock.client.link import Link
-from paddock.client.models import absolute_model, check_agent
+from paddock.client.models import absolute_model, check_agent, check_name, folders_of
 from paddock.client.places import Places, places_of
+from paddock.client.plainly import plainly, shown
 from paddock.client.rows import Rows
 from paddock.client.session import Session
 from paddock.client.starting import wait_gone
-from paddock.session_worker.errors import WorkspaceMissing
+from paddock.session_worker.errors import BadArgument, WorkspaceMissing
 from paddock.session_worker.protocol import Arguments, Command
 from paddock.store.errors import AlreadyExists, SessionNotFound, TimedOut
 from paddock.store.events import Approvals, Limits, SessionConfig
@@ -83,6 +84,7 @@ async def connect(
     return host
 
 
+@plainly
 class Host:
     """The host of one home; also an async context manager that lets go of it."""
 
@@ -142,13 +144,21 @@ class Host:
             AgentNotFound, WorkspaceMissing: Its worker found no such thing; it is left, failed.
             BadArgument: No session can be as it is configured; nothing was created.
             CreationFailed: Its worker did not come up for another reason; it is left, failed.
+            TimedOut: Nor within the deadline; it may yet, or be left, failed.
         """
         ask = CreateSession(
             session_id=session_id or SessionId(new_id()),
             config=config,
             credentials=dict(self.credentials if credentials is None else credentials),
         )
-        reply = await self.ask(ask, deadline_seconds=deadline_seconds)
+        try:
+            reply = await self.ask(ask, deadline_seconds=deadline_seconds)
+        except TimedOut as error:
+            message = (
+                f"session {ask.session_id!r} did not come up within {deadline_seconds:g} s; "
+                f"`paddock show {ask.session_id}` tells what it is at"
+            )
+            raise TimedOut(message, seconds=deadline_seconds, session_id=ask.session_id) from error
         return Session(self, SessionId(str(reply["session_id"])), config.name)
 
     async def new(  # noqa: PLR0913 - each is a field of the configuration by its own name
@@ -173,6 +183,8 @@ class Host:
         Raises:
             WorkspaceMissing: The folder does not exist.
             AgentNotFound: Nor does the agent's module; or the agent is not in it, or it raises.
+            UnknownModel: No model goes by that name; or a script is missing, or is none.
+            BadArgument: A value is of the wrong kind; the text names it.
             TypeError: One of ``more`` is no such field.
             PaddockError: As :meth:`create_session`.
         """
@@ -180,12 +192,16 @@ class Host:
         if unknown:
             message = f"a session's configuration has no {', '.join(sorted(unknown))}"
             raise TypeError(message)
-        check_agent(agent, more.get("python_path", ()))
+        more["python_path"] = folders_of(more.get("python_path", ()))
+        check_agent(agent, more["python_path"])
+        model = absolute_model(model)
+        if isinstance(model, str):
+            check_name(model)
         secrets = dict(self.credentials if credentials is None else credentials)
         config = SessionConfig(
             name=name,
             agent=agent,
-            model=absolute_model(model),
+            model=model,
             workspace=str(workspace_at(cwd)),
             mode=mode,
             unattended=unattended,
@@ -402,6 +418,8 @@ class Host:
     async def _id_for(self, session_id: SessionId, key: str | None) -> CommandId:
         if key is None:
             return self.new_command_id()
+        if not isinstance(key, str):
+            raise BadArgument(f"a key is a text; not {shown(key)}")
         from paddock.store.session_file import folder_of
 
         folder = folder_of(self.data, session_id)
