@@ -29,7 +29,7 @@ from paddock.store.errors import AlreadyExists, SessionNotFound, SqlRefused, Tim
 from paddock.store.events import SessionConfig, Stored, UserMessageAdded
 from paddock.store.ids import ApprovalId, CommandId, SessionId
 from paddock.supervisor.cli.run import Watching
-from paddock.supervisor.errors import BadConfiguration, NoHost, PathTooLong
+from paddock.supervisor.errors import BadConfiguration, HostGone, NoHost, PathTooLong
 from paddock.testing import HostForTests, call, turn, wait_until_async, write_script
 
 
@@ -566,6 +566,38 @@ async def test_a_plain_client_that_is_closed_or_behind_a_fork_says_so(host: Host
         if child.returncode is None:
             child.kill()
     assert out.decode().split() == ["0", "True", "host_gone"]
+
+
+async def test_a_connection_is_awaited_or_entered_or_both(host: HostForTests) -> None:
+    async with connect(host.home, start=False) as entered:
+        assert await entered.lives() == []
+    with pytest.raises(HostGone, match="closed"):
+        await entered.lives()
+    async with await connect(host.home, start=False) as awaited:
+        assert await awaited.lives() == []
+    task = asyncio.create_task(connect(host.home, start=False))
+    await (await task).close()
+
+
+async def test_what_is_asked_of_a_connection_that_nobody_awaited_is_told(
+    host: HostForTests,
+) -> None:
+    forgotten: Any = connect(host.home, start=False)
+    with pytest.raises(AttributeError, match=r"'status' .* `await connect"):
+        forgotten.status()
+    forgotten.close()
+
+
+def test_a_client_of_another_loop_says_so_and_goes_on_in_its_own(host: HostForTests) -> None:
+    async def ask(client: Host) -> list[dict[str, Any]]:
+        return await client.lives()
+
+    with asyncio.Runner() as first, asyncio.Runner() as second:
+        client = first.run(connect(host.home, start=False))
+        with pytest.raises(HostGone, match="another event loop"):
+            second.run(ask(client))
+        assert first.run(ask(client)) == []
+        first.run(client.close())
 
 
 async def test_without_a_host_and_leave_to_start_one_it_says_so(home: Path) -> None:

@@ -7,7 +7,7 @@ time. So a request whose host goes away is asked again of the next one, until it
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -59,22 +59,28 @@ DOWN_SECONDS = 20.0
 type Mode = Literal["normal", "plan", "yolo"]
 
 
-async def connect(
+def connect(
     home: str | Path | None = None,
     *,
     start: bool = True,
     name: str = "client",
     deadline_seconds: float = REACH_SECONDS,
-) -> "Host":
+) -> "Connecting":
     """Return the host of a home (``PADDOCK_HOME``, or the user's own folders).
 
-    Where none runs, one is started, detached, unless ``start`` is False; it leaves when it was idle
-    for ten minutes.
+    To be awaited, or entered: ``async with connect() as host``. Where none runs, one is started,
+    detached, unless ``start`` is False; it leaves when it was idle for ten minutes.
 
     Raises:
         NoHost: None runs and ``start`` is False.
         HostGone: It could not be reached; says what it said last.
     """
+    return Connecting(_connect(home, start=start, name=name, deadline_seconds=deadline_seconds))
+
+
+async def _connect(
+    home: str | Path | None, *, start: bool, name: str, deadline_seconds: float
+) -> "Host":
     host = Host(places_of(home), start=start, name=name)
     try:
         await host.reach(deadline_seconds)
@@ -82,6 +88,48 @@ async def connect(
         await host.close()
         raise
     return host
+
+
+class Connecting(Coroutine[Any, Any, "Host"]):
+    """A host that is to be reached: awaited it is the host, entered it is let go of at the end."""
+
+    def __init__(self, work: Coroutine[Any, Any, "Host"]) -> None:
+        self._work = work
+        self._host: Host | None = None
+
+    def __await__(self) -> Generator[Any, Any, "Host"]:
+        return self._work.__await__()
+
+    async def __aenter__(self) -> "Host":
+        self._host = await self._work
+        return self._host
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._host is not None, "who leaves has entered"
+        await self._host.close()
+
+    def __getattr__(self, name: str) -> Any:
+        message = f"{name!r} is of a host, and this one is not reached yet: `await connect()`"
+        raise AttributeError(message)
+
+    # A task, too, can be made of it.
+
+    def send(self, value: Any) -> Any:
+        """Go on, as a coroutine does."""
+        return self._work.send(value)
+
+    def throw(self, *raised: Any) -> Any:
+        """Raise where it waits, as a coroutine does."""
+        return self._work.throw(*raised)
+
+    def close(self) -> None:
+        """Give up, as a coroutine does."""
+        self._work.close()
 
 
 @plainly
