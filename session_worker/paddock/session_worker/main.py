@@ -57,7 +57,6 @@ from paddock.store.session_file import SessionFile, folder_of, this_process
 # 12 ms of the 25 from its fork to its greeting, and a megabyte of its own (benchmarks/README.md).
 builtin_tools()
 
-LAST_WORDS_LIMIT_BYTES = 1024 * 1024
 SAID_CHARACTERS = 1000
 """Of one error; the line is to be whole in a certificate, which keeps the end of what was said."""
 
