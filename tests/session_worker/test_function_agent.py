@@ -10,6 +10,7 @@ from paddock.agent.handed import same_in_every_process
 from paddock.session_worker.protocol import Beat, Bye, Suspend
 from paddock.store.events import TextPart
 from paddock.store.session import thread
+from paddock.store.session_file import folder_of
 from tests.session_worker.bench_host import BenchHost, bench_host
 from tests.session_worker.test_worker import certify, wait_until_started
 
@@ -477,6 +478,20 @@ def test_an_agent_that_is_not_there_is_one_clear_line(host: BenchHost) -> None:
     assert host.worker.wait(30) == 64
 
 
+def test_what_an_agent_prints_is_kept_beside_its_last_words_without_secrets(
+    host: BenchHost,
+) -> None:
+    folder = host.data.parent / "agents"
+    (folder / "chatty.py").write_text(CHATTY)
+    host.create(agent="chatty", python_path=[str(folder)])
+    host.start()
+    host.send("hi")
+    host.rest()
+    host.suspend()
+    said = (folder_of(host.data, host.session_id) / "stderr.1").read_text().splitlines()
+    assert said == ["imported utf-8", "began with [redacted:anthropic-key]"]
+
+
 @pytest.mark.parametrize("reference", ["json:mine", "email.mine:mine"])
 def test_an_agent_whose_module_has_the_name_of_a_librarys_is_told_to_take_another(
     host: BenchHost, reference: str
@@ -494,6 +509,19 @@ def test_an_agent_whose_module_has_the_name_of_a_librarys_is_told_to_take_anothe
     assert host.worker.wait(30) == 64
 
 
+CHATTY = """
+import os, sys
+from paddock.agent import Context, agent
+
+print("imported", sys.stdout.encoding)
+
+@agent("chatty")
+async def chatty(s: Context) -> None:
+    print("began with", "sk-" + "ant-" + "api03-" + "0a1B2c3D" * 6)
+    os.write(1, b"unseen")
+    async for turn in s.turns():
+        await turn.reply("done")
+"""
 TWIN = '''
 from paddock.agent import Context, agent, tool
 

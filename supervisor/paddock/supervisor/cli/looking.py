@@ -282,7 +282,9 @@ def logs(
     *,
     generation: Annotated[int | None, typer.Option(min=1, help="Only this start of it.")] = None,
 ) -> int:
-    """Print what a session's workers wrote to stderr, oldest first.
+    """Print what a session's workers wrote to stdout and stderr, oldest first.
+
+    What a function agent prints is there; what its tools print is a part of their output.
 
     Examples:
       paddock logs fixer
@@ -308,7 +310,7 @@ def logs(
     if not texts:
         if generation is not None:
             _check_generation(session, found, generation)
-        hint("nothing was written to stderr")
+        hint("nothing was written")
     for number, text in texts:
         say(f"--- generation {number}")
         say(text)
