@@ -193,3 +193,23 @@ def test_who_is_attached_to_a_session_that_is_deleted_is_not_told_that_it_goes_o
     assert terminal.end() == 0
     assert "the session was deleted" in terminal.screen
     assert "goes on" not in terminal.screen
+
+
+def test_whose_host_goes_away_is_told_and_asked_again_when_it_is_back(
+    home: Path, ground: Path
+) -> None:
+    lone = HostForTests(home)
+    lone.start()
+    try:
+        terminal = Terminal(home, "run", "--model", script(ground, *NOTE), "go")
+        terminal.wait_for(QUESTION)
+        terminal.screen = ""
+        lone.kill()
+        terminal.wait_for(QUESTION)
+        assert "the host went away; waiting for it to come back" in terminal.screen
+        lone.start()
+        terminal.type("y\n")
+        assert terminal.end() == 0
+    finally:
+        lone.end()
+    assert (ground / "note").exists()

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from paddock.client.feed import Told
+from paddock.client.feed import Previewed, Told
 from paddock.client.session import Session
 from paddock.session_worker.errors import NothingToDecide
 from paddock.store.errors import PaddockError
@@ -128,9 +128,9 @@ class Asker:
 
     def take(self, told: Told) -> None:
         """See what is told of the session: questions come and go."""
+        self._is_due = self._is_due or not isinstance(told, Previewed)
         if not isinstance(told, Stored):
             return
-        self._is_due = True
         event = told.event
         match event:
             case ToolCallRequested():
