@@ -206,7 +206,7 @@ def test_whose_host_goes_away_is_told_and_asked_again_when_it_is_back(
         terminal.screen = ""
         lone.kill()
         terminal.wait_for(QUESTION)
-        assert "the host went away; waiting for it to come back" in terminal.screen
+        assert "the host went away; connecting again" in terminal.screen
         lone.start()
         terminal.type("y\n")
         assert terminal.end() == 0

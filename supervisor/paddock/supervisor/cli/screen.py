@@ -80,8 +80,8 @@ class Screen:
                 if isinstance(used, int) and isinstance(limit, int):
                     near = f"{size(used)} of {size(limit)}: above that it is ended and started anew"
                     self.note(f"the session runs out of memory: {near}", "33")
-            case Noticed(what="ended", detail={"reason": "host_gone"}):
-                self.note("the host went away; waiting for it to come back", "33")
+            case Noticed(what="ended", detail={"reason": "host_gone", "text": text}):
+                self.note(f"{text}; connecting again", "33")
             case Noticed():
                 pass
 
