@@ -91,8 +91,9 @@ def test_r7_always_is_not_asked_again(host: HostForTests, ground: Path) -> None:
 
 
 def test_ctrl_c_at_a_question_cancels_the_operation(host: HostForTests, ground: Path) -> None:
-    _, code = answered(host.home, script(ground, *NOTE), "\x03")
+    screen, code = answered(host.home, script(ground, *NOTE), "\x03")
     assert code == exit_codes.CANCELLED
+    assert "May it run" not in screen  # what is being ended is not asked about again
     assert not (ground / "note").exists()
 
 
