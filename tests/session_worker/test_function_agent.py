@@ -392,6 +392,10 @@ def test_an_agent_that_raises_fails_its_operation_and_takes_the_next(host: Bench
     assert ended is not None
     assert ended.error == "ValueError: no: two"
     host.suspend()
+    said = (folder_of(host.data, host.session_id) / "stderr.1").read_text()
+    assert said.count("Traceback (most recent call last):") == 2
+    line = MODULE[: MODULE.index('raise ValueError("no: ')].count("\n") + 1
+    assert f'desk.py", line {line}, in raiser' in said
 
 
 def die_in_a_call(host: BenchHost, agent: str, words: str) -> Path:

@@ -252,7 +252,7 @@ class _Desk:
             try:
                 error = self._agent_loop.run_until_complete(self._live(spec, context))
             except BaseException as raised:  # noqa: BLE001 - as SystemExit in a task that it made
-                error = handed.told(raised)
+                error = self._told(raised)
             self._end(error)
             self._agent_loop.run_until_complete(self._agent_loop.shutdown_asyncgens())
         finally:
@@ -267,10 +267,16 @@ class _Desk:
             await spec.function(context)
         except asyncio.CancelledError as raised:
             # What it waits for may be cancelled by anybody, its own code first of all.
-            return f"{handed.told(raised)}: cancelled by its own code, nobody asked it to stop"
+            return f"{self._told(raised)}: cancelled by its own code, nobody asked it to stop"
         except BaseException as raised:  # noqa: BLE001 - user's code: its operation fails with it
-            return handed.told(raised)
+            return self._told(raised)
         return None
+
+    def _told(self, raised: BaseException) -> str:
+        """Return what the agent raised, in words; where it did goes to the worker's stderr."""
+        if not self.is_stopping:
+            traceback.print_exception(raised)
+        return handed.told(raised)
 
     def _end(self, error: str | None) -> None:
         with self._gate:

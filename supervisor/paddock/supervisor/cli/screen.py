@@ -239,7 +239,8 @@ class Screen:
             case OperationCompleted() if self.shows_users:
                 self.note("— done")
             case OperationFailed():
-                self.note(f"the operation failed: {event.error}", "31")
+                where = "; `paddock logs` tells where" if event.error_kind == "agent_error" else ""
+                self.note(f"the operation failed: {event.error}{where}", "31")
             case OperationCancelled():
                 self.note(f"the operation was cancelled ({event.reason})", "33")
             case OperationInterrupted():
