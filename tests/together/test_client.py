@@ -265,6 +265,7 @@ async def test_what_can_be_no_words_or_decision_is_told_in_one_line(
         "a key is a text; not 4711": session.send("go", key=4711),
         "command: Input should be a valid string, not 5": session.shell(5),
         "decision: Input should be 'allowed' or 'denied', not 'yes'": session.decide("x", "yes"),
+        "after: Input should be a valid integer": session.follow(after="one").begin(),
         "text: Input should be a valid string, not None": session.host.session(None),
         "query: Input should be a valid string, not 5": session.host.sql(5),
     }

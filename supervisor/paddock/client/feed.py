@@ -15,6 +15,7 @@ import msgpack
 from pydantic import JsonValue
 
 from paddock.client.connection import Connection, Reply
+from paddock.client.plainly import plainly
 from paddock.store.errors import PeerBroke, SessionNotFound
 from paddock.store.events import Row, Stored, stored_of
 from paddock.store.ids import SessionId
@@ -52,6 +53,7 @@ class Noticed:
 type Told = Stored | Previewed | Noticed
 
 
+@plainly
 class Feed:
     """What is told of one session from a sequence on; an async iterator and context manager.
 
