@@ -165,7 +165,8 @@ def test_a_refusal_may_have_a_reason_that_the_agent_is_told(
     terminal.type("no, write a file instead\n")
     assert terminal.end() == 0
     decided = paddock(host.home, "events", "--kind", "approval_decided", "told").out
-    assert "decision=denied scope=once door=cli note=write a file instead" in decided
+    assert "decision=denied" in decided
+    assert "note=write a file instead" in decided
 
 
 def test_whose_input_has_ended_is_told_how_to_answer_each_question(
