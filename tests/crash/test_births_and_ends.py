@@ -147,5 +147,5 @@ async def test_l27_a_name_that_a_dead_host_reserved_is_not_lost(
         await asyncio.to_thread(made.kill)
         await asyncio.to_thread(made.start)
         with pytest.raises(AlreadyExists):
-            await host.new("name-1", model="script:/nowhere", cwd=ground)
+            await host.new("name-1", cwd=ground)
         assert (await host.session("name-1")).session_id == session.session_id

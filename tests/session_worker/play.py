@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pydantic import JsonValue
 
 from paddock.session_worker.acts import Act, Alarm, Continue, RunCall, Say, Stop
-from paddock.session_worker.answers import read_command
 from paddock.session_worker.approvals import ToolFacts
 from paddock.session_worker.drivers.driver import BuiltinDriver, Driver
+from paddock.session_worker.ends import interpretation
 from paddock.session_worker.engine import Engine
 from paddock.session_worker.ledger import Moment
 from paddock.session_worker.model import Called, Item, ModelAnswer, ModelFailed, Observed
@@ -22,7 +22,6 @@ from paddock.session_worker.stimuli import (
     Answered,
     CallEnded,
     Delivered,
-    Interpret,
     NotAnswered,
     Prepared,
     RetryDue,
@@ -142,8 +141,8 @@ class Play:
         for command_id in self.engine.session.unanswered():
             accepted = self.log[self.engine.session.life.accepted[command_id].sequence - 1]
             event = stored_of(SESSION, accepted).event
-            assert event.kind == "command_accepted"
-            self.take(_interpreted(event))
+            assert isinstance(event, CommandAccepted)
+            self.take(interpretation(event))
         self.take()
 
     def crash(self, cut: int | None = None, **facts: object) -> None:
@@ -324,11 +323,3 @@ class Play:
 
     def statuses(self) -> list[str | None]:
         return [one.status for one in self.session.conversation.calls.values()]
-
-
-def _interpreted(accepted: Event) -> Stimulus:
-    assert isinstance(accepted, CommandAccepted)
-    command = Command(
-        command_id=accepted.command_id, verb=accepted.verb, arguments=accepted.arguments
-    )
-    return Interpret(accepted.command_id, read_command(command))

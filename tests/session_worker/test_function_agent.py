@@ -10,6 +10,7 @@ from paddock.agent.handed import same_in_every_process
 from paddock.session_worker.protocol import Beat, Bye, Suspend
 from paddock.store.events import TextPart
 from paddock.store.session import thread
+from paddock.store.session_file import folder_of
 from tests.session_worker.bench_host import BenchHost, bench_host
 from tests.session_worker.test_worker import certify, wait_until_started
 
@@ -391,6 +392,10 @@ def test_an_agent_that_raises_fails_its_operation_and_takes_the_next(host: Bench
     assert ended is not None
     assert ended.error == "ValueError: no: two"
     host.suspend()
+    said = (folder_of(host.data, host.session_id) / "stderr.1").read_text()
+    assert said.count("Traceback (most recent call last):") == 2
+    line = MODULE[: MODULE.index('raise ValueError("no: ')].count("\n") + 1
+    assert f'desk.py", line {line}, in raiser' in said
 
 
 def die_in_a_call(host: BenchHost, agent: str, words: str) -> Path:
@@ -475,6 +480,79 @@ def test_an_agent_that_is_not_there_is_one_clear_line(host: BenchHost) -> None:
         host.start()
     assert host.worker is not None
     assert host.worker.wait(30) == 64
+
+
+def test_what_an_agent_prints_is_kept_beside_its_last_words_without_secrets(
+    host: BenchHost,
+) -> None:
+    folder = host.data.parent / "agents"
+    (folder / "chatty.py").write_text(CHATTY)
+    host.create(agent="chatty", python_path=[str(folder)])
+    host.start()
+    host.send("hi")
+    host.rest()
+    host.suspend()
+    said = (folder_of(host.data, host.session_id) / "stderr.1").read_text().splitlines()
+    assert said == ["imported utf-8", "began with [redacted:anthropic-key]"]
+
+
+@pytest.mark.parametrize("reference", ["json:mine", "email.mine:mine"])
+def test_an_agent_whose_module_has_the_name_of_a_librarys_is_told_to_take_another(
+    host: BenchHost, reference: str
+) -> None:
+    folder = host.data.parent / "agents"
+    own = folder / f"{reference.partition(':')[0].replace('.', '/')}.py"
+    own.parent.mkdir(exist_ok=True)
+    (own.parent / "__init__.py").touch()
+    own.write_text("raise RuntimeError('never imported')")
+    host.create(agent=reference, python_path=[str(folder)])
+    package = own if own.parent == folder else own.parent / "__init__.py"
+    with pytest.raises(AssertionError, match=f"not {package}: give that another name"):
+        host.start()
+    assert host.worker is not None
+    assert host.worker.wait(30) == 64
+
+
+CHATTY = """
+import os, sys
+from paddock.agent import Context, agent
+
+print("imported", sys.stdout.encoding)
+
+@agent("chatty")
+async def chatty(s: Context) -> None:
+    print("began with", "sk-" + "ant-" + "api03-" + "0a1B2c3D" * 6)
+    os.write(1, b"unseen")
+    async for turn in s.turns():
+        await turn.reply("done")
+"""
+TWIN = '''
+from paddock.agent import Context, agent, tool
+
+@tool(effects="none", approval="allow")
+def tell() -> str:
+    """Tell."""
+    return "tool of {where}"
+
+@agent("twin")
+async def twin(s: Context) -> None:
+    async for turn in s.turns():
+        told = await s.call(tell)
+        await turn.reply(f"agent of {where}, {{told.text}}")
+'''
+
+
+def test_an_agent_and_its_tools_are_of_the_first_folder_that_has_them(host: BenchHost) -> None:
+    folders = [host.data.parent / name for name in ("first", "second")]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "twin.py").write_text(TWIN.format(where=folder.name))
+    host.create(agent="twin", python_path=[str(folder) for folder in folders])
+    host.start()
+    host.send("who?")
+    host.rest()
+    assert replies(host) == ["agent of first, tool of first"]
+    host.suspend()
 
 
 @pytest.mark.parametrize("first", ["one", "last"])

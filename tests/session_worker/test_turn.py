@@ -15,7 +15,7 @@ from paddock.session_worker.stimuli import (
 )
 from paddock.session_worker.toolbox.contract import ToolOutcome
 from paddock.session_worker.turn import AskModel, RetryLater
-from paddock.store.events import ModelCallStarted, stored_of
+from paddock.store.events import ApprovalDecided, ModelCallStarted, stored_of
 from paddock.store.ids import CommandId
 from paddock.store.session import thread
 from tests.session_worker.play import Play, answer, call, fold, observed
@@ -294,6 +294,54 @@ def test_a4_always_cascades_to_waiting_calls_of_that_tool() -> None:
     play.prepare()
     play.finish()
     play.one(AskModel)
+
+
+@pytest.mark.parametrize("pattern", ["", "gti *", "cat", "git log*", None])
+def test_a9_a_pattern_that_does_not_match_the_call_itself_is_refused_and_changes_nothing(
+    pattern: str | None,
+) -> None:
+    play = Play()
+    play.send("go")
+    play.model_says(call("bash", command="git status && cat x"))
+    play.prepare()
+    approval = next(iter(play.session.conversation.approvals))
+    refused = play.command(
+        "decide", approval_id=approval, decision="allowed", scope="pattern", pattern=pattern
+    )
+    assert refused.code == "bad_argument"
+    assert list(play.session.conversation.approvals) == [approval]
+    assert play.session.conversation.allowed_patterns == []
+
+
+def test_a_pattern_is_of_shell_commands_only() -> None:
+    play = Play()
+    play.send("go")
+    play.model_says(call("write_file", path="a", content="b"))
+    play.prepare()
+    approval = next(iter(play.session.conversation.approvals))
+    refused = play.command(
+        "decide", approval_id=approval, decision="allowed", scope="pattern", pattern="*"
+    )
+    assert refused.code == "bad_argument"
+    assert "write_file" in (refused.reason or "")
+
+
+def test_p7_who_decided_is_told_also_where_the_worker_dies_before_it_answers() -> None:
+    play = Play()
+    play.send("go")
+    play.model_says(call("bash", command="a"))
+    play.prepare()
+    approval = next(iter(play.session.conversation.approvals))
+    words = {"approval_id": approval, "decision": "allowed"}
+    command = {"command_id": play.mint(), "verb": "decide", "arguments": words, "by": "uid:7"}
+    play.take(Delivered(Command.model_validate(command)))
+    accepted = max(row.sequence for row in play.log if row.kind == "command_accepted")
+    play.crash(cut=accepted)
+    play.start()
+    [row] = [row for row in play.log if row.kind == "approval_decided"]
+    decided = stored_of(play.session.session_id, row).event
+    assert isinstance(decided, ApprovalDecided)
+    assert decided.decided_by == "uid:7"
 
 
 def test_r7_always_rules_hold_after_a_restart() -> None:

@@ -23,6 +23,7 @@ from paddock.supervisor.cli.deaths import begin_of
 AT = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 BASH = OpenCall("c1", "bash", {"command": "make all"}, is_running=True)
 DEATH = Death(at=AT, what="worker", pid=77, name="fixer", generation=3)
+AT_TURN = replace(DEATH, operation="turn", last_stage="working")
 SEGFAULT = """\
 Fatal Python error: Segmentation fault
 
@@ -74,7 +75,9 @@ def test_p13_each_cause_is_told_in_words(death: Death, words: str) -> None:
         (replace(DEATH, calls=(BASH,)), "bash make all"),
         (replace(DEATH, calls=(BASH,) * 5), "2 calls more"),
         (replace(DEATH, calls=(replace(BASH, is_running=False),)), "1 call not begun"),
-        (replace(DEATH, operation="turn", last_stage="working"), "asking its model"),
+        (replace(AT_TURN, agent="builtin"), "asking its model"),
+        (replace(AT_TURN, agent="support:support"), "running support:support"),
+        (replace(AT_TURN, agent=None), "its turn"),
         (replace(DEATH, last_stage="starting"), "starting"),
         (replace(DEATH, last_stage="resting"), "nothing: it was at rest"),
         (replace(DEATH, in_delivery_command_id="x"), "taking a command in"),

@@ -20,7 +20,8 @@ from paddock.store.events import (
     WorkerExited,
 )
 from paddock.store.ids import MessageId, OperationId, SessionId, ToolCallId
-from paddock.supervisor.cli.printing import clean, json_of, one_line
+from paddock.supervisor.cli.asking import answer_of
+from paddock.supervisor.cli.printing import call_line, clean, json_of, one_line, visible
 from paddock.supervisor.cli.screen import Screen
 
 OPERATION = OperationId("operation")
@@ -178,6 +179,27 @@ def test_f15_a_sequence_that_comes_in_pieces_moves_no_cursor_either() -> None:
         assert shown.words.getvalue() == "abcde\n"
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("echo hi \x1b]; rm -rf ~", r"echo hi \x1b]; rm -rf ~"),
+        ("echo \x9b; rm x", r"echo \x9b; rm x"),
+        ("rm x\rls", r"rm x\rls"),
+        ("right\u202eleft", r"right\u202eleft"),
+        ("one\r\ntwo\tthree", "one\ntwo\tthree"),
+        ("lone \ud800 surrogate", "lone \ufffd surrogate"),
+        ("Grüße, 世界 👋", "Grüße, 世界 👋"),
+    ],
+)
+def test_what_is_to_be_decided_is_shown_whole_and_moves_no_cursor(text: str, shown: str) -> None:
+    assert visible(text) == shown
+
+
+def test_a_call_on_one_line_hides_no_command_behind_an_escape_or_a_line_end() -> None:
+    arguments = {"command": "echo hi \x1b]; rm x\nrm y\n"}
+    assert call_line("bash", arguments) == r"bash echo hi \x1b]; rm x ⏎ rm y"
+
+
 def test_one_line_is_one_line() -> None:
     assert one_line("a\n  b\tc" + "d" * 50, 10) == "a b cdddd…"
 
@@ -214,3 +236,36 @@ def test_f4_a_flood_of_output_shows_its_last_lines_and_f15_nothing_unclean() -> 
     assert lines[0] == "│ … 980 lines …"
     assert lines[-2:] == ["│ line 999", "│ red"]
     assert "\x1b" not in shown.notes.getvalue()
+
+
+def test_what_is_shown_while_a_prompt_stands_begins_on_a_line_of_its_own() -> None:
+    shown = Shown()
+    shown.screen.prompt("yes or no: ")
+    shown.screen.note("it died")
+    assert shown.notes.getvalue() == "yes or no: \nit died\n"
+    shown.screen.prompt("again: ")
+    shown.screen.typed()
+    shown.screen.note("so be it")
+    assert shown.notes.getvalue().endswith("again: so be it\n")
+    shown.screen.prompt("and: ")
+    shown.message("Hello")
+    assert shown.notes.getvalue().endswith("and: \n")
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        (" Y ", ("once", None)),
+        ("always", ("always", None)),
+        ("n", ("deny", None)),
+        ("no, not that", ("deny", "not that")),
+        ("N: use the other", ("deny", "use the other")),
+        ("yes please", None),
+        ("", None),
+        ("nonsense", None),
+    ],
+)
+def test_a_line_names_a_choice_and_a_refusal_its_reason(
+    line: str, answer: tuple[str, str | None] | None
+) -> None:
+    assert answer_of(line) == answer

@@ -28,6 +28,18 @@ def test_the_widest_columns_are_cut_first_and_say_so() -> None:
     assert head == "id          text"
 
 
+def test_ids_are_shown_by_the_end_that_tells_them_apart_where_there_is_no_room() -> None:
+    ids = ["01a21bce-bfb4-7eb8-9a19-358eaefc42e4", "01a21bce-c9ba-7f2b-a094-ec08d55c88db"]
+    rows = [(ids[0], "one"), (ids[1], "two")]
+    assert lines_of(("session", "name"), rows, room=60)[1:] == [f"{ids[0]}  one", f"{ids[1]}  two"]
+    assert lines_of(("session", "name"), rows, room=30) == [
+        "session       name",
+        "358eaefc42e4  one",
+        "ec08d55c88db  two",
+    ]
+    assert lines_of(("session", "name"), rows, room=14)[1] == "358eaef…  one"
+
+
 def test_a_wide_character_is_not_cut_in_its_middle() -> None:
     (_, row) = lines_of(("text",), [("会話会話会話",)], room=8)
     assert row == "会話会 …"

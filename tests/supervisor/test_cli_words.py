@@ -101,6 +101,19 @@ def test_x6_a_label_is_key_and_value(label: str, capsys: pytest.CaptureFixture[s
     assert "key=value" in line
 
 
+@pytest.mark.parametrize(
+    ("kind", "advice"),
+    [("worker_exitted", "did you mean worker_exited"), ("xyzzy", "SELECT DISTINCT kind")],
+)
+def test_a_kind_of_event_that_there_is_not_is_told_with_what_there_is(
+    kind: str, advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, line = refused(capsys, "events", "--kind", "worker_exited", "--kind", kind, "fixer")
+    assert code == exit_codes.USAGE
+    assert repr(kind) in line
+    assert advice in line
+
+
 def test_a_missing_script_is_named(ground: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, line = refused(capsys, "run", "--model", "script:nowhere.json", "hello")
     assert code == exit_codes.NOT_FOUND

@@ -2,12 +2,14 @@
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,7 @@ from paddock.session_worker.errors import (
     InputNotFound,
     NothingToDecide,
     NothingToInterrupt,
+    UnknownModel,
     WorkspaceMissing,
 )
 from paddock.session_worker.protocol import Interrupt
@@ -26,7 +29,7 @@ from paddock.store.errors import AlreadyExists, SessionNotFound, SqlRefused, Tim
 from paddock.store.events import SessionConfig, Stored, UserMessageAdded
 from paddock.store.ids import ApprovalId, CommandId, SessionId
 from paddock.supervisor.cli.run import Watching
-from paddock.supervisor.errors import BadConfiguration, NoHost, PathTooLong
+from paddock.supervisor.errors import BadConfiguration, HostGone, NoHost, PathTooLong
 from paddock.testing import HostForTests, call, turn, wait_until_async, write_script
 
 
@@ -57,6 +60,14 @@ async def paddock(host: HostForTests, ground: Path) -> AsyncIterator[Host]:
     await client.close()
 
 
+QUIET_AGENT = """
+from paddock.agent import agent
+
+@agent("quiet")
+async def quiet(s):
+    async for turn in s.turns():
+        await turn.reply("")
+"""
 SLOW = turn("slow", call("bash", command="sleep 30"))
 
 
@@ -209,6 +220,85 @@ async def test_what_can_be_no_session_is_refused_and_makes_none(
             await paddock.session(name)
 
 
+@pytest.mark.parametrize("model", ["script:nowhere.json", "hal-9000"])
+async def test_a_model_that_is_not_there_makes_no_session_and_changes_none(
+    paddock: Host, ground: Path, model: str
+) -> None:
+    with pytest.raises(UnknownModel, match=r"nowhere\.json|hal-9000"):
+        await paddock.new("modelless", model=model, cwd=ground)
+    with pytest.raises(SessionNotFound):
+        await paddock.session("modelless")
+    session = await paddock.new(cwd=ground)
+    with pytest.raises(UnknownModel):
+        await session.set_model(model)
+    write_script(ground / "later.json", [turn("hello")])
+    await session.set_model("script:later.json")
+    assert (await (await session.send("hi")).wait(60)).final_message == "hello"
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"name": 5}, "name: Input should be a valid string, not 5"),
+        ({"mode": "quick"}, "mode: Input should be 'normal', 'plan' or 'yolo', not 'quick'"),
+        ({"labels": {"a": 1}}, "labels.a: Input should be a valid string, not 1"),
+        ({"model": 5}, "model: Input should be a valid string, not 5"),
+        ({"agent": write_script}, "an agent is named by a text, 'MODULE:FUNCTION'; not by <func"),
+        ({"python_path": "/a"}, "python_path is a list of folders; not '/a'"),
+    ],
+)
+async def test_a_session_of_what_is_no_configuration_is_told_in_one_line(
+    paddock: Host, fields: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(BadArgument, match=re.escape(told)) as error:
+        await paddock.new(**fields)
+    assert "\n" not in str(error.value)
+
+
+async def test_what_can_be_no_words_or_decision_is_told_in_one_line(
+    paddock: Host, ground: Path
+) -> None:
+    session: Any = await paddock.new(cwd=ground)
+    said = {
+        "words are a text, or a list of TextPart and ImagePart; not 5": session.send(5),
+        "words are a text, or a list of TextPart and ImagePart; not ['a']": session.send(["a"]),
+        "a key is a text; not 4711": session.send("go", key=4711),
+        "command: Input should be a valid string, not 5": session.shell(5),
+        "decision: Input should be 'allowed' or 'denied', not 'yes'": session.decide("x", "yes"),
+        "after: Input should be a valid integer": session.follow(after="one").begin(),
+        "text: Input should be a valid string, not None": session.host.session(None),
+        "query: Input should be a valid string, not 5": session.host.sql(5),
+    }
+    for told, saying in said.items():
+        with pytest.raises(BadArgument, match=re.escape(told)):
+            await saying
+
+
+async def test_an_agent_is_found_in_a_folder_that_is_named_by_a_path(
+    paddock: Host, ground: Path
+) -> None:
+    (ground / "agents").mkdir()
+    (ground / "agents" / "quiet_agent.py").write_text(QUIET_AGENT)
+    await paddock.new(agent="quiet_agent:quiet", python_path=[ground / "agents"], cwd=ground)
+
+
+async def test_a_session_that_does_not_come_up_in_time_is_named(
+    paddock: Host, ground: Path
+) -> None:
+    (ground / "slow_agent.py").write_text(
+        "import pathlib, time\n"
+        f"while not pathlib.Path({str(ground / 'go')!r}).exists(): time.sleep(0.01)\n" + QUIET_AGENT
+    )
+    config = SessionConfig(
+        agent="slow_agent:quiet", python_path=(str(ground),), workspace=str(ground)
+    )
+    with pytest.raises(TimedOut, match=r"paddock show [0-9a-f-]+` tells") as error:
+        await paddock.create_session(config, deadline_seconds=0.05)
+    (ground / "go").touch()
+    made = SessionId(str(error.value.facts["session_id"]))
+    assert (await paddock.create_session(config, session_id=made)).session_id == made
+
+
 async def test_f16_a_session_is_found_by_a_name_with_half_a_character(
     paddock: Host, ground: Path
 ) -> None:
@@ -296,9 +386,21 @@ async def test_an_approval_is_found_by_a_part_of_its_id_and_decided_once(
     with pytest.raises(NothingToDecide):
         await session.approve(approval_id)
     rows = await paddock.sql(
-        "SELECT decision, door FROM approvals WHERE approval_id = ?", [approval_id]
+        "SELECT decision, door, decided_by FROM approvals WHERE approval_id = ?", [approval_id]
     )
-    assert list(rows) == [("allowed", "client")]
+    assert list(rows) == [("allowed", "client", f"uid:{os.getuid()}")]
+
+
+@pytest.mark.parametrize("part", ["", "01", "-"])
+async def test_the_only_open_approval_is_not_found_by_next_to_nothing(
+    paddock: Host, ground: Path, part: str
+) -> None:
+    model = write_script(ground / "s.json", [turn(call("bash", command="echo > made")), turn("ok")])
+    session = await paddock.new(model=model, cwd=ground)
+    await session.send("make it")
+    await wait_until_async(lambda: open_approval(session))
+    with pytest.raises(NothingToDecide, match="nor enough of one"):
+        await paddock.decide(part, "allowed")
 
 
 async def open_approval(session: object) -> ApprovalId | None:
@@ -465,6 +567,38 @@ async def test_a_plain_client_that_is_closed_or_behind_a_fork_says_so(host: Host
         if child.returncode is None:
             child.kill()
     assert out.decode().split() == ["0", "True", "host_gone"]
+
+
+async def test_a_connection_is_awaited_or_entered_or_both(host: HostForTests) -> None:
+    async with connect(host.home, start=False) as entered:
+        assert await entered.lives() == []
+    with pytest.raises(HostGone, match="closed"):
+        await entered.lives()
+    async with await connect(host.home, start=False) as awaited:
+        assert await awaited.lives() == []
+    task = asyncio.create_task(connect(host.home, start=False))
+    await (await task).close()
+
+
+async def test_what_is_asked_of_a_connection_that_nobody_awaited_is_told(
+    host: HostForTests,
+) -> None:
+    forgotten: Any = connect(host.home, start=False)
+    with pytest.raises(AttributeError, match=r"'status' .* `await connect"):
+        forgotten.status()
+    forgotten.close()
+
+
+def test_a_client_of_another_loop_says_so_and_goes_on_in_its_own(host: HostForTests) -> None:
+    async def ask(client: Host) -> list[dict[str, Any]]:
+        return await client.lives()
+
+    with asyncio.Runner() as first, asyncio.Runner() as second:
+        client = first.run(connect(host.home, start=False))
+        with pytest.raises(HostGone, match="another event loop"):
+            second.run(ask(client))
+        assert first.run(ask(client)) == []
+        first.run(client.close())
 
 
 async def test_without_a_host_and_leave_to_start_one_it_says_so(home: Path) -> None:

@@ -3,13 +3,10 @@
 import fcntl
 import json
 import os
-import pty
-import select
 import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -171,6 +168,19 @@ def test_events_are_printed_one_object_a_line(host: HostForTests, ground: Path) 
     assert [event["sequence"] for event in events] == list(range(1, len(events) + 1))
     assert events[0]["kind"] == "session_created"
     assert events[-1]["kind"] == "operation_completed"
+
+
+def test_logs_of_a_start_that_there_was_not_are_refused_and_of_a_quiet_one_said_so(
+    host: HostForTests, ground: Path
+) -> None:
+    paddock(host.home, "new", "quiet", "--model", script(ground, turn("never")))
+    for words in ((), ("--generation", "1")):
+        quiet = paddock(host.home, "logs", "quiet", *words)
+        assert (quiet.code, quiet.out) == (0, "")
+        assert "nothing was written" in quiet.err
+    never = paddock(host.home, "logs", "quiet", "--generation", "99")
+    assert never.code == exit_codes.USAGE
+    assert never.line == "paddock logs: there was no generation 99 of quiet; its last is 1"
 
 
 def test_sent_words_are_waited_for_by_their_exit_code(host: HostForTests, ground: Path) -> None:
@@ -413,18 +423,27 @@ def test_an_unknown_agent_is_told_in_one_line(agent: str, host: HostForTests, gr
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        ("raise RuntimeError('two\\nlines')", "RuntimeError"),
+        ("\n\nraise RuntimeError('two\\nlines')", "RuntimeError: two lines ({file}, line 3)"),
         ("import sys; sys.exit('usage: …')", "SystemExit"),
-        ("class Odd(Exception):\n    __repr__ = lambda self: 'x\\ny' * 9999\nraise Odd", "x y"),
-        ("def (", "SyntaxError"),
+        ("class Odd(Exception):\n    __str__ = lambda self: 'x\\ny' * 9999\nraise Odd", "x y"),
+        ("x = 1\ndef (", "SyntaxError: invalid syntax ({file}, line 2)"),
+        ("import broken_agents.x", "ModuleNotFoundError"),
         (BAD_TOOL, "bad cannot be a tool: *rest"),
     ],
-    ids=["raises", "leaves", "says too much", "is no Python", "has what can be no tool"],
+    ids=[
+        "raises",
+        "leaves",
+        "says too much",
+        "is no Python",
+        "imports what is not there",
+        "has what can be no tool",
+    ],
 )
 def test_an_agents_module_that_cannot_be_imported_leaves_a_session_that_says_so(
     body: str, told: str, host: HostForTests, ground: Path
 ) -> None:
     (ground / "broken_agents.py").write_text(body)
+    told = told.format(file=ground / "broken_agents.py")
     words = ("new", "ill", "--agent", "broken_agents:one", "--cwd", str(ground))
     said = paddock(host.home, *words)
     assert said.code == exit_codes.NOT_FOUND
@@ -435,6 +454,8 @@ def test_an_agents_module_that_cannot_be_imported_leaves_a_session_that_says_so(
     assert shown["status"] == "failed"
     assert shown["reason"].startswith("agent_not_found: ")
     assert told in shown["reason"]
+    if body != BAD_TOOL:
+        assert "Traceback" in paddock(host.home, "logs", "ill").out
     (ground / "broken_agents.py").write_text(
         "from paddock.agent import agent\n\n@agent('one')\nasync def one(s):\n    await s.turns()\n"
     )
@@ -805,115 +826,3 @@ def test_up_leaves_a_watcher_that_starts_the_host_again(home: Path, ground: Path
 def other_host(home: Path, than: int) -> int | None:
     said = paddock(home, "status", "--json")
     return said.json["pid"] if said.code == 0 and said.json["pid"] != than else None
-
-
-# --- in a terminal ---
-
-
-class Terminal:
-    """A command line that stands in a terminal."""
-
-    def __init__(self, home: Path, *words: str) -> None:
-        self.screen = ""
-        self._parent, child = pty.openpty()
-        self._process = subprocess.Popen(
-            [*PADDOCK, *words],
-            stdin=child,
-            stdout=child,
-            stderr=child,
-            env=environment(home, NO_COLOR="1"),
-            start_new_session=True,
-            preexec_fn=take_terminal,  # noqa: PLW1509 - nothing else runs here
-        )
-        os.close(child)
-
-    def wait_for(self, text: str) -> None:
-        """Read until a text stands on the screen."""
-        until = time.monotonic() + DEADLINE
-        while text not in self.screen:
-            assert time.monotonic() < until, f"{text!r} never came: {self.screen!r}"
-            self._read(1.0)
-
-    def type(self, text: str) -> None:
-        os.write(self._parent, text.encode())
-
-    def end(self) -> int:
-        """Wait until it ends, and return its exit code."""
-        until = time.monotonic() + DEADLINE
-        while self._process.poll() is None:
-            assert time.monotonic() < until, f"it does not end: {self.screen!r}"
-            self._read(0.05)
-        while self._read(0):
-            pass
-        os.close(self._parent)
-        return self._process.returncode
-
-    def _read(self, seconds: float) -> bool:
-        ready, _, _ = select.select([self._parent], [], [], seconds)
-        try:
-            data = os.read(self._parent, 65536) if ready else b""
-        except OSError:  # its other end was closed
-            return False
-        self.screen += data.decode("utf-8", "replace")
-        return bool(data)
-
-
-def take_terminal() -> None:
-    """Make the terminal on stdin this session's own, so that Ctrl-C is a signal."""
-    import termios
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
-def answered(home: Path, model: str, *answers: str) -> tuple[str, int]:
-    terminal = Terminal(home, "run", "--model", model, "go")
-    for answer in answers:
-        terminal.wait_for("[n]o: ")
-        terminal.screen = ""
-        terminal.type(answer)
-    code = terminal.end()
-    return terminal.screen, code
-
-
-def test_in_a_terminal_run_asks_and_yes_lets_the_call_run(host: HostForTests, ground: Path) -> None:
-    screen, code = answered(host.home, script(ground, *NOTE), "y\n")
-    assert code == 0
-    assert "Done." in screen
-    assert (ground / "note").exists()
-
-
-def test_in_a_terminal_no_is_told_to_the_agent(host: HostForTests, ground: Path) -> None:
-    screen, code = answered(host.home, script(ground, *NOTE), "no\n")
-    assert code == 0
-    assert "Done." in screen
-    assert not (ground / "note").exists()
-
-
-def test_r7_always_is_not_asked_again(host: HostForTests, ground: Path) -> None:
-    twice = script(
-        ground,
-        turn(call("bash", command="echo > one")),
-        turn(call("bash", command="echo > two")),
-        turn("Done."),
-    )
-    screen, code = answered(host.home, twice, "a\n")
-    assert code == 0
-    assert "[n]o" not in screen
-    assert (ground / "two").exists()
-
-
-def test_ctrl_c_at_a_question_cancels_the_operation(host: HostForTests, ground: Path) -> None:
-    _, code = answered(host.home, script(ground, *NOTE), "\x03")
-    assert code == exit_codes.CANCELLED
-    assert not (ground / "note").exists()
-
-
-def test_attach_sends_what_is_typed_and_leaves_on_ctrl_c(host: HostForTests, ground: Path) -> None:
-    paddock(host.home, "new", "friend", "--model", script(ground, turn("hello you")))
-    terminal = Terminal(host.home, "attach", "friend")
-    terminal.wait_for("attached")
-    terminal.type("hi there\n")
-    terminal.wait_for("hello you")
-    terminal.type("\x03")
-    assert terminal.end() == 0
-    assert "goes on by itself" in terminal.screen

@@ -331,7 +331,7 @@ async def test_p14_who_waits_for_an_answer_is_told_when_its_file_is_found_damage
     host: HostProcess, workspace: Path
 ) -> None:
     async with await connect(home=host.home, start=False) as paddock:
-        session = await paddock.new(cwd=workspace, model="script:x")
+        session = await paddock.new(cwd=workspace)
         sending = asyncio.create_task(session.send("slow"))
 
         async def is_accepted() -> bool:

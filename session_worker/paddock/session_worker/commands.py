@@ -8,7 +8,14 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from paddock.session_worker.errors import Busy, InputNotFound, MessageNotFound, NothingToDecide
+from paddock.session_worker.approvals import matching_pattern
+from paddock.session_worker.errors import (
+    BadArgument,
+    Busy,
+    InputNotFound,
+    MessageNotFound,
+    NothingToDecide,
+)
 from paddock.session_worker.ledger import Moment, cancel, command_head, digest_of, result
 from paddock.session_worker.protocol import (
     Annotate,
@@ -46,7 +53,7 @@ from paddock.store.events import (
     UserPart,
 )
 from paddock.store.ids import CommandId, MessageId, OperationId, ToolCallId
-from paddock.store.session import CommandAnswer, Session
+from paddock.store.session import Call, CommandAnswer, Session
 
 TITLE_CHARACTERS = 80
 
@@ -85,9 +92,17 @@ def accepted_deletion(session: Session) -> int | None:
     return session.life.deletion
 
 
-def obey(session: Session, command_id: CommandId, words: Arguments, now: Moment) -> list[Event]:
+def obey(
+    session: Session,
+    command_id: CommandId,
+    words: Arguments,
+    now: Moment,
+    *,
+    by: str | None = None,
+) -> list[Event]:
     """Return the events that answer a command, the answer among them (it carries the id).
 
+    ``by`` is who gave it; decisions and remarks say so.
     ``Interrupt`` and ``RunShell`` while calls run are the loop's: it ends what runs first.
 
     Raises:
@@ -103,7 +118,7 @@ def obey(session: Session, command_id: CommandId, words: Arguments, now: Moment)
         case CheckOut():
             return _check_out(session, command_id, words)
         case Decide():
-            return _decided(session, command_id, words)
+            return _decided(session, command_id, words, by)
         case Interrupt():
             return cancel(session, command_id, words.operation_id)
         case DequeueInput():
@@ -121,6 +136,7 @@ def obey(session: Session, command_id: CommandId, words: Arguments, now: Moment)
                     operation_id=words.operation_id,
                     key=words.key,
                     value=words.value,
+                    by=by,
                 )
             ]
         case Delete():
@@ -289,7 +305,24 @@ def title_of(text: str) -> str:
     return line if len(line) <= TITLE_CHARACTERS else line[: TITLE_CHARACTERS - 1].rstrip() + "…"
 
 
-def _decided(session: Session, command_id: CommandId, words: Decide) -> list[Event]:
+def _check_pattern(call: Call, pattern: str) -> None:
+    """Raise BadArgument where a pattern would not have allowed the very call that is asked about.
+
+    It is mistyped, or meant for another call: who gave it would be asked again, and wonder.
+    """
+    command = call.arguments.get("command")
+    if call.tool != "bash" or not isinstance(command, str):
+        message = f"a pattern is of shell commands, and this is a call of {call.tool}"
+        raise BadArgument(message)
+    if matching_pattern(command, [pattern]) is None:
+        message = (
+            f"the pattern {pattern!r} does not match {command[:200]!r}; each of its commands must"
+            " match, and one that redirects or substitutes is matched by its exact text only"
+        )
+        raise BadArgument(message, pattern=pattern)
+
+
+def _decided(session: Session, command_id: CommandId, words: Decide, by: str | None) -> list[Event]:
     """Answer an open approval; "always" cascades to the other waiting calls that it covers (A4)."""
     conversation = session.conversation
     open_approval = conversation.approvals.get(words.approval_id)
@@ -300,6 +333,8 @@ def _decided(session: Session, command_id: CommandId, words: Decide) -> list[Eve
         raise NothingToDecide(message, approval_id=words.approval_id)
     call = conversation.calls[open_approval.tool_call_id]
     pattern = words.pattern if words.scope == "pattern" else None
+    if words.scope == "pattern" and words.decision == "allowed":
+        _check_pattern(call, pattern or "")
     events: list[Event] = [
         ApprovalDecided(
             command_id=command_id,
@@ -309,6 +344,7 @@ def _decided(session: Session, command_id: CommandId, words: Decide) -> list[Eve
             decision=words.decision,
             scope=words.scope,
             pattern=pattern,
+            decided_by=by,
             door=words.door,
             note=words.note,
         )

@@ -52,4 +52,4 @@ def interpretation(accepted: CommandAccepted) -> Interpret:
     command = Command(
         command_id=accepted.command_id, verb=accepted.verb, arguments=accepted.arguments
     )
-    return Interpret(accepted.command_id, read_command(command))
+    return Interpret(accepted.command_id, read_command(command), accepted.by)

@@ -371,7 +371,7 @@ class Engine:
         except BadArgument as bad:
             self._reject(command.command_id, bad, now)
             return
-        self.acts.append(Continue(Interpret(command.command_id, words)))
+        self.acts.append(Continue(Interpret(command.command_id, words, command.by)))
 
     def _repeat(self, command_id: CommandId) -> None:
         """Tell a client again what became of its command."""
@@ -415,7 +415,7 @@ class Engine:
             self._stop_work()
             return
         try:
-            self.emit(obey(self.session, command_id, words, now), now)
+            self.emit(obey(self.session, command_id, words, now, by=stimulus.by), now)
         except Refused as refused:
             self._reject(command_id, refused, now)
             return

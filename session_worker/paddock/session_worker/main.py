@@ -57,7 +57,6 @@ from paddock.store.session_file import SessionFile, folder_of, this_process
 # 12 ms of the 25 from its fork to its greeting, and a megabyte of its own (benchmarks/README.md).
 builtin_tools()
 
-LAST_WORDS_LIMIT_BYTES = 1024 * 1024
 SAID_CHARACTERS = 1000
 """Of one error; the line is to be whole in a certificate, which keeps the end of what was said."""
 
@@ -69,19 +68,22 @@ def run_worker(packed_orders: bytes) -> None:
     # What an agent starts by itself carries it too, and ends with the session as its tools do.
     marks.set_mark(*marks.mark_of(f"{orders.session_id}.0", None))
     try:
-        _redirect_stderr(orders)
+        _redirect_output(orders)
         code = _run(orders)
     except AlreadyOwned as error:
         code = _say(error, 73)
     except Damaged as error:
         code = _say(error, 65)
     except (AgentNotFound, WorkspaceMissing) as error:
+        if error.__cause__ is not None:  # what the module of an agent raised
+            traceback.print_exception(error.__cause__)
         code = _say(error, 64)
     except StoreError as error:
         code = _say(error, 74)
     except BaseException:  # noqa: BLE001 - the last place where the story can be told
         traceback.print_exc()
     finally:
+        sys.stdout.flush()
         sys.stderr.flush()
         # multiprocess's exit hooks would join processes that are not ours (DESIGN §2).
         os._exit(code)
@@ -137,8 +139,11 @@ def _say(error: PaddockError, code: int) -> int:
     return code
 
 
-def _redirect_stderr(orders: StartOrders) -> None:
-    """Let last words and stacks go to the session's folder, the rest nowhere."""
+def _redirect_output(orders: StartOrders) -> None:
+    """Let last words, stacks and what an agent prints go to the session's folder.
+
+    What else is written to the descriptor of stdout, unseen and so not redacted, goes nowhere.
+    """
     folder = folder_of(Path(orders.data), orders.session_id)
     path = _words_of(folder, orders.start_id)
     out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -148,7 +153,8 @@ def _redirect_stderr(orders: StartOrders) -> None:
     os.dup2(nowhere, 1)
     os.close(out)
     os.close(nowhere)
-    sys.stderr = cast("TextIO", CleanWords(2, orders.credentials.values()))
+    words = cast("TextIO", CleanWords(2, orders.credentials.values()))
+    sys.stdout = sys.stderr = words
     faulthandler.enable(file=2)
     # The supervisor's question to a loop that hangs: where are you?
     faulthandler.register(signal.SIGUSR2, file=2, all_threads=True, chain=False)

@@ -25,6 +25,8 @@ class Interpret:
 
     command_id: CommandId
     words: Arguments
+    by: str | None = None
+    """Who gave it, as the client said."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,23 @@
 """A worker's own words, on the way to its stderr file: without secrets, like all that is kept."""
 
+import os
 import sys
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 
 from paddock.session_worker.redact import redact
 from paddock.store.saying import Words
 
+LIMIT_BYTES = 1024 * 1024
 KEY_BEGINS, KEY_ENDS = "-----BEGIN ", "-----END "
 LONGEST_KEY = 16 * 1024
 
 
 class CleanWords(Words):
-    """A text stream that writes whole lines, redacted, to a descriptor.
+    """A text stream that writes whole lines, redacted, to a descriptor opened to append.
+
+    A file never has much more than ``LIMIT_BYTES``.
 
     What a crash handler or a library writes to the descriptor itself does not come by here: stacks
     of functions and lines, no values.
@@ -50,7 +55,16 @@ class CleanWords(Words):
 
     def _give(self, count: int) -> None:
         piece, self._held = self._held[:count], self._held[count:]
+        self._make_room()
         super().write(redact(piece, self._secrets))
+
+    def _make_room(self) -> None:
+        """Begin a file anew that is full: of last words the last count."""
+        with suppress(OSError):
+            size = os.fstat(self._descriptor).st_size
+            if size > LIMIT_BYTES:
+                os.ftruncate(self._descriptor, 0)
+                super().write(f"… ({size:,} bytes that stood here are not kept)\n")
 
 
 def know_secrets(secrets: Iterable[str]) -> None:

@@ -17,6 +17,11 @@ class Words(io.TextIOBase):
         super().__init__()
         self._descriptor = descriptor
 
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # io's is None, which nobody expects
+        """Return ``utf-8``."""
+        return "utf-8"
+
     def writable(self) -> bool:
         """Return True."""
         return True

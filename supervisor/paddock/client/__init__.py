@@ -2,7 +2,7 @@
 
 ::
 
-    async with await connect() as host:
+    async with connect() as host:
         session = await host.ensure("fixer", cwd="app", mode="yolo")
         operation = await session.send("fix the failing test", key="first")
         outcome = await operation.wait()
@@ -11,12 +11,13 @@
 """
 
 from paddock.client.feed import Feed, Noticed, Previewed, Told
-from paddock.client.host import Host, connect
+from paddock.client.host import Connecting, Host, connect
 from paddock.client.outcome import Outcome, Watch
 from paddock.client.rows import Rows
 from paddock.client.session import Operation, Session
 
 __all__ = [
+    "Connecting",
     "Feed",
     "Host",
     "Noticed",

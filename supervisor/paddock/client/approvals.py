@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from paddock.client.session import Session
     from paddock.client.store import Store
 
+SHORTEST_PART = 4
+"""Of an id: less, or a shell's variable that is not set, would find the only one that is open."""
+
 
 @dataclass(frozen=True, slots=True)
 class OpenApproval:
@@ -75,8 +78,11 @@ async def find_approval(host: "Host", text: str) -> Found:
     """Return the open approval whose id is ``text``, or has it as a part that no other has.
 
     Raises:
-        NothingToDecide: None has, or several.
+        NothingToDecide: None has, or several, or it is too short to be meant.
     """
+    if len(text) < SHORTEST_PART:
+        message = f"{text!r} is no approval's id, nor enough of one; see `paddock approvals`"
+        raise NothingToDecide(message, approval_id=text)
     asked = await open_approvals(await host.store(), host.data)
     exact = [one for one in asked if one.approval_id == text]
     found = exact or [one for one in asked if text in one.approval_id]

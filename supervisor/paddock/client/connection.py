@@ -300,7 +300,8 @@ class Connection:
         if not self._greeted.done():
             self._greeted.set_exception(HostGone(reason))
             self._greeted.exception()
-        ended = Notice(subscription_id=0, what="ended", detail={"reason": "host_gone"})
+        detail: Reply = {"reason": "host_gone", "text": reason}
+        ended = Notice(subscription_id=0, what="ended", detail=detail)
         for heard in list(self._heard.values()):
             heard(ended)
 

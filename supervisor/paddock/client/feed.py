@@ -15,6 +15,7 @@ import msgpack
 from pydantic import JsonValue
 
 from paddock.client.connection import Connection, Reply
+from paddock.client.plainly import plainly
 from paddock.store.errors import PeerBroke, SessionNotFound
 from paddock.store.events import Row, Stored, stored_of
 from paddock.store.ids import SessionId
@@ -40,7 +41,10 @@ class Previewed:
 
 @dataclass(frozen=True, slots=True)
 class Noticed:
-    """Something about the session that is no event of it: that it lives, runs short of memory."""
+    """Something about the session that is no event of it: that it lives, runs short of memory.
+
+    ``ended`` says that the host is gone, and is followed by what the next one tells.
+    """
 
     what: Literal["live", "suspended", "died", "deleted", "failed", "damaged", "memory", "ended"]
     detail: dict[str, JsonValue]
@@ -49,6 +53,7 @@ class Noticed:
 type Told = Stored | Previewed | Noticed
 
 
+@plainly
 class Feed:
     """What is told of one session from a sequence on; an async iterator and context manager.
 
@@ -150,7 +155,7 @@ class Feed:
 
     async def _wait(self) -> None:
         if self._connection is None or self._subscription is None:
-            await self._subscribe()
+            await self._subscribe_again()
             return
         self._something.clear()
         await self._something.wait()
@@ -202,7 +207,8 @@ class Feed:
                 self._previews -= 1
                 self._ready.append(Previewed(word.message_id, word.channel, word.offset, word.text))
             case Notice(what="ended"):
-                await self._ended(word)
+                self._ready.append(Noticed(word.what, word.detail))
+                self._let_go()
             case Notice(what="deleted"):
                 self._ready.append(Noticed(word.what, word.detail))
                 self._is_over = True
@@ -229,14 +235,13 @@ class Feed:
                 return told.sequence + 1
         return self.position + 1
 
-    async def _ended(self, word: Notice) -> None:
-        self._let_go()
+    async def _subscribe_again(self) -> None:
         try:
             await self._subscribe()
         except SessionNotFound:
             # It was deleted while nobody could tell us.
             self._is_over = True
-            self._ready.append(Noticed("deleted", word.detail))
+            self._ready.append(Noticed("deleted", {}))
         except HostGone:
             self._is_over = True
             raise

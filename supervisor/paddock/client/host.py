@@ -7,7 +7,7 @@ time. So a request whose host goes away is asked again of the next one, until it
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -19,12 +19,13 @@ from paddock.client.connection import Connection, Reply
 from paddock.client.failures import error_of
 from paddock.client.keys import command_id_of, new_id
 from paddock.client.link import Link
-from paddock.client.models import absolute_model, check_agent
+from paddock.client.models import absolute_model, check_agent, check_name, folders_of
 from paddock.client.places import Places, places_of
+from paddock.client.plainly import plainly, shown
 from paddock.client.rows import Rows
 from paddock.client.session import Session
 from paddock.client.starting import wait_gone
-from paddock.session_worker.errors import WorkspaceMissing
+from paddock.session_worker.errors import BadArgument, WorkspaceMissing
 from paddock.session_worker.protocol import Arguments, Command
 from paddock.store.errors import AlreadyExists, SessionNotFound, TimedOut
 from paddock.store.events import Approvals, Limits, SessionConfig
@@ -58,22 +59,28 @@ DOWN_SECONDS = 20.0
 type Mode = Literal["normal", "plan", "yolo"]
 
 
-async def connect(
+def connect(
     home: str | Path | None = None,
     *,
     start: bool = True,
     name: str = "client",
     deadline_seconds: float = REACH_SECONDS,
-) -> "Host":
+) -> "Connecting":
     """Return the host of a home (``PADDOCK_HOME``, or the user's own folders).
 
-    Where none runs, one is started, detached, unless ``start`` is False; it leaves when it was idle
-    for ten minutes.
+    To be awaited, or entered: ``async with connect() as host``. Where none runs, one is started,
+    detached, unless ``start`` is False; it leaves when it was idle for ten minutes.
 
     Raises:
         NoHost: None runs and ``start`` is False.
         HostGone: It could not be reached; says what it said last.
     """
+    return Connecting(_connect(home, start=start, name=name, deadline_seconds=deadline_seconds))
+
+
+async def _connect(
+    home: str | Path | None, *, start: bool, name: str, deadline_seconds: float
+) -> "Host":
     host = Host(places_of(home), start=start, name=name)
     try:
         await host.reach(deadline_seconds)
@@ -83,6 +90,49 @@ async def connect(
     return host
 
 
+class Connecting(Coroutine[Any, Any, "Host"]):
+    """A host that is to be reached: awaited it is the host, entered it is let go of at the end."""
+
+    def __init__(self, work: Coroutine[Any, Any, "Host"]) -> None:
+        self._work = work
+        self._host: Host | None = None
+
+    def __await__(self) -> Generator[Any, Any, "Host"]:
+        return self._work.__await__()
+
+    async def __aenter__(self) -> "Host":
+        self._host = await self._work
+        return self._host
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._host is not None, "who leaves has entered"
+        await self._host.close()
+
+    def __getattr__(self, name: str) -> Any:
+        message = f"{name!r} is of a host, and this one is not reached yet: `await connect()`"
+        raise AttributeError(message)
+
+    # A task, too, can be made of it.
+
+    def send(self, value: Any) -> Any:
+        """Go on, as a coroutine does."""
+        return self._work.send(value)
+
+    def throw(self, *raised: Any) -> Any:
+        """Raise where it waits, as a coroutine does."""
+        return self._work.throw(*raised)
+
+    def close(self) -> None:
+        """Give up, as a coroutine does."""
+        self._work.close()
+
+
+@plainly
 class Host:
     """The host of one home; also an async context manager that lets go of it."""
 
@@ -142,13 +192,21 @@ class Host:
             AgentNotFound, WorkspaceMissing: Its worker found no such thing; it is left, failed.
             BadArgument: No session can be as it is configured; nothing was created.
             CreationFailed: Its worker did not come up for another reason; it is left, failed.
+            TimedOut: Nor within the deadline; it may yet, or be left, failed.
         """
         ask = CreateSession(
             session_id=session_id or SessionId(new_id()),
             config=config,
             credentials=dict(self.credentials if credentials is None else credentials),
         )
-        reply = await self.ask(ask, deadline_seconds=deadline_seconds)
+        try:
+            reply = await self.ask(ask, deadline_seconds=deadline_seconds)
+        except TimedOut as error:
+            message = (
+                f"session {ask.session_id!r} did not come up within {deadline_seconds:g} s; "
+                f"`paddock show {ask.session_id}` tells what it is at"
+            )
+            raise TimedOut(message, seconds=deadline_seconds, session_id=ask.session_id) from error
         return Session(self, SessionId(str(reply["session_id"])), config.name)
 
     async def new(  # noqa: PLR0913 - each is a field of the configuration by its own name
@@ -173,6 +231,8 @@ class Host:
         Raises:
             WorkspaceMissing: The folder does not exist.
             AgentNotFound: Nor does the agent's module; or the agent is not in it, or it raises.
+            UnknownModel: No model goes by that name; or a script is missing, or is none.
+            BadArgument: A value is of the wrong kind; the text names it.
             TypeError: One of ``more`` is no such field.
             PaddockError: As :meth:`create_session`.
         """
@@ -180,12 +240,16 @@ class Host:
         if unknown:
             message = f"a session's configuration has no {', '.join(sorted(unknown))}"
             raise TypeError(message)
-        check_agent(agent, more.get("python_path", ()))
+        more["python_path"] = folders_of(more.get("python_path", ()))
+        check_agent(agent, more["python_path"])
+        model = absolute_model(model)
+        if isinstance(model, str):
+            check_name(model)
         secrets = dict(self.credentials if credentials is None else credentials)
         config = SessionConfig(
             name=name,
             agent=agent,
-            model=absolute_model(model),
+            model=model,
             workspace=str(workspace_at(cwd)),
             mode=mode,
             unattended=unattended,
@@ -402,6 +466,8 @@ class Host:
     async def _id_for(self, session_id: SessionId, key: str | None) -> CommandId:
         if key is None:
             return self.new_command_id()
+        if not isinstance(key, str):
+            raise BadArgument(f"a key is a text; not {shown(key)}")
         from paddock.store.session_file import folder_of
 
         folder = folder_of(self.data, session_id)

@@ -24,6 +24,7 @@ class Link:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._current: Connection | None = None
         self._lock = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._was_reached = False
         self._is_closed = False
 
@@ -37,8 +38,14 @@ class Link:
 
         Raises:
             NoHost: No host runs here and none is to be started.
-            HostGone: The host went away and none came back in time, or it is there and silent.
+            HostGone: The host went away and none came back in time, or it is there and silent; or
+                another event loop asks, whose answer would never come.
         """
+        loop = asyncio.get_running_loop()
+        if self._loop not in (None, loop):
+            message = "this client was connected in another event loop; connect in this one"
+            raise HostGone(message)
+        self._loop = loop
         if self._current is not None and self._current.is_open:
             return self._current
         async with self._lock:

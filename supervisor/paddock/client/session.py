@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import JsonValue
 
 from paddock.client.feed import Feed, Previewed
+from paddock.client.models import absolute_model, check_name
 from paddock.client.outcome import Outcome, Watch
-from paddock.session_worker.errors import NeedsCredentials
+from paddock.client.plainly import plainly, shown
+from paddock.session_worker.errors import BadArgument, NeedsCredentials
 from paddock.session_worker.protocol import (
     Annotate,
     Arguments,
@@ -25,7 +27,7 @@ from paddock.session_worker.protocol import (
     SetModel,
 )
 from paddock.store.errors import TimedOut
-from paddock.store.events import Scope, Stored, TextPart, UserPart
+from paddock.store.events import ImagePart, Scope, Stored, TextPart, UserPart
 from paddock.store.ids import ApprovalId, CommandId, MessageId, OperationId, SessionId
 from paddock.supervisor.protocol import (
     CommandSettled,
@@ -88,6 +90,7 @@ class Operation:
         await self.session.interrupt(self.operation_id)
 
 
+@plainly
 class Session:
     """One session of a host, live or at rest; any command wakes it."""
 
@@ -115,10 +118,11 @@ class Session:
 
         Raises:
             AlreadyExists: The key (or id) is known with other words.
+            BadArgument: They are no words.
             TooManyWaiting: 64 commands wait already.
         """
-        parts = (TextPart(text=words),) if isinstance(words, str) else tuple(words)
-        return await self._begin(SendInput(parts=parts), key, command_id, deadline_seconds)
+        arguments = SendInput(parts=_parts_of(words))
+        return await self._begin(arguments, key, command_id, deadline_seconds)
 
     async def shell(
         self,
@@ -205,8 +209,14 @@ class Session:
         return await self.command(Interrupt(operation_id=operation_id))
 
     async def set_model(self, model: str) -> None:
-        """Ask another model from the next request on."""
-        await self.command(SetModel(model=model))
+        """Ask another model from the next request on.
+
+        Raises:
+            UnknownModel: No model goes by that name; or a script is missing, or is none.
+        """
+        name = absolute_model(model)
+        check_name(name)
+        await self.command(SetModel(model=name))
 
     async def set_mode(self, mode: Literal["normal", "plan", "yolo"]) -> None:
         """Change the mode of the session."""
@@ -378,3 +388,18 @@ class Session:
         )
         operation_id = OperationId(settled.operation_id) if settled.operation_id else None
         return Operation(self, settled.command_id, operation_id, settled.sequence)
+
+
+def _parts_of(words: object) -> tuple[UserPart, ...]:
+    """Return words as the parts that they are sent in.
+
+    Raises:
+        BadArgument: They are neither text nor parts.
+    """
+    if isinstance(words, str):
+        return (TextPart(text=words),)
+    parts = tuple(words) if isinstance(words, list | tuple) else ()
+    if not parts or not all(isinstance(part, TextPart | ImagePart) for part in parts):
+        message = f"words are a text, or a list of TextPart and ImagePart; not {shown(words)}"
+        raise BadArgument(message)
+    return parts

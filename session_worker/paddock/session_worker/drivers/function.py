@@ -9,8 +9,10 @@ import contextlib
 import importlib
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from types import ModuleType
 
 from paddock.agent import handed
@@ -51,14 +53,16 @@ def load_agent(reference: str, python_path: Iterable[str]) -> LoadedAgent:
         AgentNotFound: There is no such module or agent in it; says which are. The user's fault.
     """
     module_name, _, attribute = reference.partition(":")
-    for folder in reversed(list(python_path)):
+    folders = list(python_path)
+    for folder in folders:
         if folder not in sys.path:
             # At the end: what a workspace holds never shadows a module of ours (DESIGN §3).
             sys.path.append(folder)
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # any code of the user's may run here
-        message = f"agent {reference!r}: its module cannot be imported: {error!r}"
+        message = f"agent {reference!r}: its module cannot be imported: {_raised(error)}"
+        message += _shadowed(module_name, folders)
         raise AgentNotFound(message, agent=reference) from error
     agents = _marked(module, AGENT_MARK, AgentSpec)
     tools = tuple(_marked(module, TOOL_MARK, ToolDeclaration).values())
@@ -71,8 +75,29 @@ def load_agent(reference: str, python_path: Iterable[str]) -> LoadedAgent:
     if found is None:
         known = ", ".join(f"{module_name}:{name}" for name in agents) or "none"
         message = f"agent {reference!r} is not there; agents of that module: {known}"
-        raise AgentNotFound(message, agent=reference)
+        raise AgentNotFound(message + _shadowed(module_name, folders), agent=reference)
     return LoadedAgent(found, tools)
+
+
+def _raised(error: BaseException) -> str:
+    """Return what an import raised, and in which line of which file."""
+    said = traceback.format_exception_only(error)[-1].strip()
+    frames = traceback.extract_tb(error.__traceback__)[1:]  # the first is ours
+    places = [(at.filename, at.lineno) for at in frames if not at.filename.startswith("<frozen ")]
+    if isinstance(error, SyntaxError) and error.filename:
+        places = [(error.filename, error.lineno)]
+    return f"{said} ({places[-1][0]}, line {places[-1][1]})" if places else said
+
+
+def _shadowed(module_name: str, folders: list[str]) -> str:
+    """Say that a module of the user's has the name of one that is found before it, if so."""
+    package = module_name.partition(".")[0]
+    own = PathFinder.find_spec(package, folders)
+    found = sys.modules.get(package)
+    taken = found.__spec__ if found is not None else None
+    if own is None or taken is None or own.origin == taken.origin:
+        return ""
+    return f"; {package!r} is {taken.origin}, not {own.origin}: give that another name"
 
 
 def _marked[T](module: ModuleType, mark: str, kind: type[T]) -> dict[str, T]:
@@ -227,7 +252,7 @@ class _Desk:
             try:
                 error = self._agent_loop.run_until_complete(self._live(spec, context))
             except BaseException as raised:  # noqa: BLE001 - as SystemExit in a task that it made
-                error = handed.told(raised)
+                error = self._told(raised)
             self._end(error)
             self._agent_loop.run_until_complete(self._agent_loop.shutdown_asyncgens())
         finally:
@@ -242,10 +267,16 @@ class _Desk:
             await spec.function(context)
         except asyncio.CancelledError as raised:
             # What it waits for may be cancelled by anybody, its own code first of all.
-            return f"{handed.told(raised)}: cancelled by its own code, nobody asked it to stop"
+            return f"{self._told(raised)}: cancelled by its own code, nobody asked it to stop"
         except BaseException as raised:  # noqa: BLE001 - user's code: its operation fails with it
-            return handed.told(raised)
+            return self._told(raised)
         return None
+
+    def _told(self, raised: BaseException) -> str:
+        """Return what the agent raised, in words; where it did goes to the worker's stderr."""
+        if not self.is_stopping:
+            traceback.print_exception(raised)
+        return handed.told(raised)
 
     def _end(self, error: str | None) -> None:
         with self._gate:

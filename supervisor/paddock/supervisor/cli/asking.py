@@ -1,20 +1,22 @@
 """Asking the person at the terminal: one approval at a time, the oldest first (A3).
 
-Lines are read by the loop itself, never by a thread that would hang on after Ctrl-C; and a question
-that somebody else answers meanwhile is withdrawn.
+Lines are read by the loop itself, never by a thread that would hang on after Ctrl-C. A question
+that somebody else answers meanwhile is withdrawn, and what was typed for it answers no other.
 """
 
 import asyncio
 import os
 import sys
+import termios
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from paddock.client.feed import Told
+from paddock.client.feed import Previewed, Told
 from paddock.client.session import Session
 from paddock.session_worker.errors import NothingToDecide
+from paddock.store.errors import PaddockError
 from paddock.store.events import (
     ApprovalDecided,
     ApprovalRequested,
@@ -26,7 +28,7 @@ from paddock.store.events import (
     ToolCallRequested,
 )
 from paddock.store.ids import ApprovalId
-from paddock.supervisor.cli.printing import clean, one_line
+from paddock.supervisor.cli.printing import call_line, one_line, visible
 from paddock.supervisor.cli.screen import Screen
 
 type Choice = Literal["once", "always", "deny"]
@@ -39,6 +41,15 @@ CHOICES: dict[str, Choice] = {
     "n": "deny",
     "no": "deny",
 }
+
+
+def answer_of(line: str) -> tuple[Choice, str | None] | None:
+    """Return the choice that a line names, and the reason of a refusal; None if it names none."""
+    word, _, reason = line.strip().partition(" ")
+    choice = CHOICES.get(word.lower().rstrip(",:"))
+    if choice is None or (reason and choice != "deny"):
+        return None
+    return choice, reason.strip() or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +69,21 @@ class Lines:
         self._take = take
         self._at_end = at_end
         self._rest = b""
+        self.is_open = True
         self._loop = asyncio.get_running_loop()
         self._descriptor = sys.stdin.fileno()
         self._loop.add_reader(self._descriptor, self._read)
 
     def close(self) -> None:
         """Read no more."""
+        self.is_open = False
         self._loop.remove_reader(self._descriptor)
+
+    def forget(self) -> None:
+        """Throw away what was typed and is not handed out yet."""
+        if self.is_open:
+            termios.tcflush(self._descriptor, termios.TCIFLUSH)
+            self._rest = b""
 
     def _read(self) -> None:
         data = os.read(self._descriptor, 65536)
@@ -95,6 +114,9 @@ class Asker:
         self._calls: dict[str, tuple[str, dict[str, object]]] = {}
         self._open: OrderedDict[str, Question] = OrderedDict()
         self._asked: str | None = None
+        self._answered: set[str] = set()
+        self._is_due = False
+        """Whether something happened since a question was put last."""
         self._answering: set[asyncio.Task[None]] = set()
         self._lines = Lines(self._line, at_end=self._ended)
 
@@ -106,6 +128,7 @@ class Asker:
 
     def take(self, told: Told) -> None:
         """See what is told of the session: questions come and go."""
+        self._is_due = self._is_due or not isinstance(told, Previewed)
         if not isinstance(told, Stored):
             return
         event = told.event
@@ -117,6 +140,9 @@ class Asker:
                 question = Question(event.approval_id, event.operation_id, tool, arguments)
                 self._open[event.approval_id] = question
             case ApprovalDecided() if event.approval_id is not None:
+                if self._asked == event.approval_id and self._asked not in self._answered:
+                    self._lines.forget()
+                    self._screen.note(f"that was decided elsewhere: {event.decision}")
                 self._withdraw(event.approval_id)
             case (
                 OperationCompleted()
@@ -131,27 +157,40 @@ class Asker:
                 return
 
     def ask(self) -> None:
-        """Put the oldest open question, if none is put; called when all that was told is shown."""
-        if self._asked is not None or not self._open:
-            return
-        question = next(iter(self._open.values()))
-        self._asked = question.approval_id
-        self._put(question)
+        """Put the oldest open question, if none is put; called when all that was told is shown.
+
+        One that is put already is put again below what happened since.
+        """
+        if self._asked is None and self._open:
+            question = next(iter(self._open.values()))
+            self._asked = question.approval_id
+            self._put(question)
+        elif self._is_due and self._lines.is_open and not self._screen.is_prompted:
+            self._put_again()
+        self._is_due = False
 
     # --- inside ---
 
     def _put(self, question: Question) -> None:
         self._screen.end_line()
-        print(f"\nMay it run {clean(question.tool)}?", file=sys.stderr)
+        print(f"\nMay it run {visible(question.tool)}?", file=sys.stderr)
         for name, value in question.arguments.items():
-            text = clean(value) if isinstance(value, str) else one_line(repr(value), 2000)
-            print("  " + f"{name}: {text}".replace("\n", "\n    "), file=sys.stderr)
-        print(
-            f"[y]es, [a]lways {clean(question.tool)} in this session, [n]o: ",
-            end="",
-            file=sys.stderr,
-            flush=True,
-        )
+            text = visible(value) if isinstance(value, str) else one_line(repr(value), 2000)
+            print("  " + f"{visible(name)}: {text}".replace("\n", "\n    "), file=sys.stderr)
+        if self._lines.is_open:
+            self._prompt(question)
+        else:
+            self._screen.note(f"answer with `paddock approve {question.approval_id}`")
+
+    def _put_again(self) -> None:
+        question = self._open.get(self._asked or "")
+        if question is not None and question.approval_id not in self._answered:
+            self._screen.note(f"May it run {call_line(question.tool, question.arguments)}?", "0")
+            self._prompt(question)
+
+    def _prompt(self, question: Question) -> None:
+        tool = visible(question.tool)
+        self._screen.prompt(f"[y]es, [a]lways {tool} in this session, n and why, or [n]o: ")
 
     def _withdraw(self, approval_id: str) -> None:
         self._open.pop(approval_id, None)
@@ -159,28 +198,37 @@ class Asker:
             self._asked = None
 
     def _line(self, line: str) -> None:
+        self._screen.typed()
         question = self._open.get(self._asked or "")
         if question is None:
             if self._otherwise is not None and line.strip():
                 self._begin(self._otherwise(line))
             return
-        choice = CHOICES.get(line.strip().lower())
-        if choice is None:
-            print("y, a or n: ", end="", file=sys.stderr, flush=True)
+        if question.approval_id in self._answered:
             return
-        self._begin(self._decide(question, choice))
+        answer = answer_of(line)
+        if answer is None:
+            self._screen.prompt("y, a or n: ")
+            return
+        self._answered.add(question.approval_id)
+        self._begin(self._decide(question, *answer))
 
-    async def _decide(self, question: Question, choice: Choice) -> None:
+    async def _decide(self, question: Question, choice: Choice, reason: str | None) -> None:
         try:
             await self._session.decide(
                 question.approval_id,
                 "denied" if choice == "deny" else "allowed",
                 scope="tool" if choice == "always" else "once",
+                note=reason,
                 door="cli",
             )
         except NothingToDecide:
             self._screen.note("that was decided elsewhere")
             self._withdraw(question.approval_id)
+        except PaddockError as error:
+            self._screen.note(error.message, "31")
+            self._answered.discard(question.approval_id)
+            self._put_again()
 
     def _begin(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
@@ -196,4 +244,5 @@ class Asker:
         if self._at_end is not None:
             self._at_end()
             return
-        self._screen.note("the terminal's input ended; answer with `paddock approve`")
+        which = f" {self._asked}" if self._asked is not None else ""
+        self._screen.note(f"the terminal's input ended; answer with `paddock approve{which}`")

@@ -40,8 +40,8 @@ def attach(
         found = await host.session(session)
         state = await found.state()
         begin = after if after is not None else _before_open_work(state)
-        await _follow(found, begin, wake=wake)
-        hint(f"detached; {found.name or found.session_id} goes on by itself")
+        if await _follow(found, begin, wake=wake):
+            hint(f"detached; {found.name or found.session_id} goes on by itself")
         return exit_codes.DONE
 
     return with_host(work)
@@ -60,7 +60,8 @@ def _before_open_work(state: "State") -> int:
     return min(begun, default=state.sequence) - 1
 
 
-async def _follow(session: "Session", after: int, *, wake: bool) -> None:
+async def _follow(session: "Session", after: int, *, wake: bool) -> bool:
+    """Show a session until its user leaves; return whether it is still there."""
     from paddock.supervisor.cli.asking import Asker
     from paddock.supervisor.cli.screen import Screen
 
@@ -68,7 +69,13 @@ async def _follow(session: "Session", after: int, *, wake: bool) -> None:
     task = asyncio.current_task()
     assert task is not None
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGINT, task.cancel)
+
+    def leave() -> None:
+        hint("")  # below the terminal's ^C
+        screen.typed()
+        task.cancel()
+
+    loop.add_signal_handler(signal.SIGINT, leave)
 
     async def send(line: str) -> None:
         await session.send(line)
@@ -85,6 +92,8 @@ async def _follow(session: "Session", after: int, *, wake: bool) -> None:
                         if feed.is_drained:
                             asker.ask()
             screen.note("the session was deleted")
+            return False
+        return True
     finally:
         task.uncancel()
         screen.end_line()

@@ -157,7 +157,7 @@ def doing(death: Death) -> str | None:
     if not running and death.last_stage == "starting":
         return "starting"
     if not running and death.operation is not None and not waiting:
-        parts.append("asking its model" if death.operation == "turn" else f"a {death.operation}")
+        parts.append(_turn_of(death.agent) if death.operation == "turn" else f"a {death.operation}")
     if waiting:
         number = len(waiting)
         parts.append(f"{number} {'call' if number == 1 else 'calls'} not begun")
@@ -168,6 +168,17 @@ def doing(death: Death) -> str | None:
             death.last_stage or ""
         )
     return ", ".join(parts)
+
+
+def _turn_of(agent: str | None) -> str:
+    """Return what an agent is at in a turn while no call runs; None where nobody knows which."""
+    match agent:
+        case None:
+            return "its turn"
+        case "builtin":
+            return "asking its model"
+        case _:
+            return f"running {agent}"
 
 
 def done(death: Death) -> str:

@@ -1,5 +1,6 @@
 """Verbs that only look: sessions, one session, its events, its workers' stderr."""
 
+import difflib
 import sys
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from paddock.supervisor.cli import exit_codes
-from paddock.supervisor.cli.common import labels_of, run_async
+from paddock.supervisor.cli.common import BadArgument, labels_of, run_async
 from paddock.supervisor.cli.printing import (
     ago,
     call_line,
@@ -193,7 +194,7 @@ def events(
     from paddock.client.places import places_of
     from paddock.supervisor.cli.source import find
 
-    kinds = set(kind or ())
+    kinds = _kinds_of(kind)
     if follow:
         return _follow(session, after, kinds, deltas=deltas, as_json=as_json)
     found = run_async(find(session))
@@ -203,6 +204,23 @@ def events(
     finally:
         sys.stdout.flush()
     return exit_codes.DONE
+
+
+def _kinds_of(words: list[str] | None) -> set[str]:
+    """Return the kinds of events that are asked for.
+
+    Raises:
+        BadArgument: There is no such kind; says which come near it.
+    """
+    from paddock.store.events import KINDS
+
+    for word in words or ():
+        if word not in KINDS:
+            near = difflib.get_close_matches(word, KINDS, n=3)
+            known = '`paddock sql "SELECT DISTINCT kind FROM events"` tells which there were'
+            advice = f"did you mean {', '.join(near)}?" if near else known
+            raise BadArgument(f"--kind: there are no events of kind {word!r}; {advice}")
+    return set(words or ())
 
 
 def _follow(session: str, after: int, kinds: set[str], *, deltas: bool, as_json: bool) -> int:
@@ -262,9 +280,11 @@ def output(
 def logs(
     session: One,
     *,
-    generation: Annotated[int | None, typer.Option(help="Only this start of it.")] = None,
+    generation: Annotated[int | None, typer.Option(min=1, help="Only this start of it.")] = None,
 ) -> int:
-    """Print what a session's workers wrote to stderr, oldest first.
+    """Print what a session's workers wrote to stdout and stderr, oldest first.
+
+    What a function agent prints is there; what its tools print is a part of their output.
 
     Examples:
       paddock logs fixer
@@ -281,15 +301,31 @@ def logs(
         for path in folder.glob("stderr.*")
         if path.suffix[1:].isdigit()
     )
-    chosen = [(n, path) for n, path in files if generation in (None, n)]
-    if not chosen:
-        hint("its workers wrote nothing to stderr")
-    for number, path in chosen:
-        text = path.read_text(encoding="utf-8", errors="replace")
-        if text.strip():
-            say(f"--- generation {number}")
-            say(clean(text).rstrip())
+    texts = [
+        (number, text)
+        for number, path in files
+        if generation in (None, number)
+        and (text := clean(path.read_text(encoding="utf-8", errors="replace")).strip())
+    ]
+    if not texts:
+        if generation is not None:
+            _check_generation(session, found, generation)
+        hint("nothing was written")
+    for number, text in texts:
+        say(f"--- generation {number}")
+        say(text)
     return exit_codes.DONE
+
+
+def _check_generation(session: str, session_id: "SessionId", generation: int) -> None:
+    """Raise BadArgument where a session was not started so often."""
+    from paddock.client.files import read_what_is_left
+    from paddock.client.places import places_of
+
+    state, damage = read_what_is_left(places_of().data, session_id)
+    last = state.life.generation
+    if damage is None and generation > last:
+        raise BadArgument(f"there was no generation {generation} of {session}; its last is {last}")
 
 
 # --- one event ---
@@ -497,7 +533,9 @@ def _deaths(state: "State", data: Path) -> "list[Death]":
         open_calls = stored.event.open_tool_call_ids
         arguments = {str(one): dict(calls[one].arguments) for one in open_calls if one in calls}
         death = of_certificate(stored, stored.event, arguments)
-        found.append(replace(death, name=state.life.config.name if state.life.config else None))
+        if (config := state.life.config) is not None:
+            death = replace(death, name=config.name, agent=config.agent)
+        found.append(death)
     return found
 
 

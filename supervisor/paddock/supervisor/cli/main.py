@@ -46,7 +46,7 @@ GROUPS: dict[str, dict[str, Verb]] = {
         "ls": Verb("looking:ls", "list sessions"),
         "show": Verb("looking:show", "tell all about one session"),
         "events": Verb("looking:events", "print the events of a session"),
-        "logs": Verb("looking:logs", "print what a session's workers wrote to stderr"),
+        "logs": Verb("looking:logs", "print what a session's workers, and agents, printed"),
         "output": Verb("looking:output", "print the whole output of a tool call"),
         "deaths": Verb("deaths:deaths", "tell what died, of what, and what was done"),
         "ps": Verb("hosting:ps", "list the workers that live now"),

@@ -43,16 +43,33 @@ def one_line(text: str, width: int = 100) -> str:
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
+def visible(text: str) -> str:
+    """Return text that somebody is to decide about: what drives a terminal is spelled out.
+
+    A shell reads past an escape sequence that :func:`clean` takes away, and runs what was in it.
+    """
+    text = _CONTROLS.sub(_spelled, text.replace("\r\n", "\n"))
+    return _SURROGATES.sub("\ufffd", text)
+
+
+def _spelled(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
+
+
 ARGUMENT_SHOWN_FIRST = ("command", "path", "file_path", "pattern", "url")
 
 
 def call_line(tool: str, arguments: Mapping[str, Any], width: int = 100) -> str:
-    """Return a tool call on one line: its name and the argument that says most."""
+    """Return a tool call on one line: its name and the argument that says most.
+
+    The end of a line, which ends a command as well, is shown as ``⏎``.
+    """
     for name in ARGUMENT_SHOWN_FIRST:
         value = arguments.get(name)
         if isinstance(value, str) and value:
-            return one_line(f"{tool} {value}", width)
-    rest = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+            said = visible(value).strip().replace("\n", " ⏎ ")
+            return one_line(f"{tool} {said}", width)
+    rest = ", ".join(f"{visible(name)}={value!r}" for name, value in arguments.items())
     return one_line(f"{tool} {rest}".rstrip(), width)
 
 
@@ -143,7 +160,7 @@ def cell(value: Any) -> str:
             moment = value.replace(tzinfo=UTC) if value.tzinfo is None else value
             return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
         case Mapping() | list() | tuple():
-            return one_line(json_of(value))
+            return one_line(visible(json_of(value)))
         case _:
             return one_line(str(value), 200)
 

@@ -74,22 +74,18 @@ def replay(
     async def work(host: "Host") -> int:
         prompts, turns = script_of(transcript, folder)
         hint(f"{len(prompts)} prompts, workspace {folder}")
-        from paddock.client.keys import new_id
-        from paddock.store.ids import SessionId
         from paddock.store.session_file import folder_of
 
-        session_id = SessionId(new_id())
-        script = folder_of(host.data, session_id) / SCRIPT
         session = await host.new(
             name,
-            session_id=session_id,
-            model=f"script:{script}",
             cwd=folder,
             mode=mode.value,
             unattended=not attended,
             labels={"replay_of": transcript.session_id or file.name},
         )
+        script = folder_of(host.data, session.session_id) / SCRIPT
         _keep(turns, script)
+        await session.set_model(f"script:{script}")
         from paddock.supervisor.cli.run import Watching
 
         outcomes: list[Outcome] = []

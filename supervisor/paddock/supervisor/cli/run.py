@@ -25,6 +25,8 @@ from paddock.supervisor.cli.printing import hint, print_json
 
 if TYPE_CHECKING:
     from paddock.client import Host, Operation, Outcome, Session
+    from paddock.supervisor.cli.asking import Asker
+    from paddock.supervisor.cli.screen import Screen
 
 
 def run(
@@ -150,6 +152,8 @@ class Watching:
         self._pressed = 0
         self._main: asyncio.Task[Outcome] | None = None
         self._operation: Operation | None = None
+        self._screen: Screen | None = None
+        self._asker: Asker | None = None
         self._interrupts: set[asyncio.Task[None]] = set()
         self.denied = 0
 
@@ -181,8 +185,9 @@ class Watching:
         if self._pressed:
             self._begin_interrupt(operation)
         watch = Watch(operation.command_id, operation.operation_id)
-        screen = Screen(words=sys.stderr if self._is_quiet else sys.stdout)
-        asker = Asker(self._session, screen) if self._attended else None
+        screen = self._screen = Screen(words=sys.stderr if self._is_quiet else sys.stdout)
+        if self._attended and not self._pressed:
+            self._asker = Asker(self._session, screen)
         feed = self._session.follow(after=operation.sequence - 1, deltas=not self._is_quiet)
         outcome = None
         try:
@@ -192,10 +197,10 @@ class Watching:
                         screen.show(told)
                     elif isinstance(told, Stored):
                         screen.count(told)
-                    if asker is not None:
-                        asker.take(told)
+                    if self._asker is not None:
+                        self._asker.take(told)
                         if feed.is_drained:
-                            asker.ask()
+                            self._asker.ask()
                     if isinstance(told, Stored) and (outcome := watch.take(told)):
                         return outcome
                     if watch.lacks is not None and feed.is_caught_up:
@@ -204,8 +209,7 @@ class Watching:
         finally:
             screen.end_line()
             self.denied = screen.denied
-            if asker is not None:
-                asker.close()
+            self._ask_no_more()
 
     def _interrupt(self) -> None:
         self._pressed += 1
@@ -214,8 +218,16 @@ class Watching:
             self._main.cancel()
             return
         hint("\ninterrupting … (Ctrl-C again leaves it running)")
+        if self._screen is not None:
+            self._screen.typed()
+        self._ask_no_more()
         if self._operation is not None:  # else once it is known: it may be at work by now
             self._begin_interrupt(self._operation)
+
+    def _ask_no_more(self) -> None:
+        if self._asker is not None:
+            self._asker.close()
+            self._asker = None
 
     def _begin_interrupt(self, operation: "Operation") -> None:
         self._interrupts.add(asyncio.ensure_future(self._interrupt_operation(operation)))

@@ -61,6 +61,8 @@ class Screen:
     _lines: dict[str, _Line] = field(default_factory=dict)
     _calls: dict[str, ToolCallRequested] = field(default_factory=dict)
     _is_in_line: bool = False
+    is_prompted: bool = False
+    """Whether a prompt stands on the last line, and what is typed behind it."""
     denied: int = 0
     """How many calls were denied by a rule or policy, with nobody asked."""
 
@@ -78,6 +80,8 @@ class Screen:
                 if isinstance(used, int) and isinstance(limit, int):
                     near = f"{size(used)} of {size(limit)}: above that it is ended and started anew"
                     self.note(f"the session runs out of memory: {near}", "33")
+            case Noticed(what="ended", detail={"reason": "host_gone", "text": text}):
+                self.note(f"{text}; connecting again", "33")
             case Noticed():
                 pass
 
@@ -95,11 +99,24 @@ class Screen:
             line = f"\x1b[{colour}m{line}\x1b[0m"
         print(line, file=self.notes, flush=True)
 
+    def prompt(self, text: str) -> None:
+        """Print what is answered behind it, on the same line."""
+        self.end_line()
+        print(text, end="", file=self.notes, flush=True)
+        self.is_prompted = True
+
+    def typed(self) -> None:
+        """Learn that the terminal's echo ended the line of a prompt."""
+        self.is_prompted = False
+
     def end_line(self) -> None:
         """Come to the start of a line."""
         if self._is_in_line:
             print(file=self.words, flush=True)
             self._is_in_line = False
+        if self.is_prompted:
+            print(file=self.notes, flush=True)
+            self.is_prompted = False
 
     # --- inside ---
 
@@ -142,6 +159,8 @@ class Screen:
         if is_all:
             ready, line.held = ready + line.held, ""
         if shown := clean(ready):
+            if self.is_prompted:
+                self.end_line()
             print(shown, end="", file=self.words, flush=True)
             self._is_in_line = not shown.endswith("\n")
 
@@ -220,7 +239,8 @@ class Screen:
             case OperationCompleted() if self.shows_users:
                 self.note("— done")
             case OperationFailed():
-                self.note(f"the operation failed: {event.error}", "31")
+                where = "; `paddock logs` tells where" if event.error_kind == "agent_error" else ""
+                self.note(f"the operation failed: {event.error}{where}", "31")
             case OperationCancelled():
                 self.note(f"the operation was cancelled ({event.reason})", "33")
             case OperationInterrupted():

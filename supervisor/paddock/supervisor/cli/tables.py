@@ -4,9 +4,13 @@ from collections.abc import Collection, Sequence
 
 from rich.cells import cell_len, set_cell_size
 
+from paddock.store.ids import is_uuid7
+
 GAP = "  "
 LEAST_WIDTH = 4
 """Below this a column says nothing: where that does not fit, the end of the line is cut."""
+TELLING_CHARACTERS = 12
+"""Of an id, its last: ids of one day begin alike, and any verb takes a part that only one has."""
 
 
 def lines_of(
@@ -18,18 +22,30 @@ def lines_of(
 ) -> list[str]:
     """Return a head and the rows below it, each value in its column.
 
-    ``right`` names the columns that end at their right side. In ``room`` cells, the widest columns
-    are cut until a line fits; None cuts nothing.
+    ``right`` names the columns that end at their right side. Where a line does not fit into
+    ``room`` cells, ids are shown by their ends, then the widest columns are cut; None cuts nothing.
     """
     table = [list(columns), *rows]
-    widths = [max(cell_len(row[place]) for row in table) for place in range(len(columns))]
+    widths = _widths(table)
     if room is not None:
-        widths = narrowed(widths, room - len(GAP) * (len(widths) - 1))
+        room -= len(GAP) * (len(widths) - 1)
+        if sum(widths) > room:
+            table = [[_end_of_id(text) for text in row] for row in table]
+            widths = _widths(table)
+        widths = narrowed(widths, room)
     sides = [column in right for column in columns]
     return [
         GAP.join(_placed(*each) for each in zip(row, widths, sides, strict=True)).rstrip()
         for row in table
     ]
+
+
+def _widths(table: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(cell_len, column)) for column in zip(*table, strict=True)]
+
+
+def _end_of_id(text: str) -> str:
+    return text[-TELLING_CHARACTERS:] if is_uuid7(text) else text
 
 
 def narrowed(widths: Sequence[int], room: int) -> list[int]:
