@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from paddock.store.errors import AlreadyOwned, StoreError
 from paddock.store.process.keeper import Keeper
@@ -145,6 +146,16 @@ def main(
         keeper.close()
 
 
+def leave(code: int) -> NoReturn:
+    """End the process, whose files are closed by now.
+
+    To take all modules apart, as Python does at its end, took half a second for which a host that
+    ends had to wait; closing the files takes a twentieth of one.
+    """
+    sys.stderr.flush()
+    os._exit(code)
+
+
 def _share_memory_of_threads() -> None:
     """Have the C library keep less freed memory for each thread, where it can be told.
 
@@ -155,4 +166,4 @@ def _share_memory_of_threads() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())
