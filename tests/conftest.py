@@ -18,6 +18,8 @@ SHORT = Path(tempfile.gettempdir() if len(tempfile.gettempdir()) < 32 else "/tmp
 # uv's cache is what makes a second set-up offline; tests see another HOME and must find it anyway.
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
 os.environ.setdefault("UV_CACHE_DIR", str(CACHE / "uv"))
+# Children keep what they compile: a host that compiles all of its modules takes seconds to start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 NUMBERS = count(1)
 

@@ -1,6 +1,5 @@
 """The ordinary store process, its points told to ``faults``."""
 
-import sys
 from typing import Any
 
 from paddock.store.process import __main__ as store
@@ -65,4 +64,4 @@ class _Watched:
 if __name__ == "__main__":
     Here.role = "store"
     wrap()
-    sys.exit(store.main(origins=Origins))
+    store.leave(store.main(origins=Origins))

@@ -68,7 +68,6 @@ def made() -> Iterator[HostForTests]:
     """Give one host to all tests of this module; its workers die where they are told."""
     folder = Path(tempfile.mkdtemp(prefix="pd-fatal-", dir=SHORT))
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
         made = HostForTests(folder, "--worker", "tests.crash.fatal_worker:run_worker")
         made.start()

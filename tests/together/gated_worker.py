@@ -1,9 +1,12 @@
 """The ordinary worker, but one call stays under way for ever: whoever kills it then cannot miss.
 
 Beside its workspace stands which: ``<workspace>.gate`` with ``N before`` or ``N after``. The N-th
-call of the worker, its intent durable, does nothing, or has its effect and never its result.
+call of the worker, its intent durable, does nothing, or has its effect and never its result. When
+it is so far, ``<workspace>.held`` tells the worker's pid and the call's id.
 """
 
+import json
+import os
 from typing import Any
 
 from paddock.session_worker import main
@@ -13,6 +16,7 @@ from paddock.session_worker.world import World
 from paddock.store.ids import ToolCallId
 
 GATE_SUFFIX = ".gate"
+HELD_SUFFIX = ".held"
 
 
 class GatedWorld(World):
@@ -32,7 +36,9 @@ class GatedWorld(World):
         when = self._when()
         if when is not None:
             self._held = call_id
-        if when != "before":
+        if when == "before":
+            self._tell()
+        else:
             super().run_call(call_id, plan)
 
     def _when(self) -> str | None:
@@ -43,8 +49,15 @@ class GatedWorld(World):
         return when if int(number) == self._calls else None
 
     def _arrive_unless_held(self, stimulus: Stimulus) -> None:
-        if not (isinstance(stimulus, CallEnded) and stimulus.tool_call_id == self._held):
+        if isinstance(stimulus, CallEnded) and stimulus.tool_call_id == self._held:
+            self._tell()
+        else:
             self._inner_arrive(stimulus)
+
+    def _tell(self) -> None:
+        written = self._gate.with_suffix(".new")
+        written.write_text(json.dumps({"pid": os.getpid(), "call": self._held}))
+        written.rename(self._gate.with_suffix(HELD_SUFFIX))
 
 
 def run_worker(packed_orders: bytes) -> None:

@@ -256,11 +256,15 @@ class HostProcess:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(DEADLINE)
 
-    def end(self) -> None:
-        """End it in good order, workers included."""
+    def leave_all(self) -> None:
+        """Close the connections that were made to it."""
         for client in self.clients:
             client.close()
         self.clients.clear()
+
+    def end(self) -> None:
+        """End it in good order, workers included."""
+        self.leave_all()
         if self.process is None:
             return
         if self.process.poll() is None:

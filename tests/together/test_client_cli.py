@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
+from paddock.client.places import places_of
 from paddock.session_worker.toolbox.marks import mark_of, set_mark
 from paddock.store.ids import uuid7
 from paddock.store.session_file import folder_of
+from paddock.supervisor import store_child
 from paddock.supervisor.cli import exit_codes
 from paddock.testing import HostForTests, call, turn, wait_until, write_script
 from tests.house import provider_server
@@ -303,12 +305,21 @@ def remove_file(folder: Path) -> None:
     (folder / "session.sqlite").unlink()
 
 
+def store_that_looks_often(home: Path) -> str:
+    """Return the command of a store as a host starts it; nobody tells it of damage done by hand."""
+    places = places_of(home)
+    words = store_child._command(places.data, places.runtime)
+    watched = words.index("--supervisor-pid")
+    del words[watched : watched + 2]
+    return " ".join([*words, "--scan-seconds", "0.2"])
+
+
 @pytest.mark.parametrize("with_host", [True, False])
 @pytest.mark.parametrize("fault", [flip_a_byte, remove_file, shutil.rmtree])
 def test_f1_a_damaged_session_is_told_by_all_that_look_with_what_can_be_read(
     home: Path, ground: Path, fault: Callable[[Path], None], *, with_host: bool
 ) -> None:
-    host = HostForTests(home)
+    host = HostForTests(home, store_command=store_that_looks_often(home))
     host.start()
     try:
         model = script(ground, turn("one"), turn("two"))

@@ -3,8 +3,10 @@
 import asyncio
 import os
 import select
+import shutil
 import signal
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -19,6 +21,7 @@ from paddock.store.ids import SessionId
 from paddock.store.session_file import folder_of, is_owned, sessions_in, verify
 from paddock.supervisor.protocol import Answer, CommandSettled
 from paddock.testing import wait_until_async
+from tests.conftest import SHORT
 from tests.together.hosting import (
     HostProcess,
     PlainClient,
@@ -36,8 +39,34 @@ def workspace(ground: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def shared() -> Iterator[HostProcess]:
+    folder = Path(tempfile.mkdtemp(prefix="pd-many-", dir=SHORT))
+    with hosting(folder, folder=folder) as running:
+        yield running
+    shutil.rmtree(folder)
+
+
 @pytest.fixture
-def host(home: Path) -> Iterator[HostProcess]:
+def host(shared: HostProcess, ground: Path) -> Iterator[HostProcess]:
+    """Give a host that serves all tests here in turn, and knows no session when one begins."""
+    yield shared
+    shared.leave_all()
+    with closing(PlainClient(shared.runtime)) as client:
+        for session in sessions_in(shared.data):
+            with suppress(Refusal):  # a test has deleted it
+                client.ask(
+                    "delete_session",
+                    session_id=session,
+                    command_id=new_id(),
+                    erase=True,
+                    deadline_seconds=1.0,
+                )
+
+
+@pytest.fixture
+def lone_host(home: Path) -> Iterator[HostProcess]:
+    """Give a host that may be killed, and whose folders have been nobody else's."""
     with hosting(home) as running:
         yield running
 
@@ -108,28 +137,30 @@ def test_l27_a_known_id_gets_the_same_answer_and_with_another_payload_already_ex
 
 
 def test_a_workspace_that_is_not_there_is_refused_and_its_name_is_free_again(
-    host: HostProcess, client: PlainClient, workspace: Path
+    lone_host: HostProcess, workspace: Path
 ) -> None:
+    client = lone_host.client()
     nowhere = str(workspace / "nowhere")
     config = {"workspace": nowhere, "name": "first"}
     refusal = refused(client, "create_session", session_id=new_id(), config=config)
     assert refusal.code == "workspace_missing"
-    assert sessions_in(host.data) == []
+    assert sessions_in(lone_host.data) == []
     client.create(workspace, name="first")
 
 
 def test_names_that_a_killed_host_had_reserved_for_nothing_are_free_again(
-    host: HostProcess, client: PlainClient, workspace: Path
+    lone_host: HostProcess, workspace: Path
 ) -> None:
+    client = lone_host.client()
     session = client.create(workspace, name="first")
     client.ask("suspend_session", session_id=session)
-    host.kill()
-    with closing(sqlite3.connect(host.data / "host.sqlite")) as registry, registry:
+    lone_host.kill()
+    with closing(sqlite3.connect(lone_host.data / "host.sqlite")) as registry, registry:
         # As it dies between the name and the session's file, and between the name and the renaming.
         registry.execute("INSERT INTO names VALUES ('unborn', ?)", (new_id(),))
         registry.execute("INSERT INTO names VALUES ('second', ?)", (session,))
-    host.start()
-    again = host.client()
+    lone_host.start()
+    again = lone_host.client()
     again.create(workspace, name="unborn")
     again.create(workspace, name="second")
     assert again.ask("resolve", text="first") == {"session_id": session}

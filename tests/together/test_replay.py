@@ -1,6 +1,5 @@
 """Recorded Claude Code sessions, run again for real: undisturbed, and killed in every call."""
 
-import asyncio
 import hashlib
 import json
 import os
@@ -10,14 +9,13 @@ import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from paddock.client import Host, Session
-from paddock.store.errors import SessionNotFound
 from paddock.store.events import (
     Stored,
     ToolCallFinished,
@@ -25,11 +23,11 @@ from paddock.store.events import (
     WorkerExited,
 )
 from paddock.store.ids import SessionId
-from paddock.store.session_file import SessionReader, folder_of
-from paddock.testing import HostForTests, wait_until, wait_until_async
+from paddock.store.session_file import SessionReader, events_of, folder_of
+from paddock.testing import HostForTests, wait_until
 from tests.house.shared import DATA, NEEDS_DATA
-from tests.together.cli import DEADLINE_SECONDS, begin, paddock
-from tests.together.gated_worker import GATE_SUFFIX
+from tests.together.cli import DEADLINE_SECONDS, paddock
+from tests.together.gated_worker import GATE_SUFFIX, HELD_SUFFIX
 
 pytestmark = [NEEDS_DATA, pytest.mark.real_data]
 MANY = 100_000
@@ -138,7 +136,7 @@ class Replayed:
         }
 
 
-async def replay_and_kill(
+def replay_and_kill(
     recording: dict[str, Any], number: int, host: HostForTests, folder: Path, name: str
 ) -> Replayed:
     """Replay a recording and kill its worker in its ``number``-th call.
@@ -147,60 +145,40 @@ async def replay_and_kill(
     """
     gate = folder.with_name(folder.name + GATE_SUFFIX)
     gate.write_text(f"{number} {'before' if number % 2 else 'after'}")
-    async with await host.connect() as client:
-        process = begin(
+    with ThreadPoolExecutor(1) as beside:
+        killing = beside.submit(kill_in_call, gate)
+        said = paddock(
             host.home,
             *("replay", str(DATA / recording["file"]), "--name", name),
             *("--cwd", str(folder), "--mode", "yolo", "--json"),
         )
-        try:
-            session = await wait_until_async(lambda: session_named(client, name))
-            killed = await asyncio.to_thread(kill_in_call, host, session.session_id, number, gate)
-            out, err = await asyncio.to_thread(process.communicate, timeout=DEADLINE_SECONDS)
-        finally:
-            process.kill()
-            process.communicate()
-        await session.suspend()
-        events = [stored async for stored in session.events(follow=False)]
-    assert out, err
-    return Replayed(events, killed, process.returncode, json.loads(out))
+    assert said.out, said.err
+    assert paddock(host.home, "suspend", name).code == 0
+    return Replayed(log_of(host, said.json["session_id"]), killing.result(), said.code, said.json)
 
 
-async def session_named(client: Host, name: str) -> Session | None:
-    try:
-        session = await client.session(name)
-        await session.state()  # a name is reserved before its session is there
-    except SessionNotFound:
-        return None
-    return session
-
-
-def kill_in_call(host: HostForTests, session_id: SessionId, number: int, gate: Path) -> str:
-    """Kill the session's worker in its ``number``-th call, which waits for it; return the call."""
-
-    def begun() -> str | None:
-        with SessionReader(folder_of(host.data, session_id), session_id) as reader:
-            rows = [row for row in reader.rows(0, MANY) if row.kind == "tool_call_started"]
-        return str(rows[number - 1].tool_call_id) if len(rows) >= number else None
-
-    call = wait_until(begun, DEADLINE_SECONDS, what=f"call {number}")
-    pid = host.worker_pid(session_id)
-    assert pid is not None
+def kill_in_call(gate: Path) -> str:
+    """Kill the worker when its call is held; return the call."""
+    held = gate.with_suffix(HELD_SUFFIX)
+    wait_until(held.exists, DEADLINE_SECONDS, what="the call is held")
+    told = json.loads(held.read_text())
     gate.unlink()  # the next worker has no such call
-    os.kill(pid, signal.SIGKILL)
-    assert call is not None
-    return call
+    os.kill(told["pid"], signal.SIGKILL)
+    return str(told["call"])
+
+
+def log_of(host: HostForTests, session_id: SessionId) -> list[Stored]:
+    with SessionReader(folder_of(host.data, session_id), session_id) as reader:
+        return list(events_of(session_id, reader.rows(0, MANY)))
 
 
 @pytest.mark.slow
 @EACH_CALL
-async def test_l26_a_replay_survives_a_kill_in_any_of_its_calls(
+def test_l26_a_replay_survives_a_kill_in_any_of_its_calls(
     recording: dict[str, Any], number: int, host: HostForTests, ground: Path
 ) -> None:
     folder = workspace_of(recording, ground / "work")
-    replayed = await replay_and_kill(
-        recording, number, host, folder, f"{name_of(recording)}-{number}"
-    )
+    replayed = replay_and_kill(recording, number, host, folder, f"{name_of(recording)}-{number}")
     assert replayed.results()[replayed.killed].status == "interrupted"
     assert_nothing_lost_or_done_twice(replayed)
     assert_final_files(recording, folder)

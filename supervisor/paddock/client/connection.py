@@ -190,15 +190,19 @@ class Connection:
         """Listen to a subscription no more."""
         self._heard.pop(subscription_id, None)
 
+    def leave(self) -> None:
+        """Tell the host that all it says has been heard; its own end is noticed as ever."""
+        if self.is_open:
+            with contextlib.suppress(HostGone):
+                self._say(Leave())
+
     async def wait_ended(self) -> None:
         """Return when the connection has ended."""
         await self._ended.wait()
 
     async def close(self) -> None:
         """Say goodbye and let go of the socket; may be called more than once."""
-        if self.is_open:
-            with contextlib.suppress(HostGone):
-                self._say(Leave())
+        self.leave()
         self._end("the client left")
         if self._beats is not None:
             self._beats.cancel()

@@ -360,6 +360,7 @@ class Host:
         ticks = start_ticks_of(pid)
         with contextlib.suppress(HostGone):  # it had no time for an answer
             await connection.ask(ask, deadline_seconds=deadline_seconds + DOWN_SECONDS)
+            connection.leave()  # the host stays until this was heard, or half a second
         await wait_gone(pid, ticks, DOWN_SECONDS)
 
     async def sql(

@@ -7,7 +7,6 @@ the session, which it holds: the store needs no supervisor for that, and is not 
 
 import os
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,4 +68,4 @@ class Origins:
 
 
 if __name__ == "__main__":
-    sys.exit(store.main(origins=Origins))
+    store.leave(store.main(origins=Origins))

@@ -52,7 +52,7 @@ from paddock.store.session_file import fold, folder_of
 
 LOCK_NAME = "store.lock"
 SCAN_SECONDS = 30.0
-"""How often the folders are looked through, for what nobody told of."""
+"""How often the folders are looked through, if nothing else is wanted: it costs a look at each."""
 LOOK_SECONDS = 2.0
 """How often is looked whether DuckDB's file is there: whoever has it open does not notice."""
 BATCH_EVERY_SECONDS = 0.04
@@ -87,6 +87,7 @@ class Keeper:
     """Holds ``store.lock`` from the start to :meth:`close`.
 
     ``folds_files``: files whose owner died are folded in here, since no host will do it.
+    ``scan_seconds``: so often the folders are looked through, for what nobody told of.
 
     Raises:
         AlreadyOwned: A store has this data folder, still after ``wait_seconds``; the facts give
@@ -100,6 +101,7 @@ class Keeper:
         settings: Settings | None = None,
         folds_files: bool = False,
         wait_seconds: float = 0.0,
+        scan_seconds: float = SCAN_SECONDS,
     ) -> None:
         self.data = data
         self.path = data / FILE_NAME
@@ -107,6 +109,7 @@ class Keeper:
         """Why the file was made anew, or why nothing is written; one line for a person."""
         self.is_ready = threading.Event()
         self._settings = settings
+        self._scan_seconds = scan_seconds
         self._fold_file = self._fold if folds_files else None
         self._is_first = not (data / LOCK_NAME).exists()
         self._lock = _take_lock(data, wait_seconds)
@@ -369,7 +372,7 @@ class Keeper:
                     if (why := self._loss()) is not None:
                         self._renew(why)
                         continue
-                if time.monotonic() - scanned > SCAN_SECONDS:
+                if time.monotonic() - scanned > self._scan_seconds:
                     scanned = time.monotonic()
                     self.projector.scan()
                 began = time.monotonic()
@@ -385,7 +388,7 @@ class Keeper:
             except duckdb.Error as error:
                 self._cure(error)
                 continue
-            self.projector.wait_due(LOOK_SECONDS)
+            self.projector.wait_due(min(LOOK_SECONDS, self._scan_seconds))
 
     def catch_up(self, *, seconds: float = 3_600.0) -> None:
         """Project all that is due now.
