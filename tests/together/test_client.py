@@ -8,12 +8,14 @@ import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from paddock.client import Host, Noticed, Previewed, Session, connect, sync
+from paddock.client import Host, Noticed, Previewed, Session, approvals, connect, sync
+from paddock.client.approvals import OpenApproval
 from paddock.client.keys import new_id
 from paddock.client.session import Operation
 from paddock.session_worker.errors import (
@@ -28,6 +30,7 @@ from paddock.session_worker.protocol import Interrupt
 from paddock.store.errors import AlreadyExists, SessionNotFound, SqlRefused, TimedOut
 from paddock.store.events import SessionConfig, Stored, UserMessageAdded
 from paddock.store.ids import ApprovalId, CommandId, SessionId
+from paddock.store.session_file import folder_of
 from paddock.supervisor.cli.run import Watching
 from paddock.supervisor.errors import BadConfiguration, HostGone, NoHost, PathTooLong
 from paddock.testing import HostForTests, call, turn, wait_until_async, write_script
@@ -389,6 +392,41 @@ async def test_an_approval_is_found_by_a_part_of_its_id_and_decided_once(
         "SELECT decision, door, decided_by FROM approvals WHERE approval_id = ?", [approval_id]
     )
     assert list(rows) == [("allowed", "client", f"uid:{os.getuid()}")]
+
+
+async def test_an_approval_is_found_that_the_store_was_not_told_of_yet(
+    paddock: Host, ground: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def found_nothing(*_: object) -> list[OpenApproval]:
+        return []
+
+    monkeypatch.setattr(approvals, "open_approvals", found_nothing)
+    model = write_script(ground / "s.json", [turn(call("bash", command="echo > made")), turn("ok")])
+    session = await paddock.new(model=model, cwd=ground)
+    operation = await session.send("make it")
+    approval_id = await wait_until_async(lambda: open_approval(session))
+    await paddock.decide(approval_id, "allowed")
+    assert (await operation.wait(60)).status == "completed"
+
+
+async def test_approvals_are_told_though_a_session_that_has_one_is_damaged(
+    paddock: Host, ground: Path
+) -> None:
+    model = write_script(ground / "s.json", [turn(call("bash", command="echo > made")), turn("ok")])
+    sessions = [await paddock.new(model=model, cwd=ground) for _ in range(2)]
+    for session in sessions:
+        await session.send("make it")
+        await wait_until_async(partial(open_approval, session))
+        await session.suspend()
+    hurt, whole = (session.session_id for session in sessions)
+    database = folder_of(paddock.data, hurt) / "session.sqlite"
+    content = bytearray(database.read_bytes())
+    content[4096:] = bytes(len(content) - 4096)
+    database.write_bytes(content)
+    asked = await approvals.open_approvals(await paddock.store(), paddock.data)
+    told = [one.session_id for one in asked]
+    assert whole in told
+    assert hurt not in told
 
 
 @pytest.mark.parametrize("part", ["", "01", "-"])

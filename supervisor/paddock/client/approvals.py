@@ -1,6 +1,8 @@
 """Open questions over all sessions: read from the sessions' own files, so that none is missed."""
 
 import asyncio
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +11,7 @@ from pydantic import JsonValue
 
 from paddock.client.files import read_state
 from paddock.session_worker.errors import NothingToDecide
+from paddock.store.errors import Damaged, SessionNotFound
 from paddock.store.ids import ApprovalId, OperationId, SessionId, ToolCallId
 from paddock.store.session import Session as State
 
@@ -66,11 +69,19 @@ async def open_approvals(store: "Store", data: Path) -> list[OpenApproval]:
         "SELECT DISTINCT session_id FROM approvals JOIN sessions USING (session_id)"
         " WHERE decided_at IS NULL AND sessions.status <> 'deleted'"
     )
+    return await _open_in_files(data, [str(session_id) for (session_id,) in rows])
+
+
+async def _open_in_files(data: Path, session_ids: Iterable[str]) -> list[OpenApproval]:
+    """Return what waits in these sessions, as their own files tell it, oldest first.
+
+    They know best: a request dies with its operation. One that cannot be read, or was erased
+    meanwhile, has nothing that could be decided.
+    """
     found: list[OpenApproval] = []
-    for (session_id,) in rows:
-        # The session's own file knows best: a request dies with its operation.
-        state = await asyncio.to_thread(read_state, data, SessionId(str(session_id)))
-        found += open_in(state)
+    for session_id in session_ids:
+        with suppress(SessionNotFound, Damaged):
+            found += open_in(await asyncio.to_thread(read_state, data, SessionId(session_id)))
     return sorted(found, key=lambda asked: asked.requested_at)
 
 
@@ -83,9 +94,10 @@ async def find_approval(host: "Host", text: str) -> Found:
     if len(text) < SHORTEST_PART:
         message = f"{text!r} is no approval's id, nor enough of one; see `paddock approvals`"
         raise NothingToDecide(message, approval_id=text)
-    asked = await open_approvals(await host.store(), host.data)
-    exact = [one for one in asked if one.approval_id == text]
-    found = exact or [one for one in asked if text in one.approval_id]
+    found = _named(text, await open_approvals(await host.store(), host.data))
+    if not found:  # it may be so new that nobody has told the store of it
+        live = [str(life["session_id"]) for life in await host.lives()]
+        found = _named(text, await _open_in_files(host.data, live))
     if len(found) != 1:
         what = f"several open approvals match {text!r}" if found else f"no open approval {text!r}"
         message = f"{what}; see `paddock approvals`"
@@ -93,3 +105,8 @@ async def find_approval(host: "Host", text: str) -> Found:
     from paddock.client.session import Session
 
     return Found(found[0].approval_id, Session(host, found[0].session_id))
+
+
+def _named(text: str, asked: list[OpenApproval]) -> list[OpenApproval]:
+    exact = [one for one in asked if one.approval_id == text]
+    return exact or [one for one in asked if text in one.approval_id]
