@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,6 +38,7 @@ from paddock.supervisor.protocol import (
     ToClient,
 )
 from paddock.supervisor.protocol import Host as HostWord
+from paddock.testing import HostForTests
 
 DEADLINE = 60.0
 FAKE_WORKER = "tests.together.fake_worker:run_worker"
@@ -315,6 +318,26 @@ def hosting(
         raise
     finally:
         host.end()
+
+
+@contextmanager
+def host_for_tests(name: str, *options: str) -> Iterator[HostForTests]:
+    """Give a host for the tests of a module; its folder has a short path, as sockets need."""
+    folder = Path(tempfile.mkdtemp(prefix=f"pd-{name}-", dir="/tmp"))
+    made = HostForTests(folder, *options)
+    made.start()
+    try:
+        yield made
+    finally:
+        made.end()
+        shutil.rmtree(folder)
+
+
+def delete_what_lives(host: HostForTests) -> None:
+    """Delete the sessions of a test, whose workers stand in its folder."""
+    with host.client() as client:
+        for life in client.lives():
+            client.session(life["session_id"]).delete(deadline_seconds=1)
 
 
 def decoded(row: list[Any]) -> Any:

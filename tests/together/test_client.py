@@ -3,10 +3,8 @@
 import asyncio
 import os
 import re
-import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
@@ -34,16 +32,13 @@ from paddock.store.session_file import folder_of
 from paddock.supervisor.cli.run import Watching
 from paddock.supervisor.errors import BadConfiguration, HostGone, NoHost, PathTooLong
 from paddock.testing import HostForTests, call, turn, wait_until_async, write_script
+from tests.together.hosting import host_for_tests
 
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[HostForTests]:
-    folder = Path(tempfile.mkdtemp(prefix="pd-client-", dir="/tmp"))
-    made = HostForTests(folder)
-    made.start()
-    yield made
-    made.end()
-    shutil.rmtree(folder)
+    with host_for_tests("client") as made:
+        yield made
 
 
 @pytest.fixture

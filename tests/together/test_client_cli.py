@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +22,7 @@ from paddock.supervisor.cli import exit_codes
 from paddock.testing import HostForTests, call, turn, wait_until, write_script
 from tests.house import provider_server
 from tests.together.cli import PADDOCK, begin, environment, paddock
+from tests.together.hosting import delete_what_lives, host_for_tests
 
 DEADLINE = 60.0
 BAD_TOOL = """
@@ -39,21 +39,14 @@ NOTE = (turn("I look.", call("bash", command="echo hi > note; cat note")), turn(
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[HostForTests]:
-    folder = Path(tempfile.mkdtemp(prefix="pd-cli-", dir="/tmp"))
-    made = HostForTests(folder)
-    made.start()
-    yield made
-    made.end()
-    shutil.rmtree(folder)
+    with host_for_tests("cli") as made:
+        yield made
 
 
 @pytest.fixture(autouse=True)
 def put_away(host: HostForTests, ground: Path) -> Iterator[None]:
-    """Delete the sessions of the test, whose workers stand in its folder."""
     yield
-    with host.client() as client:
-        for life in client.lives():
-            client.session(life["session_id"]).delete(deadline_seconds=1)
+    delete_what_lives(host)
 
 
 def script(ground: Path, *turns: Any) -> str:

@@ -1,9 +1,7 @@
 """What a person at a terminal is asked, told and spared."""
 
 import os
-import shutil
 import signal
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import pytest
 from paddock.supervisor.cli import exit_codes
 from paddock.testing import HostForTests, call, turn, write_script
 from tests.together.cli import paddock
+from tests.together.hosting import delete_what_lives, host_for_tests
 from tests.together.terminal import Terminal
 
 NOTE = (turn("I look.", call("bash", command="echo hi > note; cat note")), turn("Done."))
@@ -20,21 +19,14 @@ NOTE = (turn("I look.", call("bash", command="echo hi > note; cat note")), turn(
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[HostForTests]:
-    folder = Path(tempfile.mkdtemp(prefix="pd-tty-", dir="/tmp"))
-    made = HostForTests(folder)
-    made.start()
-    yield made
-    made.end()
-    shutil.rmtree(folder)
+    with host_for_tests("tty") as made:
+        yield made
 
 
 @pytest.fixture(autouse=True)
 def put_away(host: HostForTests, ground: Path) -> Iterator[None]:
-    """Delete the sessions of the test, whose workers stand in its folder."""
     yield
-    with host.client() as client:
-        for life in client.lives():
-            client.session(life["session_id"]).delete(deadline_seconds=1)
+    delete_what_lives(host)
 
 
 def script(ground: Path, *turns: Any) -> str:

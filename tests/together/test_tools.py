@@ -1,9 +1,7 @@
 """Tools against a real host: what they do to themselves stays theirs, and what they say is kept."""
 
 import asyncio
-import shutil
 import subprocess
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from paddock.store.events import Limits, ToolCallFinished
 from paddock.store.ids import SessionId
 from paddock.testing import HostForTests, call, turn, wait_until_async, write_script
 from tests.together.cli import PADDOCK, environment
+from tests.together.hosting import host_for_tests
 
 ROOT = Path(__file__).resolve().parents[2]
 AGENT = "tests.together.hazard_agents:hazards"
@@ -26,12 +25,8 @@ MIB = 1024 * 1024
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[HostForTests]:
-    folder = Path(tempfile.mkdtemp(prefix="pd-tools-", dir="/tmp"))
-    made = HostForTests(folder)
-    made.start()
-    yield made
-    made.end()
-    shutil.rmtree(folder)
+    with host_for_tests("tools") as made:
+        yield made
 
 
 @pytest.fixture
