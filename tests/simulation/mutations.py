@@ -267,6 +267,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             (engine, "operation_to_end", without.whichever_is_at_work),
             (ledger, "operation_to_end", without.whichever_is_at_work),
         ),
+        is_rare=True,
     ),
     Mutation(
         "delivered_commands_forgotten",
