@@ -230,7 +230,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         "§6",
         "a known id with another payload is refused",
         ((engine, "known_answer", without.whatever_it_says),),
-        is_rare=True,
     ),
     Mutation(
         "waiting_by_id_alone",
