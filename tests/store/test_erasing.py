@@ -13,6 +13,7 @@ from paddock.store.errors import StoreError
 from paddock.store.ids import SessionId
 from paddock.store.process import Keeper, keeper, open_local
 from paddock.store.projection import Database
+from paddock.store.projection.database import note_erasure
 from paddock.store.session_file import erase, folder_of
 from tests.store.filebench import wait_until
 from tests.store.logs import Story, a_day, tombstone
@@ -38,9 +39,9 @@ def places(data: Path) -> list[str]:
 
 
 @contextmanager
-def working(data: Path) -> Iterator[Keeper]:
+def working(data: Path, scan_seconds: float = 30.0) -> Iterator[Keeper]:
     """Give a keeper that works in a thread of its own; it is closed as a store process is."""
-    kept = Keeper(data)
+    kept = Keeper(data, scan_seconds=scan_seconds)
     with ThreadPoolExecutor(1) as thread:
         kept.open()
         work = thread.submit(kept.work)
@@ -220,3 +221,27 @@ def test_s4_a_file_that_cannot_be_read_to_be_written_anew_is_begun_anew(
         assert not store.keeper.owes_bytes
     assert places(tmp_path) == []
     assert not list(tmp_path.glob("projection.duckdb.*"))
+
+
+def test_s4_a_disk_that_takes_no_mark_leaves_the_rows_until_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session_id = secretive(tmp_path)
+    tries = 0
+
+    def failing(path: Path) -> None:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise StoreError("the mark cannot be made: No space left on device")
+        note_erasure(path)
+
+    monkeypatch.setattr("paddock.store.projection.projector.note_erasure", failing)
+    monkeypatch.setattr(keeper, "RETRY_SECONDS", 0.01)
+    with working(tmp_path, scan_seconds=0.1) as kept:
+        kept.wait_for({session_id: 5}, 60.0)
+        tombstone(tmp_path, session_id)
+        erase(folder_of(tmp_path, session_id))
+        wait_until(lambda: session_id not in shown(kept), "its rows go at last")
+        assert tries >= 3
+    assert places(tmp_path) == []

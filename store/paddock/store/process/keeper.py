@@ -388,6 +388,9 @@ class Keeper:
             except duckdb.Error as error:
                 self._cure(error)
                 continue
+            except StoreError as error:  # an erasure could not be noted: the disk's trouble
+                self._stall(error.message)
+                continue
             self.projector.wait_due(min(LOOK_SECONDS, self._scan_seconds))
 
     def catch_up(self, *, seconds: float = 3_600.0) -> None:
