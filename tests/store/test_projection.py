@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -913,3 +914,25 @@ def test_a_payload_that_cannot_be_folded_damages_its_session_alone(tmp_path: Pat
         assert projector._fold_in("x", [row], Flight(Batch())) is False
         assert projector.damage_of("x") is not None
         assert store.sql("SELECT count(DISTINCT session_id) FROM events").rows == [(2,)]
+
+
+class Knot:
+    """Refers to itself: only the collector can free it."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_garbage_in_cycles_is_freed_while_batches_are_gathered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story = eventful()
+    story.write(tmp_path)
+    with open_local(tmp_path) as store:
+        store.keeper.projector.step()
+        knot = weakref.ref(Knot())
+        store.keeper.projector.step()  # whatever was young is old from here on
+        assert knot() is not None
+        monkeypatch.setattr(projector, "CYCLES_SECONDS", 0.0)
+        store.keeper.projector.step()
+        assert knot() is None

@@ -1,8 +1,10 @@
 """What a user's SQL may do: read the views, all of them, and nothing else."""
 
+import gc
 import math
 import shutil
 import threading
+import weakref
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -352,3 +354,16 @@ def test_the_text_of_an_output_cannot_be_looked_into_by_the_query(
     database, _, digest = with_output
     with pytest.raises(SqlRefused, match="No function matches"):
         rows(database, "SELECT 1 FROM sessions WHERE output_text(session_id, ?) LIKE '%a'", digest)
+
+
+def test_a_query_that_is_over_leaves_nothing_for_the_collector(database: Database) -> None:
+    gc.disable()
+    try:
+        asking = Asking(database, "SELECT count(*) FROM events")
+        with asking:
+            assert list(asking.chunks())
+        left = weakref.ref(asking)
+        del asking
+        assert left() is None, "it has a thread, a cursor and the database"
+    finally:
+        gc.enable()

@@ -54,6 +54,8 @@ ASK_AGAIN_SECONDS = 0.05
 """How often a waiting reader has its session looked at, where nobody tells of its commits."""
 NARROWING = 10
 """How much smaller the next batch is in which an event is looked for that cannot be stored."""
+CYCLES_SECONDS = 30.0
+"""How often garbage in cycles is looked for: 20 ms at rest, in which nothing else is done."""
 KEPT_SESSIONS = 2_000
 """Folded sessions kept in memory; others are read from their row when they go on."""
 UNFIT = (duckdb.DataError, duckdb.IntegrityError, duckdb.ProgrammingError)
@@ -129,6 +131,7 @@ class Projector:
         self._to_rebuild = 0
         self._events_to_rebuild = 0
         self._is_closed = False
+        self._cycles = _Cycles()
         self._load()
 
     # --- safe from any thread ---
@@ -304,7 +307,7 @@ class Projector:
         flight = self._gathered = Flight(Batch(position=self._position))
         again: list[str] = []
         try:
-            with _no_collection():
+            with self._cycles.left():
                 self._gather(flight, again)
             self._land()
             if self._gone:
@@ -743,19 +746,30 @@ class _SetApart(Exception):
     """The batch before this one had a value that cannot be stored."""
 
 
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Look for no cycles meanwhile: a batch makes many objects and none, and it took an eighth."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        # All that is young is old from here on; else the first look would go through all of it.
-        gc.freeze()
-        gc.unfreeze()
-        if was_enabled:
-            gc.enable()
+class _Cycles:
+    """Looks for garbage in cycles now and then, in place of Python's own collector."""
+
+    def __init__(self) -> None:
+        self._looked_at = time.monotonic()
+
+    @contextmanager
+    def left(self) -> Iterator[None]:
+        """Look for none meanwhile: a batch makes many objects and no cycle; it took an eighth."""
+        was_enabled = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            if time.monotonic() - self._looked_at > CYCLES_SECONDS:
+                self._looked_at = time.monotonic()
+                gc.collect()
+            else:
+                # All that is young is old from here on; else the first look would go through it.
+                # What is old is not looked through again by itself: hence the look above.
+                gc.freeze()
+                gc.unfreeze()
+            if was_enabled:
+                gc.enable()
 
 
 def _merge(batch: Batch, part: Batch) -> None:

@@ -72,7 +72,7 @@ class Asking:
         self._stirred = threading.Event()
         """Set when it is cancelled or over: the timer looks."""
         self._outputs_at: set[int] = set()
-        self._outputs = Outputs(database.path.parent, self._go_on)
+        self._outputs = Outputs(database.path.parent)
         self._is_over = False
         self._timer = threading.Thread(target=self._watch, name="query timer", daemon=True)
 
@@ -155,7 +155,7 @@ class Asking:
         for row in rows:
             self._go_on()
             whole = tuple(
-                self._outputs.text(value) if at in self._outputs_at else value
+                self._outputs.text(value, self._go_on) if at in self._outputs_at else value
                 for at, value in enumerate(row)
             )
             some.append(whole)

@@ -18,14 +18,15 @@ from paddock.store.session_file import SessionReader, folder_of
 class Outputs:
     """Reads outputs, one after another, in one thread. Close it there."""
 
-    def __init__(self, data: Path, go_on: Callable[[], None]) -> None:
-        """Take the data folder, and what raises when nobody waits any more."""
+    def __init__(self, data: Path) -> None:
+        """Take the data folder."""
         self._data = data
-        self._go_on = go_on
         self._reader: SessionReader | None = None
 
-    def text(self, wanted: Mapping[str, Any] | None) -> str | None:
+    def text(self, wanted: Mapping[str, Any] | None, go_on: Callable[[], None]) -> str | None:
         """Return the text that a struct names; None where there is none, or no more.
+
+        ``go_on`` raises when nobody waits any more.
 
         Raises:
             Damaged: It cannot be read.
@@ -38,7 +39,7 @@ class Outputs:
             reader = self._reader_of(SessionId(wanted[OUTPUT_SESSION]))
             digest = reader.blob_named(wanted["blob"]).digest
             for piece in reader.blob_range(digest, max(wanted["first_byte"], 0), limit):
-                self._go_on()
+                go_on()
                 pieces += piece
         except (SessionNotFound, BlobNotFound):
             return None
