@@ -207,7 +207,7 @@ async def test_a_long_result_is_sent_as_it_is_read(client: StoreClient) -> None:
             seen += len(unpack_rows(word.rows))
         if seen > 10_000:
             break
-    await stream.aclose()  # type: ignore[attr-defined]  # an async generator
+    await stream.aclose()  # an async generator
     cut = await client.sql("FROM range(100)", row_limit=7)
     assert (len(cut.rows), cut.is_cut) == (7, True)
 
@@ -525,4 +525,4 @@ async def test_p11_its_memory_stays_bounded_when_nobody_reads(
     while time.monotonic() < deadline:
         assert process.memory_info().rss < 900 * 2**20
         await client.status()
-    await stream.aclose()  # type: ignore[attr-defined]  # an async generator
+    await stream.aclose()  # an async generator

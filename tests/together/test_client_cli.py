@@ -283,6 +283,10 @@ def test_the_store_is_verified_rebuilt_and_copied(host: HostForTests, ground: Pa
     assert paddock(host.home, "store", "rebuild").code == 0
     assert paddock(host.home, "store", "snapshot", str(ground / "copy.duckdb")).code == 0
     assert (ground / "copy.duckdb").stat().st_size > 0
+    many = paddock(host.home, "sql", "--json", "select i from range(1203) t(i)").json
+    assert many == [{"i": i} for i in range(1203)]
+    late = paddock(host.home, "sql", "--csv", "--deadline", "0.2", "from range(3_000_000_000)")
+    assert (late.code, late.out) == (exit_codes.TIMED_OUT, "")
     rows = paddock(host.home, "sql", "--json", "select count(*) as n from sessions").json
     assert rows[0]["n"] >= 1
 
@@ -692,6 +696,8 @@ def test_p3_who_holds_a_session_that_cannot_start_is_named(
 def test_looking_starts_no_host(home: Path, ground: Path) -> None:
     assert paddock(home, "ls", "--json").json == []
     assert paddock(home, "sql", "--json", "select 1 as one").json == [{"one": 1}]
+    many = paddock(home, "sql", "--json", "select i from range(1203) t(i)").json
+    assert many == [{"i": i} for i in range(1203)]
     assert paddock(home, "ps", "--json").json == []
     assert paddock(home, "approvals", "--json").json == []
     assert paddock(home, "store", "verify").code == 0

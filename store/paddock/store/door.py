@@ -6,7 +6,7 @@ the middle of what was said and go on): what was asked fails, and the next quest
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,7 +177,7 @@ class StoreClient:
         timeout_seconds: float = ANSWER_SECONDS,
         row_limit: int | None = None,
         wait_for: Mapping[SessionId, int] | None = None,
-    ) -> AsyncIterator[Said]:
+    ) -> AsyncGenerator[Said, None]:
         """Yield ``Header``, ``Rows``… (see ``unpack_rows``) and ``Done``, as they are asked for.
 
         The store sends on as the rows are taken; leaving the loop early cancels the query.

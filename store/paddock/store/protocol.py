@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
 from uuid import UUID
 
 import msgpack
@@ -413,6 +413,16 @@ def _from_ext(code: int, data: bytes) -> object:
             return int(text) * _MICROSECOND
         case _:
             return text
+
+
+class Sink(Protocol):
+    """Takes the rows of a result, of which there may be more than memory holds."""
+
+    def begin(self, names: Sequence[str], types: Sequence[str]) -> None:
+        """The rows of a result with these columns follow; what came before counts no more."""
+
+    def add(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Here are the next of them."""
 
 
 def json_rows(

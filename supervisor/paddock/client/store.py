@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, ExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,7 +14,15 @@ from pydantic import JsonValue
 from paddock.client.rows import Rows
 from paddock.store.errors import AlreadyOwned, Damaged, SessionNotFound, TimedOut
 from paddock.store.ids import SessionId
-from paddock.store.protocol import ProjectionDamaged, SessionFilter, StoreStatus
+from paddock.store.protocol import (
+    Header,
+    ProjectionDamaged,
+    SessionFilter,
+    Sink,
+    StoreStatus,
+    unpack_rows,
+)
+from paddock.store.protocol import Rows as Part
 
 if TYPE_CHECKING:
     from paddock.store.door import StoreClient
@@ -38,6 +46,20 @@ class Store(Protocol):
         self, query: str, params: Params = (), *, deadline_seconds: float = QUERY_SECONDS
     ) -> Rows:
         """Return what one SELECT or EXPLAIN gives."""
+
+    async def sql_into(
+        self,
+        sink: Sink,
+        query: str,
+        params: Params = (),
+        *,
+        deadline_seconds: float = QUERY_SECONDS,
+        row_limit: int | None = None,
+    ) -> str | None:
+        """Give its rows to ``sink`` as they come; return the notice.
+
+        Where the store dies in the middle it is asked again, and the sink begins anew.
+        """
 
     async def list_sessions(self, chosen: SessionFilter) -> list[dict[str, JsonValue]]:
         """Return the rows of the view ``sessions`` that a filter chooses."""
@@ -71,6 +93,25 @@ class _Local:
     ) -> Rows:
         found = await self._run(self._store.sql, query, params, timeout_seconds=deadline_seconds)
         return Rows(found.names, found.types, found.rows, notice=found.notice)
+
+    async def sql_into(
+        self,
+        sink: Sink,
+        query: str,
+        params: Params = (),
+        *,
+        deadline_seconds: float = QUERY_SECONDS,
+        row_limit: int | None = None,
+    ) -> str | None:
+        notice: str | None = await self._run(
+            self._store.sql_into,
+            sink,
+            query,
+            params,
+            timeout_seconds=deadline_seconds,
+            row_limit=row_limit,
+        )
+        return notice
 
     async def list_sessions(self, chosen: SessionFilter) -> list[dict[str, JsonValue]]:
         found: list[dict[str, JsonValue]] = (await self._run(self._store.list_sessions, chosen))[0]
@@ -120,8 +161,36 @@ class Running:
         async def ask(seconds: float) -> Rows:
             missing = await self._see(min(seconds, SEE_SECONDS))
             found = await self._client.sql(query, params, timeout_seconds=seconds)
-            notices = [one for one in (found.notice, missing) if one]
-            return Rows(found.names, found.types, found.rows, notice="; ".join(notices) or None)
+            notice = _together(found.notice, missing)
+            return Rows(found.names, found.types, found.rows, notice=notice)
+
+        return await _patiently(ask, deadline_seconds)
+
+    async def sql_into(
+        self,
+        sink: Sink,
+        query: str,
+        params: Params = (),
+        *,
+        deadline_seconds: float = QUERY_SECONDS,
+        row_limit: int | None = None,
+    ) -> str | None:
+        """Give the rows of one SELECT or EXPLAIN to ``sink``; return the notice."""
+
+        async def ask(seconds: float) -> str | None:
+            notice = await self._see(min(seconds, SEE_SECONDS))
+            words = self._client.stream(query, params, timeout_seconds=seconds, row_limit=row_limit)
+            async with aclosing(words):
+                async for word in words:
+                    match word:
+                        case Header():
+                            notice = _together(word.notice, notice)
+                            sink.begin(word.names, word.types)
+                        case Part():
+                            sink.add(unpack_rows(word.rows))
+                        case _:
+                            pass  # done
+            return notice
 
         return await _patiently(ask, deadline_seconds)
 
@@ -183,6 +252,10 @@ class Running:
     async def status(self) -> StoreStatus:
         """Return how the store fares."""
         return await _patiently(lambda _: self._client.status(), QUERY_SECONDS)
+
+
+def _together(*notices: str | None) -> str | None:
+    return "; ".join(one for one in notices if one) or None
 
 
 async def _patiently[T](ask: Callable[[float], Awaitable[T]], seconds: float) -> T:

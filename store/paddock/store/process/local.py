@@ -1,6 +1,6 @@
 """The store for one call: the same projection and the same questions, without a process."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from paddock.store.errors import SessionNotFound
 from paddock.store.process.keeper import Keeper
 from paddock.store.projection import Settings
-from paddock.store.protocol import SessionFilter, StoreStatus, json_rows
+from paddock.store.protocol import SessionFilter, Sink, StoreStatus, json_rows
 from paddock.store.query import ProjectionDamaged
 from paddock.store.query.sessions import counting, listing
 
@@ -54,12 +54,38 @@ class LocalStore:
         row_limit: int | None = None,
     ) -> Result:
         """Return what one SELECT or EXPLAIN gives. Raises as ``query.Asking`` does."""
+        return self._undamaged(lambda: self._ask(query, params, timeout_seconds, row_limit))
+
+    def sql_into(
+        self,
+        sink: Sink,
+        query: str,
+        params: Sequence[Any] | Mapping[str, Any] = (),
+        *,
+        timeout_seconds: float = 30.0,
+        row_limit: int | None = None,
+    ) -> str | None:
+        """Give what a query gives to ``sink``, part by part; return the notice. Raises as `sql`."""
+
+        def pour() -> str | None:
+            with self.keeper.asking(
+                query, params, timeout_seconds=timeout_seconds, row_limit=row_limit
+            ) as asking:
+                sink.begin(asking.names, asking.types)
+                for chunk in asking.chunks():
+                    sink.add(chunk)
+                return self.keeper.caveat()
+
+        return self._undamaged(pour)
+
+    def _undamaged[T](self, ask: Callable[[], T]) -> T:
+        """Ask; where DuckDB's file turns out to be damaged, make it anew and ask again."""
         try:
-            return self._ask(query, params, timeout_seconds, row_limit)
+            return ask()
         except ProjectionDamaged as error:
             self.keeper.rebuild(error.message)
             self.keeper.catch_up()
-            return self._ask(query, params, timeout_seconds, row_limit)
+            return ask()
 
     def _ask(
         self,

@@ -391,8 +391,8 @@ class Server:
 
     def _wait_for_leave(self, running: Running, deadline: float, seconds: float) -> None:
         if not running.leave.acquire(timeout=max(deadline - time.monotonic(), 0)):
-            message = f"the result was not read within {seconds:g} s"
-            raise TimedOut(message, seconds=seconds)
+            message = f"the result was not read within {round(seconds, 2):g} s"
+            raise TimedOut(f"{message}; ask for less, or allow more time", seconds=seconds)
         if running.cancelled.is_set():
             raise Cancelled("the query was cancelled")
 

@@ -215,10 +215,8 @@ class Asking:
     def _stopped(self) -> SqlRefused | TimedOut:
         if self._is_cancelled:
             return Cancelled("the query was cancelled")
-        return TimedOut(
-            f"the query took longer than {self._seconds:g} s; ask for less, or allow more time",
-            seconds=self._seconds,
-        )
+        message = f"the query took longer than {round(self._seconds, 2):g} s"
+        return TimedOut(f"{message}; ask for less, or allow more time", seconds=self._seconds)
 
     def _translated(self) -> "_Translated":
         return _Translated(self)

@@ -1,0 +1,125 @@
+"""What a query gave, in print: a table, JSON or CSV, of as many rows as there may be."""
+
+import csv
+import shutil
+import sys
+from collections.abc import Sequence
+from tempfile import SpooledTemporaryFile
+from typing import Any, Self
+
+from paddock.supervisor.cli.printing import cell, hint, json_of, print_table
+
+SPOOL_BYTES = 16 * 1024 * 1024
+"""A result larger than this waits on the disk until it is whole."""
+
+
+class TableResult:
+    """Rows that are shown as a table."""
+
+    def __init__(self) -> None:
+        self._names: Sequence[str] = ()
+        self._rows: list[tuple[Any, ...]] = []
+
+    def begin(self, names: Sequence[str], types: Sequence[str]) -> None:  # noqa: ARG002
+        """Begin with these columns."""
+        self._names, self._rows = names, []
+
+    def add(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Take the next rows."""
+        self._rows += rows
+
+    def print(self, limit: int) -> None:
+        """Print the first rows (0: all), and say if there are more."""
+        shown = self._rows[: limit or None]
+        numbers = [
+            name
+            for place, name in enumerate(self._names)
+            if shown and all(isinstance(row[place], int | float | None) for row in shown)
+        ]
+        print_table(self._names, shown, empty="no rows", right=numbers)
+        if len(shown) < len(self._rows):
+            hint(f"the first {limit} rows; --limit 0, --json or --csv gives all")
+
+
+class _Spooled:
+    """A printed result, kept until it is whole: on the disk where it is large.
+
+    Of one that fails in the middle nothing is printed, and no query waits for who reads slowly.
+    """
+
+    def __init__(self) -> None:
+        self._text = SpooledTemporaryFile(  # noqa: SIM115 - closed at the end of its own block
+            SPOOL_BYTES, "w+", encoding="utf-8", errors="surrogatepass", newline=""
+        )
+
+    def __enter__(self) -> Self:
+        """Return itself; leaving the block gives up what it kept."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give up what it kept."""
+        self._text.close()
+
+    def _empty(self) -> None:
+        self._text.seek(0)
+        self._text.truncate()
+
+    def print(self) -> None:
+        """Print it."""
+        self._text.seek(0)
+        shutil.copyfileobj(self._text, sys.stdout)
+        sys.stdout.flush()
+
+
+class JsonResult(_Spooled):
+    """An array of row objects: one line for a pipe, indented for a terminal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._names: Sequence[str] = ()
+        self._types: Sequence[str] = ()
+        self._is_empty = True
+        self._indent = 2 if sys.stdout.isatty() else None
+
+    def begin(self, names: Sequence[str], types: Sequence[str]) -> None:
+        """Begin with these columns."""
+        self._empty()
+        self._text.write("[")
+        self._names, self._types, self._is_empty = names, types, True
+
+    def add(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Take the next rows."""
+        from paddock.store.protocol import json_rows
+
+        if not rows:
+            return
+        # The array of these rows, without its brackets.
+        inner = json_of(json_rows(self._names, self._types, rows), self._indent)[1:-1].rstrip()
+        if not self._is_empty:
+            self._text.write("," if self._indent else ", ")
+        self._text.write(inner)
+        self._is_empty = False
+
+    def print(self) -> None:
+        """Print it."""
+        self._text.write("\n]\n" if self._indent and not self._is_empty else "]\n")
+        super().print()
+
+
+class CsvResult(_Spooled):
+    """Lines of CSV (RFC 4180) below a head of the columns' names."""
+
+    def begin(self, names: Sequence[str], types: Sequence[str]) -> None:  # noqa: ARG002
+        """Begin with these columns."""
+        self._empty()
+        csv.writer(self._text).writerow(names)
+
+    def add(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Take the next rows."""
+        csv.writer(self._text).writerows([_csv_cell(value) for value in row] for row in rows)
+
+
+def _csv_cell(value: Any) -> Any:
+    if isinstance(value, str | int | float) or value is None:
+        return value
+    return cell(value) if not isinstance(value, dict | list | tuple) else json_of(value)
