@@ -22,7 +22,7 @@ from paddock.store.errors import AlreadyExists, AlreadyOwned, Damaged, SessionNo
 from paddock.store.events import stored_of
 from paddock.store.fold import evolve
 from paddock.store.process import Keeper, LocalStore, open_local
-from paddock.store.projection import fold, projector
+from paddock.store.projection import cycles, fold, projector
 from paddock.store.projection.folded import Batch, Folded, dump, load, summarize
 from paddock.store.projection.projector import BATCH_EVENTS, PAGE_EVENTS, Flight, Projector
 from paddock.store.projection.schema import PER_SESSION, VIEWS
@@ -933,6 +933,6 @@ def test_garbage_in_cycles_is_freed_while_batches_are_gathered(
         knot = weakref.ref(Knot())
         store.keeper.projector.step()  # whatever was young is old from here on
         assert knot() is not None
-        monkeypatch.setattr(projector, "CYCLES_SECONDS", 0.0)
+        monkeypatch.setattr(cycles, "CYCLES_SECONDS", 0.0)
         store.keeper.projector.step()
         assert knot() is None

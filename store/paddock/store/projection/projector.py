@@ -11,13 +11,12 @@ in a thread of its own while the next is read. It is *in flight* until :meth:`_l
 nobody else uses the connection.
 """
 
-import gc
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from paddock.store.errors import Damaged, NeedsFold, SessionNotFound, StoreError
 from paddock.store.events import Row
 from paddock.store.ids import SessionId
 from paddock.store.projection import fold, host_log
+from paddock.store.projection.cycles import Cycles
 from paddock.store.projection.database import Database, note_erasure
 from paddock.store.projection.folded import HOST, Batch, Folded, dump, load, summarize
 from paddock.store.projection.logs import NO_FILE, Logs
@@ -54,8 +54,6 @@ ASK_AGAIN_SECONDS = 0.05
 """How often a waiting reader has its session looked at, where nobody tells of its commits."""
 NARROWING = 10
 """How much smaller the next batch is in which an event is looked for that cannot be stored."""
-CYCLES_SECONDS = 30.0
-"""How often garbage in cycles is looked for: 20 ms at rest, in which nothing else is done."""
 KEPT_SESSIONS = 2_000
 """Folded sessions kept in memory; others are read from their row when they go on."""
 UNFIT = (duckdb.DataError, duckdb.IntegrityError, duckdb.ProgrammingError)
@@ -131,7 +129,7 @@ class Projector:
         self._to_rebuild = 0
         self._events_to_rebuild = 0
         self._is_closed = False
-        self._cycles = _Cycles()
+        self._cycles = Cycles()
         self._load()
 
     # --- safe from any thread ---
@@ -744,32 +742,6 @@ class Projector:
 
 class _SetApart(Exception):
     """The batch before this one had a value that cannot be stored."""
-
-
-class _Cycles:
-    """Looks for garbage in cycles now and then, in place of Python's own collector."""
-
-    def __init__(self) -> None:
-        self._looked_at = time.monotonic()
-
-    @contextmanager
-    def left(self) -> Iterator[None]:
-        """Look for none meanwhile: a batch makes many objects and no cycle; it took an eighth."""
-        was_enabled = gc.isenabled()
-        gc.disable()
-        try:
-            yield
-        finally:
-            if time.monotonic() - self._looked_at > CYCLES_SECONDS:
-                self._looked_at = time.monotonic()
-                gc.collect()
-            else:
-                # All that is young is old from here on; else the first look would go through it.
-                # What is old is not looked through again by itself: hence the look above.
-                gc.freeze()
-                gc.unfreeze()
-            if was_enabled:
-                gc.enable()
 
 
 def _merge(batch: Batch, part: Batch) -> None:
