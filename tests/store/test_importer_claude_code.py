@@ -247,6 +247,55 @@ def test_a_hooks_feedback_that_was_answered_is_a_prompt_of_its_own(recording: Re
     ]
 
 
+def test_what_only_goes_with_a_prompt_is_no_prompt_of_its_own(recording: Recording) -> None:
+    recording.user("do it")
+    recording.says("m1", "Done.")
+    recording.user("Continue from where you left off.", isMeta=True)
+    recording.says("m2", "No response requested.", message={"model": "<synthetic>"})
+    recording.user([{"type": "text", "text": "look"}, {"type": "image", "source": {}}])
+    recording.user("[Image: source: /tmp/a.png]", isMeta=True)
+    recording.says("m3", "A cat.")
+    prompts = recording.read().prompts
+    assert [(prompt.text, len(prompt.turns)) for prompt in prompts] == [
+        ("do it", 1),
+        ("look\n[image]", 1),
+    ]
+
+
+def test_what_was_typed_while_the_agent_was_busy_is_a_prompt(recording: Recording) -> None:
+    recording.user("do it")
+    recording.calls("m1", "c1")
+    recording.result("c1")
+    for mode, words in (("prompt", "and that"), ("task-notification", "<task-notification>")):
+        queued = {"type": "queued_command", "prompt": words, "commandMode": mode}
+        recording.add("attachment", attachment=queued)
+    recording.calls("m2", "c2")
+    said: JsonValue = [
+        {"type": "tool_result", "tool_use_id": "c2", "content": "fine"},
+        {"type": "text", "text": "<system-reminder>be good</system-reminder>"},
+        {"type": "text", "text": "and this"},
+    ]
+    recording.user(said)
+    recording.says("m3", "Done.")
+    prompts = recording.read().prompts
+    assert [(prompt.text, [told(turn)[1] for turn in prompt.turns]) for prompt in prompts] == [
+        ("do it", [["c1"]]),
+        ("and that", [["c2"]]),
+        ("and this", [[]]),
+    ]
+
+
+def test_a_reminder_or_an_interruption_beside_a_result_is_no_prompt(recording: Recording) -> None:
+    recording.user("do it")
+    recording.calls("m1", "c1")
+    result: JsonValue = {"type": "tool_result", "tool_use_id": "c1", "content": "fine"}
+    reminder: JsonValue = {"type": "text", "text": "<system-reminder>be good</system-reminder>"}
+    stopped: JsonValue = {"type": "text", "text": "[Request interrupted by user for tool use]"}
+    recording.user([result, reminder, stopped])
+    recording.says("m2", "Done.")
+    assert [prompt.text for prompt in recording.read().prompts] == ["do it"]
+
+
 def test_the_clients_own_bookkeeping_is_no_prompt(recording: Recording) -> None:
     recording.user("<local-command-caveat>Caveat: …", isMeta=True)
     recording.user("<command-name>/clear</command-name>")

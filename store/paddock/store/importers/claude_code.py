@@ -68,6 +68,8 @@ _BOOKKEEPING = re.compile(
 )
 """How user records begin that the client wrote for itself."""
 
+_REMINDER = re.compile(r"\s*<system-reminder>")
+
 _EDITORS = frozenset({"Edit", "MultiEdit", "Write"})
 _REPLACED = "toolUseResult"
 """Where a record keeps what an edit really took out of its file and put in; see `_replaced`."""
@@ -408,9 +410,9 @@ class _Conversation:
 
     def add(self, record: Json) -> None:
         """Take in the next record of the chain."""
-        if record.get("type") == "user":
-            if not _blocks(record, "tool_result"):
-                self.waiting.append(record)
+        said = _said(record)
+        if said is not None:
+            self.waiting.append(said)
         elif record.get("type") == "assistant" and not _is_synthetic(record):
             self.settle(is_answered=True)
             self._answer(record)
@@ -450,14 +452,43 @@ def _prompts(chain: list[Json], outcomes: Mapping[str, Outcome]) -> tuple[Record
     )
 
 
+def _said(record: Json) -> Json | None:
+    """Return the user record that a record is, or holds: words beside results, words queued.
+
+    What was typed while the agent was busy was handed to it with the next results (an attachment).
+    """
+    if record.get("type") == "attachment":
+        queued = record.get("attachment")
+        if not isinstance(queued, dict) or queued.get("type") != "queued_command":
+            return None
+        if queued.get("commandMode", "prompt") != "prompt":  # "task-notification": no person's
+            return None
+        return {**record, "type": "user", "message": {"content": queued.get("prompt")}}
+    if record.get("type") != "user":
+        return None
+    message = _message(record)
+    content = message.get("content")
+    if not _blocks(record, "tool_result") or not isinstance(content, list):
+        return record
+    texts: list[JsonValue] = [
+        block
+        for block in _blocks(record, "text")
+        if not _BOOKKEEPING.match(text := str(block.get("text"))) and not _REMINDER.match(text)
+    ]
+    is_prompt = bool(texts) and record.get("isMeta") is not True
+    return {**record, "message": {**message, "content": texts}} if is_prompt else None
+
+
 def _prompts_of(records: list[Json], *, is_answered: bool) -> list[tuple[str, Json]]:
     """Return the prompts among user records that follow one another.
 
     Left out: the client's own bookkeeping, summaries of a compaction and what a skill loads into a
     running operation (the agent goes on with what it was at). A slash command and the text it
-    stands for are one prompt. Words of no person (a hook's feedback) count if they were answered.
+    stands for are one prompt. Words of no person (a hook's feedback) count if they were answered,
+    and not beside a prompt, which they only go with (where its image is from, say).
     """
     prompts: list[tuple[str, Json]] = []
+    others: list[tuple[str, Json]] = []
     aside: list[tuple[str, Json]] = []
     command: tuple[str, Json] | None = None
     goes_on = False
@@ -477,8 +508,10 @@ def _prompts_of(records: list[Json], *, is_answered: bool) -> list[tuple[str, Js
         elif command is not None:
             prompts.append((f"{command[0]}\n\n{text}", command[1]))
             command = None
-        elif is_answered:
-            prompts.append((text, record))
+        else:
+            others.append((text, record))
+    if is_answered and not prompts:
+        prompts = others
     if is_answered and not prompts and not goes_on:
         prompts = aside[-1:]  # the agent answered it, whatever it is
     return prompts
