@@ -11,8 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
+from paddock.session_worker.model import Observed
+from paddock.session_worker.models.script import parse_script
+from paddock.session_worker.sizes import flaw_in
 from paddock.store.events import Usage
-from paddock.store.importers.claude_code import TYPES, read_transcript
+from paddock.store.importers.claude_code import NO_NAME, TYPES, read_transcript
 from paddock.store.importers.transcript import (
     NO_RESULT,
     NotATranscript,
@@ -561,6 +564,42 @@ def test_calls_without_ids_and_counts_that_cannot_be_are_read_around(recording: 
     script(transcript)
 
 
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [("1e400", "1e400"), ("NaN", "NaN"), ("-Infinity", "-Infinity"), ("1e3", 1000.0)],
+)
+def test_a_number_that_is_none_stands_as_its_text(
+    recording: Recording, value: str, kept: JsonValue
+) -> None:
+    recording.user("do it")
+    recording.calls("m1", "one")
+    content = "\n".join(map(json.dumps, recording.records)).replace(
+        '{"of": "one"}', f'{{"of": {value}}}'
+    )
+    (turn,) = read_transcript(content).turns
+    assert turn.calls[0].arguments == {"of": kept}
+
+
+def test_arguments_that_are_nested_too_deep_for_a_log_stand_as_text(recording: Recording) -> None:
+    recording.user("do it")
+    recording.calls("m1", "one")
+    deep = "[" * 2000 + "1" + "]" * 2000
+    content = "\n".join(map(json.dumps, recording.records)).replace('"one"}', f"{deep}}}")
+    (turn,) = read_transcript(content).turns
+    assert flaw_in(turn.calls[0].arguments) is None
+    assert deep.replace("[", "").replace("]", "") in json.dumps(turn.calls[0].arguments)
+
+
+def test_a_call_of_a_tool_without_a_name_is_told_of_and_not_run(recording: Recording) -> None:
+    recording.user("do it")
+    recording.calls("m1", "one", "")
+    recording.result("one")
+    prompts, turns = script(recording.read())
+    assert prompts == ["do it"]
+    (turn, _) = parse_script(json.dumps(turns), "recorded")
+    assert (turn.calls[0].name, turn.calls[0].observed) == (NO_NAME, Observed("fine", False))
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
@@ -585,7 +624,8 @@ def test_whatever_stands_in_a_field_is_read_around(data: st.DataObject) -> None:
             at = inner
         at[key] = data.draw(json_values)
     try:
-        script(recording.read())
+        _, turns = script(recording.read())
+        parse_script(json.dumps(turns), "recorded")
     except NotATranscript:
         assert not any(record.get("type") in TYPES for record in map(dict, recording.records))
 

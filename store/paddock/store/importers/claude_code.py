@@ -8,6 +8,7 @@ before is taken for it; where no record names a parent, the file is one conversa
 """
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -45,6 +46,10 @@ TYPES = frozenset(
 SYNTHETIC = "<synthetic>"
 """The model of messages that the client wrote itself: errors, "No response requested."."""
 
+LEVELS = 50
+"""Of lists and objects in one another, in a call's arguments; a session's log takes 100."""
+
+NO_NAME = "(a tool without a name)"
 NO_PROMPT = "(the recording begins here; its first prompt is not in it)"
 
 _REJECTED = re.compile(
@@ -156,6 +161,15 @@ def _parse(source: bytes | str | Iterable[bytes | str]) -> _Lines:
     return result
 
 
+def _decoded(line: bytes, number: int, problems: list[Problem]) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        what = f"is not UTF-8 (byte {error.start + 1} of it); replaced there"
+        problems.append(Problem(number, what))
+        return line.decode(errors="replace")
+
+
 def _split(source: bytes | str | Iterable[bytes | str]) -> Iterable[bytes | str]:
     # At line feeds alone: JSON may hold the other line ends that splitlines() knows.
     if isinstance(source, bytes):
@@ -164,14 +178,20 @@ def _split(source: bytes | str | Iterable[bytes | str]) -> Iterable[bytes | str]
 
 
 def _values(text: str) -> Iterator[JsonValue]:
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(parse_float=_number, parse_constant=str)
     at = 0
     while at < len(text):
         value, at = decoder.raw_decode(text, at)
         # Half a character (a cut emoji) can be written as JSON, but not as UTF-8.
-        yield whole_value(value) if "\\ud" in text else value
+        yield whole_value(value) if "\\ud" in text or "\\uD" in text else value
         while at < len(text) and text[at].isspace():
             at += 1
+
+
+def _number(text: str) -> float | str:
+    """Return the number, or its text where it is larger than any (JSON has no infinity)."""
+    number = float(text)
+    return number if math.isfinite(number) else text
 
 
 def _check(lines: _Lines) -> None:
@@ -201,8 +221,11 @@ class _Tree:
                 self.nodes.setdefault(uuid, (place, record))
         self.records = records
         self.is_linked = any("parentUuid" in record for _, record in self.nodes.values())
-        places = [place for place, _ in self.nodes.values()] if self.nodes else range(len(records))
-        words = [place for place in places if self._is_said(place)]
+        words = [
+            place
+            for place in range(len(records))
+            if self._has_place(place) and self._is_said(place)
+        ]
         main = [place for place in words if not _is_aside(records[place])]
         # The file of a sub-agent is a side chain from end to end: that is its main chain.
         self.words = main or words
@@ -388,12 +411,27 @@ def _call(block: Json, record: Json, outcomes: Mapping[str, Outcome]) -> Recorde
         arguments = {**arguments, **told} if block.get("name") in _EDITORS else arguments
     return RecordedCall(
         call_id=str(block.get("id")),
-        tool=str(block.get("name")),
+        tool=str(block.get("name") or NO_NAME),
         arguments=arguments,
         at=_time(record),
         outcome=outcome,
         cwd=_text_of(record, "cwd"),
     )
+
+
+def _arguments(given: Json) -> Json:
+    """Return arguments that a log can hold: what is nested too deep for it stands as its text."""
+    return {key: _levelled(value, 1) for key, value in given.items()}
+
+
+def _levelled(value: JsonValue, level: int) -> JsonValue:
+    if isinstance(value, dict | list) and level == LEVELS:
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, dict):
+        return {key: _levelled(one, level + 1) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_levelled(one, level + 1) for one in value]
+    return value
 
 
 # --- prompts and turns ----------------------------------------------------------------------------
