@@ -224,6 +224,18 @@ def test_records_that_name_none_before_them_are_one_conversation(
     assert [turn.text for turn in transcript.turns] == ["One.", "Two."]
 
 
+def test_what_has_no_uuid_is_part_of_a_conversation_that_is_no_tree(recording: Recording) -> None:
+    recording.user("first")
+    recording.says("m1", "One.")
+    recording.user("second")
+    recording.says("m2", "Two.")
+    for number, record in enumerate(recording.records):
+        del record["parentUuid"]
+        if number % 2:
+            del record["uuid"]
+    assert [turn.text for turn in recording.read().turns] == ["One.", "Two."]
+
+
 def test_side_chains_are_left_out_unless_the_file_is_one(recording: Recording) -> None:
     recording.user("do it")
     recording.says("m1", "Done.")
@@ -381,10 +393,24 @@ def test_a_byte_order_mark_costs_no_record_however_the_file_is_read(
         assert transcript.problems == ()
 
 
-def test_f16_half_a_character_is_replaced_visibly(recording: Recording) -> None:
-    recording.user("cut \ud83d here")
+@pytest.mark.parametrize("half", [r"\ud83d", r"\uD83D", r"\uDE00"])
+def test_f16_half_a_character_is_replaced_visibly(recording: Recording, half: str) -> None:
+    recording.user("cut HALF here")
     recording.says("m1", "Done.")
-    assert recording.read().prompts[0].text == "cut \N{REPLACEMENT CHARACTER} here"
+    content = "\n".join(map(json.dumps, recording.records)).replace("HALF", half)
+    text = read_transcript(content).prompts[0].text
+    assert text == "cut \N{REPLACEMENT CHARACTER} here"
+
+
+def test_f16_bytes_that_are_no_text_are_replaced_visibly_and_told_of(recording: Recording) -> None:
+    recording.user("caf?")
+    recording.says("m1", "Done.")
+    content = "\n".join(map(json.dumps, recording.records)).encode().replace(b"?", b"\xe9")
+    transcript = read_transcript(content)
+    assert transcript.prompts[0].text == "caf\N{REPLACEMENT CHARACTER}"
+    (problem,) = transcript.problems
+    assert problem.line == 1
+    assert problem.what.startswith("is not UTF-8 (byte ")
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ _BYTE_ORDER_MARK = "\ufeff"
 def _parse(source: bytes | str | Iterable[bytes | str]) -> _Lines:
     result = _Lines()
     for number, line in enumerate(_split(source), 1):
-        text = line.decode(errors="replace") if isinstance(line, bytes) else line
+        text = line if isinstance(line, str) else _decoded(line, number, result.problems)
         if number == 1:
             text = text.removeprefix(_BYTE_ORDER_MARK)
         if not text.strip():
@@ -229,6 +229,12 @@ class _Tree:
         main = [place for place in words if not _is_aside(records[place])]
         # The file of a sub-agent is a side chain from end to end: that is its main chain.
         self.words = main or words
+
+    def _has_place(self, place: int) -> bool:
+        uuid = self.records[place].get("uuid")
+        if not isinstance(uuid, str):
+            return not self.is_linked  # in a tree nothing could be said of where it stands
+        return self.nodes[uuid][0] == place  # else it is a copy
 
     def _is_said(self, place: int) -> bool:
         record = self.records[place]
@@ -403,7 +409,7 @@ def _signs(patch: JsonValue) -> Iterator[str]:
 
 def _call(block: Json, record: Json, outcomes: Mapping[str, Outcome]) -> RecordedCall:
     given = block.get("input")
-    arguments = given if isinstance(given, dict) else {}
+    arguments = _arguments(given) if isinstance(given, dict) else {}
     outcome = outcomes.get(str(block.get("id")))
     if outcome is not None and outcome.replaced is not None:
         # Under the same names: a result that belongs to another tool changes nothing.
