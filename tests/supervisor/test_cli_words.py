@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from paddock.supervisor.cli import exit_codes
+from paddock.supervisor.cli import replay as cli_replay
 from paddock.supervisor.cli.main import VERBS, answer, command_of
 from tests.store.disks import full, small_disk
 
@@ -196,6 +197,28 @@ def test_a_file_that_is_no_transcript_is_told(
     code, line = refused(capsys, "replay", "notes.txt", "--mode", "yolo", "--json")
     assert code == exit_codes.USAGE
     assert "notes.txt" in line
+
+
+def test_a_pipe_to_which_nobody_writes_is_not_waited_for_without_end(
+    ground: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli_replay, "PIPE_WAIT_SECONDS", 0.01)
+    os.mkfifo("pipe.jsonl")
+    code, line = refused(capsys, "replay", "pipe.jsonl", "--mode", "yolo", "--json")
+    assert code == exit_codes.NOT_FOUND
+    assert "nobody wrote to it" in line
+
+
+def test_a_transcript_may_come_through_a_pipe(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, into = os.pipe()
+    os.write(into, b"milk\n")
+    os.close(into)
+    code, line = refused(capsys, "replay", f"/dev/fd/{out}", "--mode", "yolo", "--json")
+    os.close(out)
+    assert code == exit_codes.USAGE
+    assert "it holds no JSON records" in line
 
 
 def test_a_number_that_is_none_is_told(capsys: pytest.CaptureFixture[str]) -> None:

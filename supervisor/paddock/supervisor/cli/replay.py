@@ -1,10 +1,13 @@
 """``paddock replay``: a recorded Claude Code session, its tool calls really executed again."""
 
+import errno
 import json
 import os
+import select
+import stat
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
 
 import typer
 
@@ -20,6 +23,10 @@ if TYPE_CHECKING:
 
 SCRIPT = "replay.json"
 """Of a replayed session: what answers it, kept in its folder, and erased with it."""
+
+
+PIPE_WAIT_SECONDS = 30.0
+"""Until something comes through a pipe that was named: ``<(ssh … cat …)`` may ask for a word."""
 
 
 class FileMissing(Refused):
@@ -121,7 +128,7 @@ def _read(file: Path) -> "Transcript":
     from paddock.store.importers.transcript import NotATranscript
 
     try:
-        with file.open("rb") as lines:
+        with _opened(file) as lines:
             transcript = read_transcript(lines)
     except OSError as error:
         message = f"{str(file)!r} cannot be read: {error.strerror or error}; name a transcript"
@@ -134,6 +141,27 @@ def _read(file: Path) -> "Transcript":
         where = f"line {problem.line}: " if problem.line is not None else ""
         hint(one_line(f"{file.name}: {where}{problem.what}", 200))
     return transcript
+
+
+def _opened(file: Path) -> BinaryIO:
+    """Open a file for reading; a pipe to which nobody writes is no file for long.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            pipe = select.poll()
+            pipe.register(descriptor, select.POLLIN)
+            if not pipe.poll(PIPE_WAIT_SECONDS * 1000):
+                message = f"it is a pipe, and nobody wrote to it for {PIPE_WAIT_SECONDS:g} s"
+                raise TimeoutError(errno.ETIMEDOUT, message)
+        os.set_blocking(descriptor, True)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def script_of(transcript: "Transcript", cwd: Path) -> tuple[list[str], object]:
