@@ -180,6 +180,17 @@ def test_arguments_become_ours_and_contents_stay_as_recorded() -> None:
     )
 
 
+@pytest.mark.parametrize(("tool", "ours"), [("Grep", "grep"), ("Glob", "glob"), ("LS", "ls")])
+def test_an_empty_folder_glob_or_type_of_a_search_is_none(tool: str, ours: str) -> None:
+    given = {"pattern": "", "path": "", "glob": "", "type": ""}
+    mapped = map_claude_code_call(tool, given, "/rec", "/new")
+    assert mapped == (ours, {} if tool == "LS" else {"pattern": ""})
+    assert map_claude_code_call("Write", {"content": ""}, "/r", "/n") == (
+        "write_file",
+        {"content": ""},
+    )
+
+
 def test_a_timeout_of_nothing_is_none() -> None:
     given = {"command": "ls", "timeout": 0}
     assert map_claude_code_call("Bash", given, "/tmp/rec", "/new") == ("bash", {"command": "ls"})
