@@ -126,12 +126,14 @@ def test_calls_and_results_beside_the_chain_belong_to_their_message(recording: R
     prompt = recording.user("do it")
     first = recording.calls("m1", "c1")
     recording.calls("m1", "c2", parent=prompt)
-    recording.result("c2")
-    recording.result("c1", parent=first)  # the chain goes on from here, past c2
+    recording.calls("m1", "c3", parent=prompt)
+    recording.result("c3")
+    recording.result("c2", parent="u2")
+    recording.result("c1", parent=first)  # the chain goes on from here, past c2 and c3
     recording.says("m2", "Done.")
     transcript = recording.read()
     turn, _ = transcript.turns
-    assert sorted(call.call_id for call in turn.calls) == ["c1", "c2"]
+    assert [call.call_id for call in turn.calls] == ["c1", "c2", "c3"]
     assert all(call.outcome for call in turn.calls)
 
 

@@ -255,10 +255,17 @@ class _Tree:
             at = self._parent(at, seen, problems)
         walk.reverse()
         position = {place: (number, 0) for number, place in enumerate(walk)}
-        messages = {_message_id(self.records[place]) for place in walk} - {None}
+        mates: dict[str, list[int]] = {}
+        for place in walk:
+            message_id = _message_id(self.records[place])
+            if message_id is not None:
+                mates.setdefault(message_id, []).append(place)
         for place in self.words:
-            if place not in position and _message_id(self.records[place]) in messages:
-                position[place] = (self._joins(place, position), place)
+            message_id = _message_id(self.records[place])
+            if place not in position and message_id in mates:
+                # Where its parent is, but behind the blocks that were written before it.
+                before = [position[mate][0] for mate in mates[message_id] if mate < place]
+                position[place] = (max(self._joins(place, position), *before, 0), place)
         return [self.records[place] for place in sorted(position, key=position.__getitem__)]
 
     def _tip(self) -> int:
