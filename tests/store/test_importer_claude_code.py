@@ -137,6 +137,18 @@ def test_calls_and_results_beside_the_chain_belong_to_their_message(recording: R
     assert all(call.outcome for call in turn.calls)
 
 
+def test_a_call_beside_the_chain_whose_result_is_on_it_belongs_to_it(
+    recording: Recording,
+) -> None:
+    prompt = recording.user("do it")
+    result = recording.result("c1")  # written first, and not as the call's child
+    recording.calls("m1", "c1", parent=prompt)
+    recording.says("m2", "Done.", parent=result)
+    transcript = recording.read()
+    assert [told(turn) for turn in transcript.turns] == [("", ["c1"]), ("Done.", [])]
+    assert transcript.problems == ()
+
+
 def test_the_chain_goes_through_records_of_other_types_and_over_a_compaction(
     recording: Recording,
 ) -> None:
@@ -163,6 +175,31 @@ def test_a_branch_that_was_left_is_no_part_of_the_chain(recording: Recording) ->
     assert [prompt.text for prompt in transcript.prompts] == ["first try", "second try"]
     assert [told(turn)[0] for turn in transcript.turns] == ["yes"]
     assert transcript.counts.messages == {"user": 2, "assistant": 2}
+
+
+def test_a_branch_that_was_left_is_told_of(recording: Recording) -> None:
+    recording.user("first try")
+    recording.calls("m1", "c1")
+    recording.result("c1")
+    recording.user("first prompt, in other words", parent=None)
+    recording.says("m2", "yes")
+    transcript = recording.read()
+    assert [prompt.text for prompt in transcript.prompts] == ["first prompt, in other words"]
+    assert [problem.what for problem in transcript.problems] == [
+        "branches that were left are left out (prompts: 1, calls: 1)"
+    ]
+
+
+def test_a_session_that_was_resumed_as_another_goes_on_with_the_first(
+    recording: Recording,
+) -> None:
+    recording.user("first")
+    recording.says("m1", "One.")
+    recording.user("second", parent=None, sessionId="s2")
+    recording.says("m2", "Two.", sessionId="s2")
+    transcript = recording.read()
+    assert [prompt.text for prompt in transcript.prompts] == ["first", "second"]
+    assert transcript.problems == ()
 
 
 def test_a_missing_parent_is_taken_to_be_the_record_before_and_told_of(

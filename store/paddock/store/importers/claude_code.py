@@ -10,6 +10,7 @@ before is taken for it; where no record names a parent, the file is one conversa
 import json
 import math
 import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -249,24 +250,50 @@ class _Tree:
         walk: list[int] = []
         at: int | None = self._tip()
         seen: set[int] = set()
+        first = len(self.records)
         while at is not None and at not in seen:
             seen.add(at)
             walk.append(at)
-            at = self._parent(at, seen, problems)
+            first = min(first, at)
+            at = self._parent(at, first, problems)
         walk.reverse()
         position = {place: (number, 0) for number, place in enumerate(walk)}
+        self._join_beside(walk, position)
+        problems += self._left(position)
+        return [self.records[place] for place in sorted(position, key=position.__getitem__)]
+
+    def _join_beside(self, walk: list[int], position: dict[int, tuple[int, int]]) -> None:
+        """Find a place for what is beside the walk: of its messages, and calls of its results."""
         mates: dict[str, list[int]] = {}
         for place in walk:
             message_id = _message_id(self.records[place])
             if message_id is not None:
                 mates.setdefault(message_id, []).append(place)
+        missing = self._named(walk, "tool_result", "tool_use_id") - self._named(
+            walk, "tool_use", "id"
+        )
         for place in self.words:
-            message_id = _message_id(self.records[place])
-            if place not in position and message_id in mates:
+            if place in position:
+                continue
+            before = mates.get(_message_id(self.records[place]) or "", [])
+            if before or missing & self._named([place], "tool_use", "id"):
                 # Where its parent is, but behind the blocks that were written before it.
-                before = [position[mate][0] for mate in mates[message_id] if mate < place]
-                position[place] = (max(self._joins(place, position), *before, 0), place)
-        return [self.records[place] for place in sorted(position, key=position.__getitem__)]
+                numbers = [position[one][0] for one in before if one < place]
+                position[place] = (max(self._joins(place, position), *numbers, 0), place)
+
+    def _named(self, places: Iterable[int], kind: str, key: str) -> set[str]:
+        blocks = (block for place in places for block in _blocks(self.records[place], kind))
+        return {name for block in blocks if isinstance(name := block.get(key), str)}
+
+    def _left(self, position: Mapping[int, tuple[int, int]]) -> list[Problem]:
+        """Return what to say of the branches that the conversation left, if any."""
+        records = [self.records[place] for place in self.words if place not in position]
+        prompts = sum(_is_prompt(record) for record in records)
+        calls = sum(len(_blocks(record, "tool_use")) for record in records)
+        if not prompts and not calls:
+            return []
+        what = f"branches that were left are left out (prompts: {prompts}, calls: {calls})"
+        return [Problem(None, what)]
 
     def _tip(self) -> int:
         """Return the last record that none follows: lines may be out of order, times are not."""
@@ -288,7 +315,7 @@ class _Tree:
         parent = record.get("parentUuid") or record.get("logicalParentUuid")
         return self.nodes[parent][0] if isinstance(parent, str) and parent in self.nodes else None
 
-    def _parent(self, place: int, seen: set[int], problems: list[Problem]) -> int | None:
+    def _parent(self, place: int, first: int, problems: list[Problem]) -> int | None:
         linked = self._linked(place)
         if linked is not None:
             return linked
@@ -297,11 +324,25 @@ class _Tree:
         if isinstance(parent, str):
             what = f"record {parent} is not in the file, but a child of it is"
             problems.append(Problem(None, what))
-        elif not _is_compaction(record):  # which goes on with what was before, linked or not
+        # What goes on with what was before, linked or not: a compaction, a session resumed as new.
+        elif not _is_compaction(record) and not self._is_resumed(record, self._earlier(first)):
             return None
-        first = min(seen)
-        earlier = [place for place in self.words if place < first]
-        return earlier[-1] if earlier else None
+        return self._earlier(first)
+
+    def _earlier(self, first: int) -> int | None:
+        """Return the last that was said before a place."""
+        number = bisect_left(self.words, first)
+        return self.words[number - 1] if number else None
+
+    def _is_resumed(self, root: Json, before: int | None) -> bool:
+        """Return whether a root begins another session than the one before it in the file.
+
+        A second root of the same session is its first prompt, said anew in other words.
+        """
+        if before is None:
+            return False
+        ids = {_text_of(record, "sessionId") for record in (root, self.records[before])}
+        return len(ids - {None}) > 1
 
     def _joins(self, place: int, position: Mapping[int, tuple[int, int]]) -> int:
         """Return the number on the walk of the nearest ancestor that is on it."""
@@ -641,6 +682,18 @@ def _message_id(record: Json) -> str | None:
 def _is_aside(record: Json) -> bool:
     """Return whether a record is a sub-agent's: in a transcript, and as `claude -p` prints it."""
     return bool(record.get("isSidechain") or record.get("parent_tool_use_id"))
+
+
+def _is_prompt(record: Json) -> bool:
+    """Return whether a record holds words of a person, and nothing else."""
+    words = _words(_message(record).get("content"))
+    return (
+        record.get("type") == "user"
+        and record.get("isMeta") is not True
+        and not _blocks(record, "tool_result")
+        and bool(words.strip())
+        and not _BOOKKEEPING.match(words)
+    )
 
 
 def _is_compaction(record: Json) -> bool:
