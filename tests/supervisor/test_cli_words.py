@@ -221,6 +221,18 @@ def test_a_transcript_may_come_through_a_pipe(
     assert "it holds no JSON records" in line
 
 
+def test_a_transcript_with_many_faults_is_told_of_in_few_lines(
+    ground: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompt = json.dumps({"type": "user", "message": {"content": "hello"}})
+    Path("torn.jsonl").write_text("\n".join([prompt, *["torn"] * 500]))
+    assert len(cli_replay._read(Path("torn.jsonl")).prompts) == 1
+    first, *_, last = lines = capsys.readouterr().err.splitlines()
+    assert first.startswith("torn.jsonl: line 2: is not JSON")
+    assert last == f"torn.jsonl: and {501 - len(lines)} more of the kind"
+    assert len(lines) < 30
+
+
 def test_a_number_that_is_none_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     code, line = refused(capsys, "down", "--deadline", "soon")
     assert code == exit_codes.USAGE

@@ -25,6 +25,8 @@ SCRIPT = "replay.json"
 """Of a replayed session: what answers it, kept in its folder, and erased with it."""
 
 
+PROBLEMS = 20
+"""Of a transcript, that are told; a damaged one has thousands."""
 PIPE_WAIT_SECONDS = 30.0
 """Until something comes through a pipe that was named: ``<(ssh … cat …)`` may ask for a word."""
 
@@ -137,9 +139,12 @@ def _read(file: Path) -> "Transcript":
         raise NotATranscript(f"{str(file)!r}: {error.message}", path=str(file)) from error
     if not transcript.prompts:
         raise NotATranscript(f"{str(file)!r} holds no prompt, so there is nothing to replay")
-    for problem in transcript.problems:
+    for problem in transcript.problems[:PROBLEMS]:
         where = f"line {problem.line}: " if problem.line is not None else ""
         hint(one_line(f"{file.name}: {where}{problem.what}", 200))
+    more = len(transcript.problems) - PROBLEMS
+    if more > 0:
+        hint(f"{one_line(file.name, 100)}: and {more} more of the kind")
     return transcript
 
 
