@@ -4,6 +4,7 @@ import io
 import json
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from paddock.supervisor.cli import exit_codes
 from paddock.supervisor.cli import replay as cli_replay
 from paddock.supervisor.cli.main import VERBS, answer, command_of
+from paddock.supervisor.errors import CapacityExceeded
 from tests.store.disks import full, small_disk
 
 
@@ -219,6 +221,22 @@ def test_a_transcript_may_come_through_a_pipe(
     os.close(out)
     assert code == exit_codes.USAGE
     assert "it holds no JSON records" in line
+
+
+def test_l4_a_replay_that_makes_no_session_leaves_no_folder(
+    ground: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(_: object) -> int:
+        assert list(temporary.iterdir())
+        raise CapacityExceeded("no room", current=1, max=1)
+
+    temporary = ground / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setattr(cli_replay, "with_host", no_room)
+    Path("hello.jsonl").write_text(json.dumps({"type": "user", "message": {"content": "hello"}}))
+    refused(capsys, "replay", "hello.jsonl", "--mode", "yolo", "--json")
+    assert list(temporary.iterdir()) == []
 
 
 def test_a_transcript_with_many_faults_is_told_of_in_few_lines(

@@ -6,6 +6,7 @@ import os
 import select
 import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
 
@@ -79,8 +80,10 @@ def replay(
     from paddock.client.host import workspace_at
 
     folder = workspace_at(cwd or _new_folder())
+    is_used = cwd is not None
 
     async def work(host: "Host") -> int:
+        nonlocal is_used
         prompts, turns = script_of(transcript, folder)
         hint(f"{len(prompts)} prompts, workspace {folder}")
         from paddock.store.session_file import folder_of
@@ -92,6 +95,7 @@ def replay(
             unattended=not attended,
             labels={"replay_of": transcript.session_id or file.name},
         )
+        is_used = True
         script = folder_of(host.data, session.session_id) / SCRIPT
         _keep(turns, script)
         await session.set_model(f"script:{script}")
@@ -115,7 +119,13 @@ def replay(
             hint(f"{outcomes[-1].status}; see `paddock show {session.name or session.session_id}`")
         return exit_codes.OUTCOMES[outcomes[-1].status]
 
-    return with_host(work)
+    try:
+        return with_host(work)
+    except Refused:
+        if not is_used:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def _new_folder() -> str:
