@@ -306,6 +306,8 @@ def test_what_only_goes_with_a_prompt_is_no_prompt_of_its_own(recording: Recordi
     recording.says("m1", "Done.")
     recording.user("Continue from where you left off.", isMeta=True)
     recording.says("m2", "No response requested.", message={"model": "<synthetic>"})
+    recording.user("<command-name>/model</command-name>")
+    recording.user("<local-command-stdout>Set model to x</local-command-stdout>")
     recording.user([{"type": "text", "text": "look"}, {"type": "image", "source": {}}])
     recording.user("[Image: source: /tmp/a.png]", isMeta=True)
     recording.says("m3", "A cat.")

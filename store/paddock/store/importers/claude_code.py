@@ -592,11 +592,13 @@ def _prompts_of(records: list[Json], *, is_answered: bool) -> list[tuple[str, Js
             continue
         elif _BOOKKEEPING.match(text):
             aside.append((text, record))
+            command = None  # it stood for no text: the client did it
         elif _COMMAND.match(text):
             command = (text, record)
             aside.append(command)
         elif record.get("isMeta") is not True:
             prompts.append((text, record))
+            command = None
         elif command is not None:
             prompts.append((f"{command[0]}\n\n{text}", command[1]))
             command = None
