@@ -64,6 +64,18 @@ def test_a_folder_in_a_home_is_found_under_the_homes_own_names(home: str) -> Non
     assert turn("ls ~/a\\ bc /x~/a\\ b ~") == "ls ~/a\\ bc /x~/a\\ b ~"
 
 
+@pytest.mark.parametrize("home", ["/Users/me", "/home/me", "/root"])
+def test_a_home_is_found_under_its_own_names(home: str) -> None:
+    turn = turn_paths(home, "/new", in_shell=True)
+    assert turn("cd ~ && ls ~/.x; (cd ~) | cat ~") == "cd /new && ls /new/.x; (cd /new) | cat /new"
+    assert turn('ls "$HOME/a" ${HOME} $HOME') == 'ls "/new/a" /new /new'
+    assert turn(f"ls {home}/a {home}") == "ls /new/a /new"
+    other = "[[ $a =~ x ]]; git show HEAD~ HEAD~2; ls ~you/a b~ '~/a' '$HOME' $HOMES .~/a"
+    assert turn(other) == other
+    mapped = map_claude_code_call("Write", {"file_path": "~/a", "content": "~/a"}, home, "/new")
+    assert mapped == ("write_file", {"path": "/new/a", "content": "~/a"})
+
+
 @pytest.mark.parametrize(
     ("command", "expected"),
     [

@@ -60,7 +60,7 @@ _ARGUMENTS: Final[Mapping[str, Mapping[str, str]]] = {
 }
 _EDIT_ARGUMENTS: Final = ("old_string", "new_string", "replace_all")
 _DRIVE: Final = re.compile(r"([A-Za-z]):[\\/]+")
-_HOME: Final = re.compile(r"(?:/Users/[^/]+|/home/[^/]+|/root)(?=/)")
+_HOME: Final = re.compile(r"(?:/Users/[^/]+|/home/[^/]+|/root)(?=/|$)")
 _PATHS: Final = ("file_path", "path")
 _SEARCHES: Final = ("Grep", "Glob", "LS")
 
@@ -174,7 +174,9 @@ def turn_paths(recorded_cwd: str, cwd: str, *, in_shell: bool = False) -> Turn:
     path = rf"(?:/private)?{_written(recorded)}"
     home = _HOME.match(recorded)
     if home is not None:
-        path = rf"(?:{path}|(?:~|\$HOME|\$\{{HOME\}}){_written(recorded[home.end() :])})"
+        # By itself a tilde is a path only as a word: it stands in =~ and in HEAD~ too.
+        tilde = "~" if home.end() < len(recorded) else r"(?:~(?=/)|(?<!\S)~(?=[\s;&|)]|$))"
+        path = rf"(?:{path}|(?:{tilde}|\$HOME|\$\{{HOME\}}){_written(recorded[home.end() :])})"
     pattern = re.compile(
         r"(?:(?<![\w.~/-])|(?<=\s-[A-Za-z])|(?<=://))"  # -I/tmp/a and file:///tmp/a are meant
         rf"{path}(?![\w-]|\.\w)"
