@@ -1,5 +1,6 @@
 """A recorded Claude Code session is read whole, and becomes a script that runs its calls again."""
 
+import gzip
 import itertools
 import json
 from collections.abc import Mapping
@@ -463,6 +464,8 @@ def test_f16_bytes_that_are_no_text_are_replaced_visibly_and_told_of(recording: 
         (b'{"type": "session_meta", "payload": {}}\n', "it holds records of type session_meta"),
         (b'{"type": ["user"]}\n[1]\n', "it holds records of type"),
         (b"\x89PNG\r\n\x1a\n\xff\xfe", "it holds no JSON records"),
+        (gzip.compress(b'{"type": "user"}\n'), "it is compressed, unpack it"),
+        ('{"type": "user"}\n'.encode("utf-16"), "it is UTF-16, write it as UTF-8"),
     ],
 )
 def test_what_is_no_transcript_is_refused_in_one_line(content: bytes, what: str) -> None:

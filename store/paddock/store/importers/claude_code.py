@@ -94,6 +94,8 @@ class _Lines:
     unparseable: int = 0
     seen: int = 0
     problems: list[Problem] = field(default_factory=list)
+    coding: str | None = None
+    """What the file is instead of UTF-8 text, and what to do then; None: nothing of the kind."""
 
 
 def read_transcript(source: bytes | str | Iterable[bytes | str]) -> Transcript:
@@ -132,11 +134,21 @@ def read_transcript(source: bytes | str | Iterable[bytes | str]) -> Transcript:
 # --- lines ----------------------------------------------------------------------------------------
 
 _BYTE_ORDER_MARK = "\ufeff"
+CODINGS = {
+    b"\x1f\x8b": "it is compressed, unpack it (gunzip)",
+    b"\x28\xb5\x2f\xfd": "it is compressed, unpack it (unzstd)",
+    b"PK\x03\x04": "it is an archive, unpack it (unzip)",
+    b"\xff\xfe": "it is UTF-16, write it as UTF-8 (iconv)",
+    b"\xfe\xff": "it is UTF-16, write it as UTF-8 (iconv)",
+}
+"""How files begin that may hold a transcript, but not as text; and what to do with them."""
 
 
 def _parse(source: bytes | str | Iterable[bytes | str]) -> _Lines:
     result = _Lines()
     for number, line in enumerate(_split(source), 1):
+        if number == 1 and isinstance(line, bytes):
+            result.coding = next((CODINGS[mark] for mark in CODINGS if line.startswith(mark)), None)
         text = line if isinstance(line, str) else _decoded(line, number, result.problems)
         if number == 1:
             text = text.removeprefix(_BYTE_ORDER_MARK)
@@ -201,10 +213,8 @@ def _check(lines: _Lines) -> None:
     if not any(_text_of(record, "type") in TYPES for record in lines.records):
         types = sorted({str(record.get("type")) for record in lines.records})[:3]
         found = f"records of type {', '.join(types)}" if types else "no JSON records"
-        message = (
-            f"this is no Claude Code transcript: it holds {found}; "
-            "name a .jsonl file from ~/.claude/projects"
-        )
+        advice = lines.coding or "name a .jsonl file from ~/.claude/projects"
+        message = f"this is no Claude Code transcript: it holds {found}; {advice}"
         raise NotATranscript(message)
 
 
