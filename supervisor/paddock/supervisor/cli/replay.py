@@ -26,6 +26,8 @@ SCRIPT = "replay.json"
 """Of a replayed session: what answers it, kept in its folder, and erased with it."""
 
 
+ASKED_AGAIN = 500
+"""Answers that a prompt may have beside the recorded ones: for calls that a death interrupted."""
 PROBLEMS = 20
 """Of a transcript, that are told; a damaged one has thousands."""
 PIPE_WAIT_SECONDS = 30.0
@@ -86,6 +88,7 @@ def replay(
         nonlocal is_used
         prompts, turns = script_of(transcript, folder)
         hint(f"{len(prompts)} prompts, workspace {folder}")
+        from paddock.store.events import Limits
         from paddock.store.session_file import folder_of
 
         session = await host.new(
@@ -94,6 +97,7 @@ def replay(
             mode=mode.value,
             unattended=not attended,
             labels={"replay_of": transcript.session_id or file.name},
+            limits=Limits(model_calls=len(transcript.turns) + len(prompts) + ASKED_AGAIN),
         )
         is_used = True
         script = folder_of(host.data, session.session_id) / SCRIPT
