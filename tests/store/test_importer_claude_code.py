@@ -718,6 +718,7 @@ def test_each_operation_ends_with_its_only_turn_that_asks_for_nothing(
     assert [
         (turn["prompt"], turn.get("text", ""), len(turn.get("tool_calls", ()))) for turn in turns
     ] == [(0, "Wait.\n\nI go on.", 1), (0, "", 0), (1, "", 0), (2, "Done.", 0)]
+    assert turns[1]["usage"] == turns[2]["usage"] == {"input_tokens": 0, "output_tokens": 0}
     assert turns[0]["usage"] == {"input_tokens": 33, "cache_read_tokens": 30, "output_tokens": 15}
 
 
