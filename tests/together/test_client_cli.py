@@ -268,6 +268,27 @@ def test_a_replay_is_as_long_as_its_recording(host: HostForTests, ground: Path) 
     assert paddock(host.home, "sql", query, "--json").json == [{"n": turns}]
 
 
+def test_a_replay_that_ends_early_says_what_was_not_said(host: HostForTests, ground: Path) -> None:
+    recording = ground / "cut.jsonl"
+    use = {"type": "tool_use", "id": "t1", "name": "Bash", "input": {"command": "sleep 100"}}
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": ""}
+    records = [
+        {"type": "user", "message": {"content": "first"}},
+        {"type": "assistant", "message": {"id": "m1", "content": [use]}},
+        {"type": "user", "message": {"content": [result]}},
+        {"type": "user", "message": {"content": "second"}},
+        {"type": "user", "message": {"content": "third"}},
+    ]
+    recording.write_text("\n".join(map(json.dumps, records)))
+    words = ("replay", str(recording), "--cwd", str(ground), "--mode", "yolo", "--json")
+    replaying = begin(host.home, *words, "--name", "cut")
+    wait_until(lambda: paddock(host.home, "interrupt", "cut").code == 0, DEADLINE)
+    out, err = replaying.communicate(timeout=DEADLINE)
+    assert replaying.returncode == exit_codes.CANCELLED
+    assert json.loads(out)["operations"] == 1
+    assert "2 prompts were not said" in err
+
+
 def test_a_session_is_suspended_woken_deleted_and_erased(host: HostForTests, ground: Path) -> None:
     paddock(host.home, "new", "mortal", "--model", script(ground))
     assert "suspended" in paddock(host.home, "suspend", "mortal").out

@@ -117,6 +117,8 @@ def replay(
             outcomes.append(outcome)
             if outcome.status != "completed":
                 break
+        if len(outcomes) < len(prompts):
+            hint(f"it ends there: {len(prompts) - len(outcomes)} prompts were not said")
         if as_json:
             print_json(_sum(outcomes))
         else:
