@@ -174,6 +174,19 @@ async def test_a_script_at_its_end_closes_the_operation_and_refuses_new_words(
     assert not hit.value.retryable
 
 
+async def test_what_stands_in_no_script_took_no_tokens(tmp_path: Path) -> None:
+    usage = {"input_tokens": 5, "output_tokens": 7}
+    talk = Conversation(tmp_path, [{"tool_calls": [bash("a")], "usage": usage}])
+    talk.say("go")
+    first = await talk.ask()
+    talk.result(first.calls[0], status="interrupted")
+    again = await talk.ask()
+    talk.result(again.calls[0])
+    closing = await talk.ask()
+    told = [(one.usage.input_tokens, one.usage.output_tokens) for one in (first, again, closing)]
+    assert told == [(5, 7), (0, 0), (0, 0)]
+
+
 async def test_turns_of_a_prompt_answer_only_that_user_message(tmp_path: Path) -> None:
     talk = Conversation(
         tmp_path,

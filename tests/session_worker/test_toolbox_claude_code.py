@@ -64,6 +64,18 @@ def test_a_folder_in_a_home_is_found_under_the_homes_own_names(home: str) -> Non
     assert turn("ls ~/a\\ bc /x~/a\\ b ~") == "ls ~/a\\ bc /x~/a\\ b ~"
 
 
+@pytest.mark.parametrize("home", ["/Users/me", "/home/me", "/root"])
+def test_a_home_is_found_under_its_own_names(home: str) -> None:
+    turn = turn_paths(home, "/new", in_shell=True)
+    assert turn("cd ~ && ls ~/.x; (cd ~) | cat ~") == "cd /new && ls /new/.x; (cd /new) | cat /new"
+    assert turn('ls "$HOME/a" ${HOME} $HOME') == 'ls "/new/a" /new /new'
+    assert turn(f"ls {home}/a {home}") == "ls /new/a /new"
+    other = "[[ $a =~ x ]]; git show HEAD~ HEAD~2; ls ~you/a b~ '~/a' '$HOME' $HOMES .~/a"
+    assert turn(other) == other
+    mapped = map_claude_code_call("Write", {"file_path": "~/a", "content": "~/a"}, home, "/new")
+    assert mapped == ("write_file", {"path": "/new/a", "content": "~/a"})
+
+
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
@@ -177,6 +189,17 @@ def test_arguments_become_ours_and_contents_stay_as_recorded() -> None:
     assert map_claude_code_call("Write", given, "/tmp/rec", "/new") == (
         "write_file",
         {"path": "/new/a", "content": "in /tmp/rec"},
+    )
+
+
+@pytest.mark.parametrize(("tool", "ours"), [("Grep", "grep"), ("Glob", "glob"), ("LS", "ls")])
+def test_an_empty_folder_glob_or_type_of_a_search_is_none(tool: str, ours: str) -> None:
+    given = {"pattern": "", "path": "", "glob": "", "type": ""}
+    mapped = map_claude_code_call(tool, given, "/rec", "/new")
+    assert mapped == (ours, {} if tool == "LS" else {"pattern": ""})
+    assert map_claude_code_call("Write", {"content": ""}, "/r", "/n") == (
+        "write_file",
+        {"content": ""},
     )
 
 

@@ -367,6 +367,23 @@ async def test_line_endings_stay_as_they_are(where: Room) -> None:
     assert path.read_bytes() == b"1\r\n2\r\nthree\r\n"
 
 
+@pytest.mark.parametrize(
+    ("before", "old", "new", "after"),
+    [
+        (b"one\r\ntwo\r\n", "one", "1\n1b", b"1\r\n1b\r\ntwo\r\n"),
+        (b"one\r\ntwo\r\n", "one\ntwo", "1\r\n2", b"1\r\n2\r\n"),
+        (b"one\r\ntwo\n", "one", "1\n1b", b"1\n1b\r\ntwo\n"),  # which it would be, nobody knows
+        (b"one\r\ntwo\r\n", "one\r\n", "1\n", b"1\ntwo\r\n"),  # meant so
+    ],
+)
+async def test_lines_that_an_edit_adds_to_a_windows_file_end_as_its_others_do(
+    where: Room, before: bytes, old: str, new: str, after: bytes
+) -> None:
+    path = put(where, "a.txt", before)
+    assert (await edit(where, old, new)).status == "ok"
+    assert path.read_bytes() == after
+
+
 async def test_bytes_that_are_no_text_survive_an_edit(where: Room) -> None:
     path = put(where, "a.txt", b"\xff\xfe caf\xe9 x")
     assert (await edit(where, "x", "y")).status == "ok"

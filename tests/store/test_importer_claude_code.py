@@ -1,5 +1,6 @@
 """A recorded Claude Code session is read whole, and becomes a script that runs its calls again."""
 
+import gzip
 import itertools
 import json
 from collections.abc import Mapping
@@ -11,8 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
+from paddock.session_worker.model import Observed
+from paddock.session_worker.models.script import parse_script
+from paddock.session_worker.sizes import flaw_in
 from paddock.store.events import Usage
-from paddock.store.importers.claude_code import TYPES, read_transcript
+from paddock.store.importers.claude_code import NO_NAME, TYPES, read_transcript
 from paddock.store.importers.transcript import (
     NO_RESULT,
     NotATranscript,
@@ -123,13 +127,27 @@ def test_calls_and_results_beside_the_chain_belong_to_their_message(recording: R
     prompt = recording.user("do it")
     first = recording.calls("m1", "c1")
     recording.calls("m1", "c2", parent=prompt)
-    recording.result("c2")
-    recording.result("c1", parent=first)  # the chain goes on from here, past c2
+    recording.calls("m1", "c3", parent=prompt)
+    recording.result("c3")
+    recording.result("c2", parent="u2")
+    recording.result("c1", parent=first)  # the chain goes on from here, past c2 and c3
     recording.says("m2", "Done.")
     transcript = recording.read()
     turn, _ = transcript.turns
-    assert sorted(call.call_id for call in turn.calls) == ["c1", "c2"]
+    assert [call.call_id for call in turn.calls] == ["c1", "c2", "c3"]
     assert all(call.outcome for call in turn.calls)
+
+
+def test_a_call_beside_the_chain_whose_result_is_on_it_belongs_to_it(
+    recording: Recording,
+) -> None:
+    prompt = recording.user("do it")
+    result = recording.result("c1")  # written first, and not as the call's child
+    recording.calls("m1", "c1", parent=prompt)
+    recording.says("m2", "Done.", parent=result)
+    transcript = recording.read()
+    assert [told(turn) for turn in transcript.turns] == [("", ["c1"]), ("Done.", [])]
+    assert transcript.problems == ()
 
 
 def test_the_chain_goes_through_records_of_other_types_and_over_a_compaction(
@@ -158,6 +176,31 @@ def test_a_branch_that_was_left_is_no_part_of_the_chain(recording: Recording) ->
     assert [prompt.text for prompt in transcript.prompts] == ["first try", "second try"]
     assert [told(turn)[0] for turn in transcript.turns] == ["yes"]
     assert transcript.counts.messages == {"user": 2, "assistant": 2}
+
+
+def test_a_branch_that_was_left_is_told_of(recording: Recording) -> None:
+    recording.user("first try")
+    recording.calls("m1", "c1")
+    recording.result("c1")
+    recording.user("first prompt, in other words", parent=None)
+    recording.says("m2", "yes")
+    transcript = recording.read()
+    assert [prompt.text for prompt in transcript.prompts] == ["first prompt, in other words"]
+    assert [problem.what for problem in transcript.problems] == [
+        "branches that were left are left out (prompts: 1, calls: 1)"
+    ]
+
+
+def test_a_session_that_was_resumed_as_another_goes_on_with_the_first(
+    recording: Recording,
+) -> None:
+    recording.user("first")
+    recording.says("m1", "One.")
+    recording.user("second", parent=None, sessionId="s2")
+    recording.says("m2", "Two.", sessionId="s2")
+    transcript = recording.read()
+    assert [prompt.text for prompt in transcript.prompts] == ["first", "second"]
+    assert transcript.problems == ()
 
 
 def test_a_missing_parent_is_taken_to_be_the_record_before_and_told_of(
@@ -221,6 +264,18 @@ def test_records_that_name_none_before_them_are_one_conversation(
     assert [turn.text for turn in transcript.turns] == ["One.", "Two."]
 
 
+def test_what_has_no_uuid_is_part_of_a_conversation_that_is_no_tree(recording: Recording) -> None:
+    recording.user("first")
+    recording.says("m1", "One.")
+    recording.user("second")
+    recording.says("m2", "Two.")
+    for number, record in enumerate(recording.records):
+        del record["parentUuid"]
+        if number % 2:
+            del record["uuid"]
+    assert [turn.text for turn in recording.read().turns] == ["One.", "Two."]
+
+
 def test_side_chains_are_left_out_unless_the_file_is_one(recording: Recording) -> None:
     recording.user("do it")
     recording.says("m1", "Done.")
@@ -245,6 +300,57 @@ def test_a_hooks_feedback_that_was_answered_is_a_prompt_of_its_own(recording: Re
         ("do it", False, 1),
         ("Stop hook feedback: commit", True, 1),
     ]
+
+
+def test_what_only_goes_with_a_prompt_is_no_prompt_of_its_own(recording: Recording) -> None:
+    recording.user("do it")
+    recording.says("m1", "Done.")
+    recording.user("Continue from where you left off.", isMeta=True)
+    recording.says("m2", "No response requested.", message={"model": "<synthetic>"})
+    recording.user("<command-name>/model</command-name>")
+    recording.user("<local-command-stdout>Set model to x</local-command-stdout>")
+    recording.user([{"type": "text", "text": "look"}, {"type": "image", "source": {}}])
+    recording.user("[Image: source: /tmp/a.png]", isMeta=True)
+    recording.says("m3", "A cat.")
+    prompts = recording.read().prompts
+    assert [(prompt.text, len(prompt.turns)) for prompt in prompts] == [
+        ("do it", 1),
+        ("look\n[image]", 1),
+    ]
+
+
+def test_what_was_typed_while_the_agent_was_busy_is_a_prompt(recording: Recording) -> None:
+    recording.user("do it")
+    recording.calls("m1", "c1")
+    recording.result("c1")
+    for mode, words in (("prompt", "and that"), ("task-notification", "<task-notification>")):
+        queued = {"type": "queued_command", "prompt": words, "commandMode": mode}
+        recording.add("attachment", attachment=queued)
+    recording.calls("m2", "c2")
+    said: JsonValue = [
+        {"type": "tool_result", "tool_use_id": "c2", "content": "fine"},
+        {"type": "text", "text": "<system-reminder>be good</system-reminder>"},
+        {"type": "text", "text": "and this"},
+    ]
+    recording.user(said)
+    recording.says("m3", "Done.")
+    prompts = recording.read().prompts
+    assert [(prompt.text, [told(turn)[1] for turn in prompt.turns]) for prompt in prompts] == [
+        ("do it", [["c1"]]),
+        ("and that", [["c2"]]),
+        ("and this", [[]]),
+    ]
+
+
+def test_a_reminder_or_an_interruption_beside_a_result_is_no_prompt(recording: Recording) -> None:
+    recording.user("do it")
+    recording.calls("m1", "c1")
+    result: JsonValue = {"type": "tool_result", "tool_use_id": "c1", "content": "fine"}
+    reminder: JsonValue = {"type": "text", "text": "<system-reminder>be good</system-reminder>"}
+    stopped: JsonValue = {"type": "text", "text": "[Request interrupted by user for tool use]"}
+    recording.user([result, reminder, stopped])
+    recording.says("m2", "Done.")
+    assert [prompt.text for prompt in recording.read().prompts] == ["do it"]
 
 
 def test_the_clients_own_bookkeeping_is_no_prompt(recording: Recording) -> None:
@@ -329,10 +435,24 @@ def test_a_byte_order_mark_costs_no_record_however_the_file_is_read(
         assert transcript.problems == ()
 
 
-def test_f16_half_a_character_is_replaced_visibly(recording: Recording) -> None:
-    recording.user("cut \ud83d here")
+@pytest.mark.parametrize("half", [r"\ud83d", r"\uD83D", r"\uDE00"])
+def test_f16_half_a_character_is_replaced_visibly(recording: Recording, half: str) -> None:
+    recording.user("cut HALF here")
     recording.says("m1", "Done.")
-    assert recording.read().prompts[0].text == "cut \N{REPLACEMENT CHARACTER} here"
+    content = "\n".join(map(json.dumps, recording.records)).replace("HALF", half)
+    text = read_transcript(content).prompts[0].text
+    assert text == "cut \N{REPLACEMENT CHARACTER} here"
+
+
+def test_f16_bytes_that_are_no_text_are_replaced_visibly_and_told_of(recording: Recording) -> None:
+    recording.user("caf?")
+    recording.says("m1", "Done.")
+    content = "\n".join(map(json.dumps, recording.records)).encode().replace(b"?", b"\xe9")
+    transcript = read_transcript(content)
+    assert transcript.prompts[0].text == "caf\N{REPLACEMENT CHARACTER}"
+    (problem,) = transcript.problems
+    assert problem.line == 1
+    assert problem.what.startswith("is not UTF-8 (byte ")
 
 
 @pytest.mark.parametrize(
@@ -344,6 +464,8 @@ def test_f16_half_a_character_is_replaced_visibly(recording: Recording) -> None:
         (b'{"type": "session_meta", "payload": {}}\n', "it holds records of type session_meta"),
         (b'{"type": ["user"]}\n[1]\n', "it holds records of type"),
         (b"\x89PNG\r\n\x1a\n\xff\xfe", "it holds no JSON records"),
+        (gzip.compress(b'{"type": "user"}\n'), "it is compressed, unpack it"),
+        ('{"type": "user"}\n'.encode("utf-16"), "it is UTF-16, write it as UTF-8"),
     ],
 )
 def test_what_is_no_transcript_is_refused_in_one_line(content: bytes, what: str) -> None:
@@ -512,6 +634,42 @@ def test_calls_without_ids_and_counts_that_cannot_be_are_read_around(recording: 
     script(transcript)
 
 
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [("1e400", "1e400"), ("NaN", "NaN"), ("-Infinity", "-Infinity"), ("1e3", 1000.0)],
+)
+def test_a_number_that_is_none_stands_as_its_text(
+    recording: Recording, value: str, kept: JsonValue
+) -> None:
+    recording.user("do it")
+    recording.calls("m1", "one")
+    content = "\n".join(map(json.dumps, recording.records)).replace(
+        '{"of": "one"}', f'{{"of": {value}}}'
+    )
+    (turn,) = read_transcript(content).turns
+    assert turn.calls[0].arguments == {"of": kept}
+
+
+def test_arguments_that_are_nested_too_deep_for_a_log_stand_as_text(recording: Recording) -> None:
+    recording.user("do it")
+    recording.calls("m1", "one")
+    deep = "[" * 2000 + "1" + "]" * 2000
+    content = "\n".join(map(json.dumps, recording.records)).replace('"one"}', f"{deep}}}")
+    (turn,) = read_transcript(content).turns
+    assert flaw_in(turn.calls[0].arguments) is None
+    assert deep.replace("[", "").replace("]", "") in json.dumps(turn.calls[0].arguments)
+
+
+def test_a_call_of_a_tool_without_a_name_is_told_of_and_not_run(recording: Recording) -> None:
+    recording.user("do it")
+    recording.calls("m1", "one", "")
+    recording.result("one")
+    prompts, turns = script(recording.read())
+    assert prompts == ["do it"]
+    (turn, _) = parse_script(json.dumps(turns), "recorded")
+    assert (turn.calls[0].name, turn.calls[0].observed) == (NO_NAME, Observed("fine", False))
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
@@ -536,7 +694,8 @@ def test_whatever_stands_in_a_field_is_read_around(data: st.DataObject) -> None:
             at = inner
         at[key] = data.draw(json_values)
     try:
-        script(recording.read())
+        _, turns = script(recording.read())
+        parse_script(json.dumps(turns), "recorded")
     except NotATranscript:
         assert not any(record.get("type") in TYPES for record in map(dict, recording.records))
 
@@ -559,6 +718,7 @@ def test_each_operation_ends_with_its_only_turn_that_asks_for_nothing(
     assert [
         (turn["prompt"], turn.get("text", ""), len(turn.get("tool_calls", ()))) for turn in turns
     ] == [(0, "Wait.\n\nI go on.", 1), (0, "", 0), (1, "", 0), (2, "Done.", 0)]
+    assert turns[1]["usage"] == turns[2]["usage"] == {"input_tokens": 0, "output_tokens": 0}
     assert turns[0]["usage"] == {"input_tokens": 33, "cache_read_tokens": 30, "output_tokens": 15}
 
 

@@ -4,13 +4,16 @@ import io
 import json
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
 from paddock.supervisor.cli import exit_codes
+from paddock.supervisor.cli import replay as cli_replay
 from paddock.supervisor.cli.main import VERBS, answer, command_of
+from paddock.supervisor.errors import CapacityExceeded
 from tests.store.disks import full, small_disk
 
 
@@ -196,6 +199,56 @@ def test_a_file_that_is_no_transcript_is_told(
     code, line = refused(capsys, "replay", "notes.txt", "--mode", "yolo", "--json")
     assert code == exit_codes.USAGE
     assert "notes.txt" in line
+
+
+def test_a_pipe_to_which_nobody_writes_is_not_waited_for_without_end(
+    ground: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli_replay, "PIPE_WAIT_SECONDS", 0.01)
+    os.mkfifo("pipe.jsonl")
+    code, line = refused(capsys, "replay", "pipe.jsonl", "--mode", "yolo", "--json")
+    assert code == exit_codes.NOT_FOUND
+    assert "nobody wrote to it" in line
+
+
+def test_a_transcript_may_come_through_a_pipe(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, into = os.pipe()
+    os.write(into, b"milk\n")
+    os.close(into)
+    code, line = refused(capsys, "replay", f"/dev/fd/{out}", "--mode", "yolo", "--json")
+    os.close(out)
+    assert code == exit_codes.USAGE
+    assert "it holds no JSON records" in line
+
+
+def test_l4_a_replay_that_makes_no_session_leaves_no_folder(
+    ground: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(_: object) -> int:
+        assert list(temporary.iterdir())
+        raise CapacityExceeded("no room", current=1, max=1)
+
+    temporary = ground / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setattr(cli_replay, "with_host", no_room)
+    Path("hello.jsonl").write_text(json.dumps({"type": "user", "message": {"content": "hello"}}))
+    refused(capsys, "replay", "hello.jsonl", "--mode", "yolo", "--json")
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_transcript_with_many_faults_is_told_of_in_few_lines(
+    ground: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompt = json.dumps({"type": "user", "message": {"content": "hello"}})
+    Path("torn.jsonl").write_text("\n".join([prompt, *["torn"] * 500]))
+    assert len(cli_replay._read(Path("torn.jsonl")).prompts) == 1
+    first, *_, last = lines = capsys.readouterr().err.splitlines()
+    assert first.startswith("torn.jsonl: line 2: is not JSON")
+    assert last == f"torn.jsonl: and {501 - len(lines)} more of the kind"
+    assert len(lines) < 30
 
 
 def test_a_number_that_is_none_is_told(capsys: pytest.CaptureFixture[str]) -> None:

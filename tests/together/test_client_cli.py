@@ -15,6 +15,7 @@ import pytest
 
 from paddock.client.places import places_of
 from paddock.session_worker.toolbox.marks import mark_of, set_mark
+from paddock.session_worker.turn import DEFAULT_MODEL_CALLS
 from paddock.store.ids import uuid7
 from paddock.store.session_file import folder_of
 from paddock.supervisor import store_child
@@ -248,6 +249,44 @@ def test_a_replay_keeps_the_keys_of_its_calls_only_and_erase_leaves_nothing_of_i
     assert [(path.name, path.parent.name) for path in holding(key)] == [("replay.json", session)]
     assert paddock(host.home, "erase", session, "--yes").code == 0
     wait_until(lambda: not holding("unmistakable") and not holding(key))
+
+
+@pytest.mark.slow
+def test_a_replay_is_as_long_as_its_recording(host: HostForTests, ground: Path) -> None:
+    recording = ground / "long.jsonl"
+    turns = DEFAULT_MODEL_CALLS + 1
+    with recording.open("w") as lines:
+        lines.write(json.dumps({"type": "user", "message": {"content": "go on"}}) + "\n")
+        for number in range(turns):
+            use = {"type": "tool_use", "id": f"t{number}", "name": "Elsewhere", "input": {}}
+            message = {"id": f"m{number}", "content": [use]}
+            lines.write(json.dumps({"type": "assistant", "message": message}) + "\n")
+    replay = ("replay", str(recording), "--cwd", str(ground), "--mode", "yolo", "--json")
+    said = paddock(host.home, *replay)
+    assert (said.code, said.json["status"]) == (0, "completed"), said
+    query = f"SELECT count(*) AS n FROM tool_calls WHERE session_id = '{said.json['session_id']}'"
+    assert paddock(host.home, "sql", query, "--json").json == [{"n": turns}]
+
+
+def test_a_replay_that_ends_early_says_what_was_not_said(host: HostForTests, ground: Path) -> None:
+    recording = ground / "cut.jsonl"
+    use = {"type": "tool_use", "id": "t1", "name": "Bash", "input": {"command": "sleep 100"}}
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": ""}
+    records = [
+        {"type": "user", "message": {"content": "first"}},
+        {"type": "assistant", "message": {"id": "m1", "content": [use]}},
+        {"type": "user", "message": {"content": [result]}},
+        {"type": "user", "message": {"content": "second"}},
+        {"type": "user", "message": {"content": "third"}},
+    ]
+    recording.write_text("\n".join(map(json.dumps, records)))
+    words = ("replay", str(recording), "--cwd", str(ground), "--mode", "yolo", "--json")
+    replaying = begin(host.home, *words, "--name", "cut")
+    wait_until(lambda: paddock(host.home, "interrupt", "cut").code == 0, DEADLINE)
+    out, err = replaying.communicate(timeout=DEADLINE)
+    assert replaying.returncode == exit_codes.CANCELLED
+    assert json.loads(out)["operations"] == 1
+    assert "2 prompts were not said" in err
 
 
 def test_a_session_is_suspended_woken_deleted_and_erased(host: HostForTests, ground: Path) -> None:

@@ -42,6 +42,8 @@ CHUNKS = 4
 """Into how many deltas a turn's words are cut at most: enough to see that they stream."""
 
 END_OF_SCRIPT = "end_of_script"
+NOTHING = Usage(input_tokens=0, output_tokens=0)
+"""What an answer took that stands in no script: a session's sum is that of its script."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,13 +195,25 @@ def answer_of(turns: Sequence[Turn], step: Step, name: str, waited_ms: float) ->
     state: dict[str, JsonValue] = {"script_turn": step.turn}
     if isinstance(step, Close):
         return ModelAnswer(
-            (), "script", name, cost_usd=0.0, finish_reason=END_OF_SCRIPT, model_state=state
+            (),
+            "script",
+            name,
+            usage=NOTHING,
+            cost_usd=0.0,
+            finish_reason=END_OF_SCRIPT,
+            model_state=state,
         )
     if isinstance(step, AskAgain):
         state["again_for"] = [result.provider_call_id for result in step.results]
         again = tuple(_again(turns, result) for result in step.results)
         return ModelAnswer(
-            again, "script", name, cost_usd=0.0, finish_reason="tool_call", model_state=state
+            again,
+            "script",
+            name,
+            usage=NOTHING,
+            cost_usd=0.0,
+            finish_reason="tool_call",
+            model_state=state,
         )
     turn = turns[step.turn]
     parts: list[AnswerPart] = []

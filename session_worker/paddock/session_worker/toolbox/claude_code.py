@@ -60,7 +60,7 @@ _ARGUMENTS: Final[Mapping[str, Mapping[str, str]]] = {
 }
 _EDIT_ARGUMENTS: Final = ("old_string", "new_string", "replace_all")
 _DRIVE: Final = re.compile(r"([A-Za-z]):[\\/]+")
-_HOME: Final = re.compile(r"(?:/Users/[^/]+|/home/[^/]+|/root)(?=/)")
+_HOME: Final = re.compile(r"(?:/Users/[^/]+|/home/[^/]+|/root)(?=/|$)")
 _PATHS: Final = ("file_path", "path")
 _SEARCHES: Final = ("Grep", "Glob", "LS")
 
@@ -92,7 +92,7 @@ def map_claude_code_call(
     mapped: dict[str, object] = {}
     for theirs, our_name in _ARGUMENTS[name].items():
         value = arguments.get(theirs)
-        if value is None or (theirs == "timeout" and value == 0):  # which is none to it
+        if value is None or _is_none_to_it(name, theirs, value):
             continue
         if theirs == "command" and isinstance(value, str):
             value = turn_command(value)
@@ -101,6 +101,13 @@ def map_claude_code_call(
         mapped[our_name] = _edits(value) if theirs == "edits" else value
     below = _below(asked_in, recorded_cwd)
     return ours, _moved(name, mapped, below) if below else mapped
+
+
+def _is_none_to_it(name: str, argument: str, value: object) -> bool:
+    """Return whether Claude Code takes a value for none: no timeout, no path, no glob, no type."""
+    if argument == "timeout":
+        return value == 0
+    return value == "" and name in _SEARCHES and argument != "pattern"
 
 
 def _turn_whole(recorded_cwd: str, cwd: str) -> Turn:
@@ -167,7 +174,9 @@ def turn_paths(recorded_cwd: str, cwd: str, *, in_shell: bool = False) -> Turn:
     path = rf"(?:/private)?{_written(recorded)}"
     home = _HOME.match(recorded)
     if home is not None:
-        path = rf"(?:{path}|(?:~|\$HOME|\$\{{HOME\}}){_written(recorded[home.end() :])})"
+        # By itself a tilde is a path only as a word: it stands in =~ and in HEAD~ too.
+        tilde = "~" if home.end() < len(recorded) else r"(?:~(?=/)|(?<!\S)~(?=[\s;&|)]|$))"
+        path = rf"(?:{path}|(?:{tilde}|\$HOME|\$\{{HOME\}}){_written(recorded[home.end() :])})"
     pattern = re.compile(
         r"(?:(?<![\w.~/-])|(?<=\s-[A-Za-z])|(?<=://))"  # -I/tmp/a and file:///tmp/a are meant
         rf"{path}(?![\w-]|\.\w)"

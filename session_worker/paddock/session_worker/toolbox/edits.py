@@ -89,16 +89,23 @@ def _replace(content: bytes, edit: Edit) -> Edited:
         raise EditFault("no_change", "old_string and new_string are the same")
     old, new = edit.old.encode(), edit.new.encode()
     places = _places(content, old)
-    if not places and b"\r\n" in content and b"\r\n" not in old:
+    if b"\r\n" in content and b"\r\n" not in old:
         # Models write \n; a file with \r\n is meant all the same, and keeps its line endings.
-        old, new = old.replace(b"\n", b"\r\n"), new.replace(b"\n", b"\r\n")
-        places = _places(content, old)
+        if not places:
+            old, new = _with_carriage_returns(old), _with_carriage_returns(new)
+            places = _places(content, old)
+        elif content.count(b"\n") == content.count(b"\r\n"):
+            new = _with_carriage_returns(new)
     chosen = _choose(content, edit, places)
     pieces, position = [], 0
     for place in chosen:
         pieces += [content[position:place], new]
         position = place + len(old)
     return Edited(b"".join([*pieces, content[position:]]), len(chosen), chosen[0])
+
+
+def _with_carriage_returns(text: bytes) -> bytes:
+    return text.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
 
 
 def _places(content: bytes, old: bytes) -> list[int]:

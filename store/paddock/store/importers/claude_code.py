@@ -8,7 +8,9 @@ before is taken for it; where no record names a parent, the file is one conversa
 """
 
 import json
+import math
 import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -45,6 +47,10 @@ TYPES = frozenset(
 SYNTHETIC = "<synthetic>"
 """The model of messages that the client wrote itself: errors, "No response requested."."""
 
+LEVELS = 50
+"""Of lists and objects in one another, in a call's arguments; a session's log takes 100."""
+
+NO_NAME = "(a tool without a name)"
 NO_PROMPT = "(the recording begins here; its first prompt is not in it)"
 
 _REJECTED = re.compile(
@@ -68,6 +74,8 @@ _BOOKKEEPING = re.compile(
 )
 """How user records begin that the client wrote for itself."""
 
+_REMINDER = re.compile(r"\s*<system-reminder>")
+
 _EDITORS = frozenset({"Edit", "MultiEdit", "Write"})
 _REPLACED = "toolUseResult"
 """Where a record keeps what an edit really took out of its file and put in; see `_replaced`."""
@@ -86,6 +94,8 @@ class _Lines:
     unparseable: int = 0
     seen: int = 0
     problems: list[Problem] = field(default_factory=list)
+    coding: str | None = None
+    """What the file is instead of UTF-8 text, and what to do then; None: nothing of the kind."""
 
 
 def read_transcript(source: bytes | str | Iterable[bytes | str]) -> Transcript:
@@ -124,12 +134,22 @@ def read_transcript(source: bytes | str | Iterable[bytes | str]) -> Transcript:
 # --- lines ----------------------------------------------------------------------------------------
 
 _BYTE_ORDER_MARK = "\ufeff"
+CODINGS = {
+    b"\x1f\x8b": "it is compressed, unpack it (gunzip)",
+    b"\x28\xb5\x2f\xfd": "it is compressed, unpack it (unzstd)",
+    b"PK\x03\x04": "it is an archive, unpack it (unzip)",
+    b"\xff\xfe": "it is UTF-16, write it as UTF-8 (iconv)",
+    b"\xfe\xff": "it is UTF-16, write it as UTF-8 (iconv)",
+}
+"""How files begin that may hold a transcript, but not as text; and what to do with them."""
 
 
 def _parse(source: bytes | str | Iterable[bytes | str]) -> _Lines:
     result = _Lines()
     for number, line in enumerate(_split(source), 1):
-        text = line.decode(errors="replace") if isinstance(line, bytes) else line
+        if number == 1 and isinstance(line, bytes):
+            result.coding = next((CODINGS[mark] for mark in CODINGS if line.startswith(mark)), None)
+        text = line if isinstance(line, str) else _decoded(line, number, result.problems)
         if number == 1:
             text = text.removeprefix(_BYTE_ORDER_MARK)
         if not text.strip():
@@ -154,6 +174,15 @@ def _parse(source: bytes | str | Iterable[bytes | str]) -> _Lines:
     return result
 
 
+def _decoded(line: bytes, number: int, problems: list[Problem]) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        what = f"is not UTF-8 (byte {error.start + 1} of it); replaced there"
+        problems.append(Problem(number, what))
+        return line.decode(errors="replace")
+
+
 def _split(source: bytes | str | Iterable[bytes | str]) -> Iterable[bytes | str]:
     # At line feeds alone: JSON may hold the other line ends that splitlines() knows.
     if isinstance(source, bytes):
@@ -162,14 +191,20 @@ def _split(source: bytes | str | Iterable[bytes | str]) -> Iterable[bytes | str]
 
 
 def _values(text: str) -> Iterator[JsonValue]:
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(parse_float=_number, parse_constant=str)
     at = 0
     while at < len(text):
         value, at = decoder.raw_decode(text, at)
         # Half a character (a cut emoji) can be written as JSON, but not as UTF-8.
-        yield whole_value(value) if "\\ud" in text else value
+        yield whole_value(value) if "\\ud" in text or "\\uD" in text else value
         while at < len(text) and text[at].isspace():
             at += 1
+
+
+def _number(text: str) -> float | str:
+    """Return the number, or its text where it is larger than any (JSON has no infinity)."""
+    number = float(text)
+    return number if math.isfinite(number) else text
 
 
 def _check(lines: _Lines) -> None:
@@ -178,10 +213,8 @@ def _check(lines: _Lines) -> None:
     if not any(_text_of(record, "type") in TYPES for record in lines.records):
         types = sorted({str(record.get("type")) for record in lines.records})[:3]
         found = f"records of type {', '.join(types)}" if types else "no JSON records"
-        message = (
-            f"this is no Claude Code transcript: it holds {found}; "
-            "name a .jsonl file from ~/.claude/projects"
-        )
+        advice = lines.coding or "name a .jsonl file from ~/.claude/projects"
+        message = f"this is no Claude Code transcript: it holds {found}; {advice}"
         raise NotATranscript(message)
 
 
@@ -199,11 +232,20 @@ class _Tree:
                 self.nodes.setdefault(uuid, (place, record))
         self.records = records
         self.is_linked = any("parentUuid" in record for _, record in self.nodes.values())
-        places = [place for place, _ in self.nodes.values()] if self.nodes else range(len(records))
-        words = [place for place in places if self._is_said(place)]
+        words = [
+            place
+            for place in range(len(records))
+            if self._has_place(place) and self._is_said(place)
+        ]
         main = [place for place in words if not _is_aside(records[place])]
         # The file of a sub-agent is a side chain from end to end: that is its main chain.
         self.words = main or words
+
+    def _has_place(self, place: int) -> bool:
+        uuid = self.records[place].get("uuid")
+        if not isinstance(uuid, str):
+            return not self.is_linked  # in a tree nothing could be said of where it stands
+        return self.nodes[uuid][0] == place  # else it is a copy
 
     def _is_said(self, place: int) -> bool:
         record = self.records[place]
@@ -218,17 +260,50 @@ class _Tree:
         walk: list[int] = []
         at: int | None = self._tip()
         seen: set[int] = set()
+        first = len(self.records)
         while at is not None and at not in seen:
             seen.add(at)
             walk.append(at)
-            at = self._parent(at, seen, problems)
+            first = min(first, at)
+            at = self._parent(at, first, problems)
         walk.reverse()
         position = {place: (number, 0) for number, place in enumerate(walk)}
-        messages = {_message_id(self.records[place]) for place in walk} - {None}
-        for place in self.words:
-            if place not in position and _message_id(self.records[place]) in messages:
-                position[place] = (self._joins(place, position), place)
+        self._join_beside(walk, position)
+        problems += self._left(position)
         return [self.records[place] for place in sorted(position, key=position.__getitem__)]
+
+    def _join_beside(self, walk: list[int], position: dict[int, tuple[int, int]]) -> None:
+        """Find a place for what is beside the walk: of its messages, and calls of its results."""
+        mates: dict[str, list[int]] = {}
+        for place in walk:
+            message_id = _message_id(self.records[place])
+            if message_id is not None:
+                mates.setdefault(message_id, []).append(place)
+        missing = self._named(walk, "tool_result", "tool_use_id") - self._named(
+            walk, "tool_use", "id"
+        )
+        for place in self.words:
+            if place in position:
+                continue
+            before = mates.get(_message_id(self.records[place]) or "", [])
+            if before or missing & self._named([place], "tool_use", "id"):
+                # Where its parent is, but behind the blocks that were written before it.
+                numbers = [position[one][0] for one in before if one < place]
+                position[place] = (max(self._joins(place, position), *numbers, 0), place)
+
+    def _named(self, places: Iterable[int], kind: str, key: str) -> set[str]:
+        blocks = (block for place in places for block in _blocks(self.records[place], kind))
+        return {name for block in blocks if isinstance(name := block.get(key), str)}
+
+    def _left(self, position: Mapping[int, tuple[int, int]]) -> list[Problem]:
+        """Return what to say of the branches that the conversation left, if any."""
+        records = [self.records[place] for place in self.words if place not in position]
+        prompts = sum(_is_prompt(record) for record in records)
+        calls = sum(len(_blocks(record, "tool_use")) for record in records)
+        if not prompts and not calls:
+            return []
+        what = f"branches that were left are left out (prompts: {prompts}, calls: {calls})"
+        return [Problem(None, what)]
 
     def _tip(self) -> int:
         """Return the last record that none follows: lines may be out of order, times are not."""
@@ -250,7 +325,7 @@ class _Tree:
         parent = record.get("parentUuid") or record.get("logicalParentUuid")
         return self.nodes[parent][0] if isinstance(parent, str) and parent in self.nodes else None
 
-    def _parent(self, place: int, seen: set[int], problems: list[Problem]) -> int | None:
+    def _parent(self, place: int, first: int, problems: list[Problem]) -> int | None:
         linked = self._linked(place)
         if linked is not None:
             return linked
@@ -259,11 +334,25 @@ class _Tree:
         if isinstance(parent, str):
             what = f"record {parent} is not in the file, but a child of it is"
             problems.append(Problem(None, what))
-        elif not _is_compaction(record):  # which goes on with what was before, linked or not
+        # What goes on with what was before, linked or not: a compaction, a session resumed as new.
+        elif not _is_compaction(record) and not self._is_resumed(record, self._earlier(first)):
             return None
-        first = min(seen)
-        earlier = [place for place in self.words if place < first]
-        return earlier[-1] if earlier else None
+        return self._earlier(first)
+
+    def _earlier(self, first: int) -> int | None:
+        """Return the last that was said before a place."""
+        number = bisect_left(self.words, first)
+        return self.words[number - 1] if number else None
+
+    def _is_resumed(self, root: Json, before: int | None) -> bool:
+        """Return whether a root begins another session than the one before it in the file.
+
+        A second root of the same session is its first prompt, said anew in other words.
+        """
+        if before is None:
+            return False
+        ids = {_text_of(record, "sessionId") for record in (root, self.records[before])}
+        return len(ids - {None}) > 1
 
     def _joins(self, place: int, position: Mapping[int, tuple[int, int]]) -> int:
         """Return the number on the walk of the nearest ancestor that is on it."""
@@ -378,7 +467,7 @@ def _signs(patch: JsonValue) -> Iterator[str]:
 
 def _call(block: Json, record: Json, outcomes: Mapping[str, Outcome]) -> RecordedCall:
     given = block.get("input")
-    arguments = given if isinstance(given, dict) else {}
+    arguments = _arguments(given) if isinstance(given, dict) else {}
     outcome = outcomes.get(str(block.get("id")))
     if outcome is not None and outcome.replaced is not None:
         # Under the same names: a result that belongs to another tool changes nothing.
@@ -386,12 +475,27 @@ def _call(block: Json, record: Json, outcomes: Mapping[str, Outcome]) -> Recorde
         arguments = {**arguments, **told} if block.get("name") in _EDITORS else arguments
     return RecordedCall(
         call_id=str(block.get("id")),
-        tool=str(block.get("name")),
+        tool=str(block.get("name") or NO_NAME),
         arguments=arguments,
         at=_time(record),
         outcome=outcome,
         cwd=_text_of(record, "cwd"),
     )
+
+
+def _arguments(given: Json) -> Json:
+    """Return arguments that a log can hold: what is nested too deep for it stands as its text."""
+    return {key: _levelled(value, 1) for key, value in given.items()}
+
+
+def _levelled(value: JsonValue, level: int) -> JsonValue:
+    if isinstance(value, dict | list) and level == LEVELS:
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, dict):
+        return {key: _levelled(one, level + 1) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_levelled(one, level + 1) for one in value]
+    return value
 
 
 # --- prompts and turns ----------------------------------------------------------------------------
@@ -408,9 +512,9 @@ class _Conversation:
 
     def add(self, record: Json) -> None:
         """Take in the next record of the chain."""
-        if record.get("type") == "user":
-            if not _blocks(record, "tool_result"):
-                self.waiting.append(record)
+        said = _said(record)
+        if said is not None:
+            self.waiting.append(said)
         elif record.get("type") == "assistant" and not _is_synthetic(record):
             self.settle(is_answered=True)
             self._answer(record)
@@ -450,14 +554,43 @@ def _prompts(chain: list[Json], outcomes: Mapping[str, Outcome]) -> tuple[Record
     )
 
 
+def _said(record: Json) -> Json | None:
+    """Return the user record that a record is, or holds: words beside results, words queued.
+
+    What was typed while the agent was busy was handed to it with the next results (an attachment).
+    """
+    if record.get("type") == "attachment":
+        queued = record.get("attachment")
+        if not isinstance(queued, dict) or queued.get("type") != "queued_command":
+            return None
+        if queued.get("commandMode", "prompt") != "prompt":  # "task-notification": no person's
+            return None
+        return {**record, "type": "user", "message": {"content": queued.get("prompt")}}
+    if record.get("type") != "user":
+        return None
+    message = _message(record)
+    content = message.get("content")
+    if not _blocks(record, "tool_result") or not isinstance(content, list):
+        return record
+    texts: list[JsonValue] = [
+        block
+        for block in _blocks(record, "text")
+        if not _BOOKKEEPING.match(text := str(block.get("text"))) and not _REMINDER.match(text)
+    ]
+    is_prompt = bool(texts) and record.get("isMeta") is not True
+    return {**record, "message": {**message, "content": texts}} if is_prompt else None
+
+
 def _prompts_of(records: list[Json], *, is_answered: bool) -> list[tuple[str, Json]]:
     """Return the prompts among user records that follow one another.
 
     Left out: the client's own bookkeeping, summaries of a compaction and what a skill loads into a
     running operation (the agent goes on with what it was at). A slash command and the text it
-    stands for are one prompt. Words of no person (a hook's feedback) count if they were answered.
+    stands for are one prompt. Words of no person (a hook's feedback) count if they were answered,
+    and not beside a prompt, which they only go with (where its image is from, say).
     """
     prompts: list[tuple[str, Json]] = []
+    others: list[tuple[str, Json]] = []
     aside: list[tuple[str, Json]] = []
     command: tuple[str, Json] | None = None
     goes_on = False
@@ -469,16 +602,20 @@ def _prompts_of(records: list[Json], *, is_answered: bool) -> list[tuple[str, Js
             continue
         elif _BOOKKEEPING.match(text):
             aside.append((text, record))
+            command = None  # it stood for no text: the client did it
         elif _COMMAND.match(text):
             command = (text, record)
             aside.append(command)
         elif record.get("isMeta") is not True:
             prompts.append((text, record))
+            command = None
         elif command is not None:
             prompts.append((f"{command[0]}\n\n{text}", command[1]))
             command = None
-        elif is_answered:
-            prompts.append((text, record))
+        else:
+            others.append((text, record))
+    if is_answered and not prompts:
+        prompts = others
     if is_answered and not prompts and not goes_on:
         prompts = aside[-1:]  # the agent answered it, whatever it is
     return prompts
@@ -557,6 +694,18 @@ def _message_id(record: Json) -> str | None:
 def _is_aside(record: Json) -> bool:
     """Return whether a record is a sub-agent's: in a transcript, and as `claude -p` prints it."""
     return bool(record.get("isSidechain") or record.get("parent_tool_use_id"))
+
+
+def _is_prompt(record: Json) -> bool:
+    """Return whether a record holds words of a person, and nothing else."""
+    words = _words(_message(record).get("content"))
+    return (
+        record.get("type") == "user"
+        and record.get("isMeta") is not True
+        and not _blocks(record, "tool_result")
+        and bool(words.strip())
+        and not _BOOKKEEPING.match(words)
+    )
 
 
 def _is_compaction(record: Json) -> bool:

@@ -15,6 +15,8 @@ type MapCall = Callable[
 """(tool, arguments, recorded cwd, cwd, where it was asked) → our tool and its arguments, or None:
 not one of ours."""
 
+NOBODY_ASKED = Usage(input_tokens=0, output_tokens=0)
+"""Of a turn that is added, which no model answered: the sum of a session stays known."""
 NO_RESULT = "(no result was recorded)"
 
 
@@ -166,7 +168,7 @@ def _merged(turns: Iterable[RecordedTurn]) -> list[RecordedTurn]:
         else:
             merged.append(turn)
     if not merged or merged[-1].calls:
-        merged.append(RecordedTurn(None, None, "", "", (), Usage(), None, None))
+        merged.append(RecordedTurn(None, None, "", "", (), NOBODY_ASKED, None, None))
     return merged
 
 

@@ -1,10 +1,14 @@
 """``paddock replay``: a recorded Claude Code session, its tool calls really executed again."""
 
+import errno
 import json
 import os
+import select
+import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
 
 import typer
 
@@ -20,6 +24,14 @@ if TYPE_CHECKING:
 
 SCRIPT = "replay.json"
 """Of a replayed session: what answers it, kept in its folder, and erased with it."""
+
+
+ASKED_AGAIN = 500
+"""Answers that a prompt may have beside the recorded ones: for calls that a death interrupted."""
+PROBLEMS = 20
+"""Of a transcript, that are told; a damaged one has thousands."""
+PIPE_WAIT_SECONDS = 30.0
+"""Until something comes through a pipe that was named: ``<(ssh … cat …)`` may ask for a word."""
 
 
 class FileMissing(Refused):
@@ -70,10 +82,13 @@ def replay(
     from paddock.client.host import workspace_at
 
     folder = workspace_at(cwd or _new_folder())
+    is_used = cwd is not None
 
     async def work(host: "Host") -> int:
+        nonlocal is_used
         prompts, turns = script_of(transcript, folder)
         hint(f"{len(prompts)} prompts, workspace {folder}")
+        from paddock.store.events import Limits
         from paddock.store.session_file import folder_of
 
         session = await host.new(
@@ -82,7 +97,9 @@ def replay(
             mode=mode.value,
             unattended=not attended,
             labels={"replay_of": transcript.session_id or file.name},
+            limits=Limits(model_calls=len(transcript.turns) + len(prompts) + ASKED_AGAIN),
         )
+        is_used = True
         script = folder_of(host.data, session.session_id) / SCRIPT
         _keep(turns, script)
         await session.set_model(f"script:{script}")
@@ -100,13 +117,21 @@ def replay(
             outcomes.append(outcome)
             if outcome.status != "completed":
                 break
+        if len(outcomes) < len(prompts):
+            hint(f"it ends there: {len(prompts) - len(outcomes)} prompts were not said")
         if as_json:
             print_json(_sum(outcomes))
         else:
             hint(f"{outcomes[-1].status}; see `paddock show {session.name or session.session_id}`")
         return exit_codes.OUTCOMES[outcomes[-1].status]
 
-    return with_host(work)
+    try:
+        return with_host(work)
+    except Refused:
+        if not is_used:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def _new_folder() -> str:
@@ -121,7 +146,7 @@ def _read(file: Path) -> "Transcript":
     from paddock.store.importers.transcript import NotATranscript
 
     try:
-        with file.open("rb") as lines:
+        with _opened(file) as lines:
             transcript = read_transcript(lines)
     except OSError as error:
         message = f"{str(file)!r} cannot be read: {error.strerror or error}; name a transcript"
@@ -130,10 +155,34 @@ def _read(file: Path) -> "Transcript":
         raise NotATranscript(f"{str(file)!r}: {error.message}", path=str(file)) from error
     if not transcript.prompts:
         raise NotATranscript(f"{str(file)!r} holds no prompt, so there is nothing to replay")
-    for problem in transcript.problems:
+    for problem in transcript.problems[:PROBLEMS]:
         where = f"line {problem.line}: " if problem.line is not None else ""
         hint(one_line(f"{file.name}: {where}{problem.what}", 200))
+    more = len(transcript.problems) - PROBLEMS
+    if more > 0:
+        hint(f"{one_line(file.name, 100)}: and {more} more of the kind")
     return transcript
+
+
+def _opened(file: Path) -> BinaryIO:
+    """Open a file for reading; a pipe to which nobody writes is no file for long.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            pipe = select.poll()
+            pipe.register(descriptor, select.POLLIN)
+            if not pipe.poll(PIPE_WAIT_SECONDS * 1000):
+                message = f"it is a pipe, and nobody wrote to it for {PIPE_WAIT_SECONDS:g} s"
+                raise TimeoutError(errno.ETIMEDOUT, message)
+        os.set_blocking(descriptor, True)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def script_of(transcript: "Transcript", cwd: Path) -> tuple[list[str], object]:
