@@ -365,6 +365,40 @@ def test_a_model_call_whose_worker_died_was_interrupted(host: Host) -> None:
     assert host.ask("SELECT status FROM model_calls") == [{"status": "interrupted"}]
 
 
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("cancelled", "cancelled"),
+        ("suspended", "interrupted"),
+        ("interrupted", "interrupted"),
+        ("rate_limited", "error"),
+        ("needs_credentials", "error"),
+    ],
+)
+def test_a_model_call_that_was_ended_from_here_is_no_error_of_its_model(
+    host: Host, kind: str, status: str
+) -> None:
+    story = Story(1).create().start()
+    story.ask("do it")
+    message = story.think()
+    begun = story.happened[-2].event
+    assert isinstance(begun, e.ModelCallStarted)
+    del story.happened[-1]  # the answer never came
+    story.add(
+        e.ModelCallFailed(
+            operation_id=story.at_work(),
+            message_id=message,
+            model_call_id=begun.model_call_id,
+            error_kind=kind,
+            error="gone",
+        )
+    )
+    tell(host, story)
+    assert host.ask("SELECT status, error FROM model_calls") == [
+        {"status": status, "error": "gone"}
+    ]
+
+
 def test_tool_calls_show_request_decision_start_and_result(host: Host) -> None:
     story = Story(1).create().start()
     story.ask("do it")

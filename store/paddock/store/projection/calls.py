@@ -84,6 +84,10 @@ def _tokens(told: object) -> int | None:
     return told if type(told) is int and 0 <= told <= MOST_TOKENS else None
 
 
+_CUT_OFF = {"cancelled": "cancelled", "interrupted": "interrupted", "suspended": "interrupted"}
+"""The status of a request that its model did not fail: we ended it. By its ``error_kind``."""
+
+
 def _model_call_failed(folded: Folded, row: Row, payload: Values, batch: Batch) -> None:
     call = folded.model_calls.get(str(payload.get("model_call_id")))
     if call is None:
@@ -91,7 +95,8 @@ def _model_call_failed(folded: Folded, row: Row, payload: Values, batch: Batch) 
     for name in ("http_status", "retry_after_ms", "duration_ms"):
         call[name] = payload.get(name)
     call["error"] = payload.get("error")
-    close_model_call(folded, call, "error", row.occurred_at, batch)
+    status = _CUT_OFF.get(str(payload.get("error_kind")), "error")
+    close_model_call(folded, call, status, row.occurred_at, batch)
 
 
 def close_model_call(folded: Folded, call: Values, status: str, at: int, batch: Batch) -> None:
