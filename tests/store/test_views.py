@@ -474,6 +474,70 @@ def test_tool_calls_show_request_decision_start_and_result(host: Host) -> None:
     ]
 
 
+def test_a_call_waits_for_a_decision_and_not_for_other_calls(host: Host) -> None:
+    story = Story(1).create().start()
+    story.ask("do it")
+    answer = story.think()
+    ruled, asked, forgotten = (story.call(answer) for _ in range(3))
+    story.decide(ruled)
+    story.ask_leave(forgotten)
+    forgotten_at = story.now_us
+    approval = story.ask_leave(asked)
+    story.decide(asked, approval, after_ms=250)
+    # Both wait for others before they start, and their result counts that as well.
+    for call in (ruled, asked):
+        story.now_us += 5_000_000
+        story.run(call)
+        story.finish(call, took_ms=10, wait_ms=5_250)
+    story.finish(forgotten, "cancelled", took_ms=0, duration_ms=None)
+    ended_at = story.now_us
+    operation = story.end("cancelled")
+    tell(host, story)
+    waits = {row["tool_call_id"]: row["wait_ms"] for row in host.ask("FROM tool_calls")}
+    assert waits == {ruled: 0.0, asked: 250.0, forgotten: (ended_at - forgotten_at) / 1000}
+    assert host.ask("SELECT wait_ms FROM operations WHERE operation_id = ?", operation) == [
+        {"wait_ms": 250.0 + (ended_at - forgotten_at) / 1000}
+    ]
+
+
+def test_how_long_it_ran_that_died_with_its_worker_is_not_known(host: Host) -> None:
+    story = Story(1).create().start()
+    story.ask("do it")
+    call = story.call(story.think(took_ms=500))
+    story.decide(call)
+    story.run(call)
+    story.now_us += 3 * 86_400_000_000  # the machine was off
+    story.crash([call])
+    story.think(took_ms=700)
+    del story.happened[-1]
+    story.now_us += 86_400_000_000
+    story.crash()
+    story.end()
+    tell(host, story)
+    query = "SELECT status, duration_ms FROM {} ORDER BY started_at"
+    assert host.ask(query.format("tool_calls")) == [{"status": "interrupted", "duration_ms": None}]
+    assert host.ask(query.format("model_calls")) == [
+        {"status": "ok", "duration_ms": 500.0},
+        {"status": "interrupted", "duration_ms": None},
+    ]
+    assert host.ask("SELECT model_ms, tool_ms FROM operations") == [
+        {"model_ms": 500.0, "tool_ms": 0.0}
+    ]
+
+
+def test_a_request_is_closed_with_its_call(host: Host) -> None:
+    story = Story(1).create().start()
+    story.ask("do it")
+    call = story.call(story.think())
+    story.ask_leave(call)
+    story.finish(call, "cancelled")
+    tell(host, story)
+    assert stages(host) == ("live", "working", None, None)
+    assert host.ask("SELECT decision, decided_at FROM approvals") == [
+        {"decision": None, "decided_at": None}
+    ]
+
+
 def test_approvals_show_who_decided_what_and_what_nobody_decided(host: Host) -> None:
     story = Story(1).create().start()
     story.ask("do it")

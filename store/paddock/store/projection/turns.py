@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from paddock.store.events import Row
-from paddock.store.projection.calls import close_model_call, close_tool_call
+from paddock.store.projection.calls import close_approvals, close_model_call, close_tool_call
 from paddock.store.projection.folded import EMPTY, ROW_OF, Batch, Folded, Take, Values
 
 # --- conversation ---
@@ -140,6 +140,7 @@ def end_operation(
         close_model_call(folded, call, left, at, batch)
     # Each call has its result by now, unless the session itself came to its end (P4, P5).
     for call in [c for c in folded.tool_calls.values() if c["operation_id"] == operation_id]:
+        close_approvals(folded, call["tool_call_id"], at, batch)
         close_tool_call(folded, call, left, at, batch)
     for approval in [a for a in folded.approvals.values() if a["operation_id"] == operation_id]:
         del folded.approvals[approval["approval_id"]]
