@@ -214,9 +214,9 @@ def test_status_stage_and_attention_follow_what_happens(host: Host) -> None:
     story.fail()
     assert after() == ("failed", "resting", "failed", at(story.now_us))
     story.add(e.SessionResumed(reason="asked", reset=True))
-    assert after() == ("suspended", "resting", None, None)
+    assert after() == ("suspended", "working", None, None)
     story.start().exit(reason="needs_credentials")
-    assert after() == ("suspended", "resting", "credentials", at(story.now_us))
+    assert after() == ("suspended", "working", "credentials", at(story.now_us))
     story.delete()
     assert after() == ("deleted", "resting", None, None)
 
@@ -256,6 +256,73 @@ def test_operations_add_up_what_they_did(host: Host) -> None:
             "outcome": None,
         }
     ]
+
+
+def test_p4_what_a_failed_session_left_open_ended_until_that_is_freed(host: Host) -> None:
+    story = Story(1).create().start()
+    story.ask("do it")
+    answer = story.think()
+    ran, asked = story.call(answer), story.call(answer)
+    story.decide(ran)
+    story.run(ran)
+    story.ask_leave(asked)
+    story.exit(ending="crashed", reason="signal", signal=9, action="left_down")
+    operation, failed_at = story.at_work(), story.now_us + 1000
+    story.fail()
+    length = len(story.happened)
+    tell(host, story)
+    query = "SELECT status, ended_at, error_kind FROM operations"
+    calls = "SELECT status, is_error, finished_at IS NULL AS open FROM tool_calls ORDER BY ALL"
+    ended = {"status": "failed", "ended_at": at(failed_at), "error_kind": "crash_loop"}
+    interrupted = {"status": "interrupted", "is_error": True, "open": False}
+    waiting = {"status": "waiting", "is_error": None, "open": True}
+    assert host.ask(query) == [ended]
+    assert host.ask(calls) == [interrupted, waiting]
+    assert stages(host) == ("failed", "resting", "failed", at(failed_at))
+    assert host.ask("SELECT open_operation_id AS o FROM sessions") == [{"o": None}]
+
+    story.add(e.SessionResumed(reason="asked", reset=True))
+    story.start()
+    story.operation = operation
+    story.write_more(host.data, length)
+    length = len(story.happened)
+    host.project()
+    assert host.ask(query) == [{"status": "running", "ended_at": None, "error_kind": None}]
+    assert host.ask(calls) == [{"status": "started", "is_error": None, "open": True}, waiting]
+    assert host.ask("SELECT open_operation_id AS o FROM sessions") == [{"o": operation}]
+
+    story.finish(ran, "interrupted")
+    story.finish(asked, "denied", took_ms=0)
+    story.say(story.think(), "Done.")
+    story.end()
+    story.write_more(host.data, length)
+    host.project()
+    assert host.ask("SELECT status, ended_at, model_calls, tool_calls FROM operations") == [
+        {"status": "completed", "ended_at": at(story.now_us), "model_calls": 2, "tool_calls": 2}
+    ]
+    assert [row["status"] for row in host.ask(calls)] == ["denied", "interrupted"]
+
+
+def test_what_a_failed_session_left_open_stays_failed_when_that_is_deleted(host: Host) -> None:
+    story = Story(1).create().start()
+    story.ask("do it")
+    answer = story.think()
+    ran, never = story.call(answer), story.call(answer)
+    story.decide(ran)
+    story.run(ran)
+    story.exit(ending="crashed", reason="signal", signal=9, action="left_down")
+    failed_at = story.now_us + 1000
+    story.fail()
+    story.delete()
+    tell(host, story)
+    assert host.ask("SELECT status, ended_at, error_kind FROM operations") == [
+        {"status": "failed", "ended_at": at(failed_at), "error_kind": "crash_loop"}
+    ]
+    # What never began cannot have run twice or half.
+    assert {row["tool_call_id"]: row["status"] for row in host.ask("FROM tool_calls")} == {
+        ran: "interrupted",
+        never: "cancelled",
+    }
 
 
 @pytest.mark.parametrize(

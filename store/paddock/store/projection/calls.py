@@ -242,6 +242,19 @@ def close_tool_call(folded: Folded, call: Values, status: str, at: int, batch: B
     Of one that died with its worker it is not known, as of a model call.
     """
     del folded.tool_calls[call["tool_call_id"]]
+    if call["finished_at"] is None:
+        end_tool_call(call, status, at)
+    operation = folded.operations.get(call["operation_id"] or "")
+    if operation is not None:
+        operation["tool_ms"] += call["duration_ms"] or 0.0
+        operation["wait_ms"] += call["wait_ms"] or 0.0
+    arguments = call["arguments"]
+    call["arguments"] = to_json(arguments).decode()
+    batch.tool_calls.append(ROW_OF["tool_calls"](call))
+
+
+def end_tool_call(call: Values, status: str, at: int) -> None:
+    """Say how a call ended; :func:`take_up_tool_call` undoes it."""
     call["status"] = status
     call["is_error"] = status != "ok"
     call["finished_at"] = at
@@ -252,13 +265,13 @@ def close_tool_call(folded: Folded, call: Values, status: str, at: int, batch: B
         call["error_signature"] = signature(
             call["error_kind"] or status, call["error"] or call["output_head"] or ""
         )
-    operation = folded.operations.get(call["operation_id"] or "")
-    if operation is not None:
-        operation["tool_ms"] += call["duration_ms"] or 0.0
-        operation["wait_ms"] += call["wait_ms"] or 0.0
-    arguments = call["arguments"]
-    call["arguments"] = to_json(arguments).decode()
-    batch.tool_calls.append(ROW_OF["tool_calls"](call))
+
+
+def take_up_tool_call(call: Values) -> None:
+    """Say that a call that was running when its session failed has no result yet."""
+    if call["finished_at"] is not None:
+        call["status"] = "started"
+        call["is_error"] = call["finished_at"] = call["error_signature"] = None
 
 
 def _file_changed(folded: Folded, row: Row, payload: Values, batch: Batch) -> None:

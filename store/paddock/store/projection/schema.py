@@ -150,7 +150,11 @@ OPERATIONS = View(
         _SESSION,
         _text("operation_id"),
         _text("kind", "turn, shell or compaction"),
-        _text("status", "running, completed, failed, cancelled or interrupted"),
+        _text(
+            "status",
+            "running, completed, failed, cancelled or interrupted; failed, too, with its session, "
+            "and running again when that is freed",
+        ),
         _time("started_at"),
         _time("ended_at"),
         _ms("duration_ms", "from start to end, all waits and rests in it"),
