@@ -385,6 +385,27 @@ def test_outcome_is_what_an_annotation_says_of_the_operation(host: Host) -> None
     ]
 
 
+def test_f12_the_last_outcome_counts_whatever_the_clock_said(host: Host) -> None:
+    story = Story(1).create().start()
+    story.turn("one", calls=0)
+    operation = story.turn("two", calls=0)
+
+    def say(value: JsonValue) -> list[JsonValue]:
+        length = len(story.happened)
+        story.now_us -= 3_600_000_000  # the clock was set back
+        story.add(e.SessionAnnotated(operation_id=operation, key="outcome", value=value))
+        story.write_more(host.data, length)
+        host.project()
+        rows = host.ask("SELECT outcome FROM operations WHERE operation_id = ?", operation)
+        return [row["outcome"] for row in rows]
+
+    story.write(host.data)
+    assert say("good") == ["good"]
+    assert say("bad") == ["bad"]
+    assert say(None) == [None]
+    assert say({"of": 1}) == ['{"of":1}']
+
+
 def test_model_calls_show_each_attempt(host: Host) -> None:
     story = Story(1).create().start()
     story.ask("do it")
@@ -704,6 +725,21 @@ def test_worker_runs_are_certificates(host: Host) -> None:
         "ready_again_ms": 40.0,
     }
     assert (second["generation"], second["ended_at"], second["ready_again_ms"]) == (2, None, None)
+
+
+def test_it_is_back_when_a_worker_came_up_and_not_when_one_died_starting(host: Host) -> None:
+    story = Story(1).create().start()
+    story.exit(ending="crashed", reason="signal", signal=9, action="restarted")
+    story.generation += 1  # it dies before its first commit
+    story.now_us += 49_000
+    story.exit(ending="crashed", reason="signal", signal=9, action="restarted")
+    story.start(after_ms=500)
+    tell(host, story)
+    assert host.ask("SELECT generation, ready_again_ms FROM worker_runs ORDER BY ALL") == [
+        {"generation": 1, "ready_again_ms": 550.0},
+        {"generation": 2, "ready_again_ms": 500.0},
+        {"generation": 3, "ready_again_ms": None},
+    ]
 
 
 def test_a_worker_that_died_before_its_first_commit_has_a_row(host: Host) -> None:

@@ -166,7 +166,7 @@ OPERATIONS = View(
         Column("cost_usd", "DOUBLE", "NULL as soon as one of its model calls is unpriced"),
         _text("error_kind"),
         _text("error"),
-        Column("outcome", "VARCHAR", "what an annotation `outcome` says of it", stored=False),
+        Column("outcome", "VARCHAR", "what its last annotation `outcome` says", stored=False),
     ),
     opens=True,
 )
@@ -290,7 +290,12 @@ WORKER_RUNS = View(
         _text("in_delivery_command_id"),
         _number("tools_killed"),
         _text("action", "restarted, left_down or none"),
-        Column("ready_again_ms", "DOUBLE", "from a crash to the next worker's start", stored=False),
+        Column(
+            "ready_again_ms",
+            "DOUBLE",
+            "from a crash to the start of the next worker that came up",
+            stored=False,
+        ),
     ),
     opens=True,
 )
@@ -540,8 +545,9 @@ def _view(view: View) -> str:
         )
     if view is OPERATIONS:
         return (
+            # Rows stand in the order of the log, which no clock changes (F12); null takes it back.
             f"{head} WITH said AS (SELECT session_id, operation_id, "
-            "arg_max(value ->> '$', created_at) AS outcome FROM internal.annotations "
+            "arg_max_null(value ->> '$', rowid) AS outcome FROM internal.annotations "
             "WHERE key = 'outcome' AND operation_id IS NOT NULL GROUP BY ALL) "
             f"SELECT {_names(view.stored, 'o.')}, said.outcome FROM ({_union(view)}) o "
             "LEFT JOIN said ON said.session_id = o.session_id "
@@ -550,7 +556,9 @@ def _view(view: View) -> str:
     if view is WORKER_RUNS:
         return (
             f"{head} SELECT {_names(view.stored)}, CASE WHEN ending = 'crashed' THEN "
-            "epoch_us(lead(started_at) OVER (PARTITION BY session_id ORDER BY generation) "
+            # One that died before its first commit has no start: it did not bring it back.
+            "epoch_us(lead(started_at IGNORE NULLS) OVER "
+            "(PARTITION BY session_id ORDER BY generation) "
             f"- ended_at) / 1000.0::DOUBLE END AS ready_again_ms FROM ({_union(view)});"
         )
     return f"{head} {_union(view)};"
