@@ -931,6 +931,33 @@ def test_each_report_answers_on_an_empty_and_on_a_full_store(host: Host, name: s
     EXPECTED[name](rows)
 
 
+def test_files_of_one_name_in_two_workspaces_are_two_files(host: Host) -> None:
+    for seed, workspace, path in (
+        (1, "/home/ann/repo", "setup.py"),
+        (2, "/home/bob/repo", "setup.py"),
+        (3, "/home/bob", "/home/ann/repo/setup.py"),
+    ):
+        story = Story(seed, now_us=now_us()).create(workspace=workspace).start()
+        story.ask("x")
+        story.change(story.call(None), path)
+        tell(host, story)
+    rows = host.ask(reports.query_of("shared_files"))
+    assert [(row["path"], row["sessions"]) for row in rows] == [("/home/ann/repo/setup.py", 2)]
+
+
+def test_how_fast_deaths_were_mended_leaves_out_what_was_left_down(host: Host) -> None:
+    story = Story(1, now_us=now_us()).create().start()
+    story.crash(back_after_ms=40)
+    story.exit(ending="crashed", reason="signal", signal=9, action="left_down")
+    story.fail()
+    story.add(e.SessionResumed(reason="asked", reset=True), after_ms=86_400_000)
+    story.start()
+    tell(host, story)
+    (row,) = host.ask(reports.query_of("deaths"))
+    assert (row["deaths"], row["left_down"]) == (2, 1)
+    assert (row["ready_again_p50_ms"], row["ready_again_max_ms"]) == (40.0, 40.0)
+
+
 def now_us() -> int:
     """Return now: one of the questions is about today."""
     return int(datetime.now(UTC).timestamp() * 1_000_000) - 1_000_000
@@ -972,12 +999,11 @@ def _interrupted(rows: list[dict[str, JsonValue]]) -> None:
 
 def _shared_files(rows: list[dict[str, JsonValue]]) -> None:
     (row,) = rows
-    assert (row["path"], row["sessions"]) == ("shared.py", 2)
+    assert (row["path"], row["sessions"]) == ("/home/someone/repo/shared.py", 2)
 
 
 def _approvals(rows: list[dict[str, JsonValue]]) -> None:
-    decided = [row for row in rows if row["decision"] is not None]
-    assert [(row["decided_by"], row["decisions"], row["p50_ms"]) for row in decided] == [
+    assert [(row["decided_by"], row["decisions"], row["p50_ms"]) for row in rows] == [
         ("ann", 2, 0.1)
     ]
 

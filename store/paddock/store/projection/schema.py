@@ -307,7 +307,7 @@ FILE_CHANGES = View(
         _SESSION,
         _OPERATION,
         _text("tool_call_id"),
-        _text("path"),
+        _text("path", "from the session's workspace on where it lies in it, else absolute"),
         _text("change", "created, modified or deleted"),
         _big("lines_added"),
         _big("lines_removed"),
