@@ -2,13 +2,15 @@
 
 import csv
 import sys
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from paddock.supervisor.cli import exit_codes
 from paddock.supervisor.cli.common import BadArgument, read_words, run_async
-from paddock.supervisor.cli.printing import cell, hint, print_json, print_table
+from paddock.supervisor.cli.printing import hint, print_json, print_table
 from paddock.supervisor.cli.sessions import AsJson
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ def sql(
     """Ask about everything that ever happened. Nothing can be changed by it.
 
     Views: sessions messages operations model_calls tool_calls approvals worker_runs file_changes
-    compactions annotations events host_events. Works with and without a host.
+    compactions annotations events host_events. Works with and without a host. Times are UTC.
 
     Examples:
       paddock sql "select tool, count(*), median(duration_ms) from tool_calls group by tool"
@@ -59,7 +61,7 @@ def sql(
     elif as_csv:
         writer = csv.writer(sys.stdout)
         writer.writerow(rows.columns)
-        writer.writerows([_csv_cell(value) for value in row] for row in rows)
+        writer.writerows([csv_cell(value) for value in row] for row in rows)
     else:
         shown = list(rows)[: limit or None]
         numbers = [
@@ -67,15 +69,34 @@ def sql(
             for place, name in enumerate(rows.columns)
             if shown and all(isinstance(row[place], int | float | None) for row in shown)
         ]
-        print_table(rows.columns, shown, empty="no rows", right=numbers)
+        told = [[table_cell(value) for value in row] for row in shown]
+        print_table(rows.columns, told, empty="no rows", right=numbers)
         if len(shown) < len(rows):
             hint(f"{len(shown)} of {len(rows)} rows shown; --limit 0 or --json gives all")
     return exit_codes.DONE
 
 
-def _csv_cell(value: Any) -> Any:
-    if isinstance(value, str | int | float) or value is None:
-        return value
+def csv_cell(value: Any) -> Any:
+    """Return a value as CSV has it: as in JSON, but for decimals, which keep all their digits."""
+    from paddock.store.protocol import json_value
     from paddock.supervisor.cli.printing import json_of
 
-    return cell(value) if not isinstance(value, dict | list | tuple) else json_of(value)
+    match value:
+        case bool() | dict() | list() | tuple():
+            return json_of(json_value(value))
+        case None | str() | int() | float() | Decimal():
+            return value
+        case _:
+            return json_value(value)
+
+
+def table_cell(value: Any) -> Any:
+    """Return a value as a table has it: times in UTC and whole, as a query takes them."""
+    match value:
+        case datetime():
+            moment = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
+            return moment.isoformat(sep=" ", timespec="microseconds")
+        case bytes():
+            return value.hex()
+        case _:
+            return value
