@@ -116,10 +116,15 @@ SESSIONS = View(
         _text("open_operation_id", "the operation at work"),
         _big(
             "input_tokens",
-            "of all its model calls, cached ones included; NULL as soon as one did not tell",
+            "of all answers to its model calls, cached ones included; NULL as soon as one did not "
+            "tell",
         ),
         _big("output_tokens", "likewise"),
-        Column("cost_usd", "DOUBLE", "of all its model calls; NULL as soon as one is unpriced"),
+        Column(
+            "cost_usd",
+            "DOUBLE",
+            "of all answers to its model calls; NULL as soon as one is unpriced",
+        ),
     ),
     wide=True,
 )
@@ -163,7 +168,7 @@ OPERATIONS = View(
         _ms("model_ms", "summed over its model calls, as far as it is known of them"),
         _ms("tool_ms", "likewise over its tool calls, some of which ran side by side"),
         _ms("wait_ms", "summed waits for a decision"),
-        Column("cost_usd", "DOUBLE", "NULL as soon as one of its model calls is unpriced"),
+        Column("cost_usd", "DOUBLE", "NULL as soon as one answer of its model calls is unpriced"),
         _text("error_kind"),
         _text("error"),
         Column("outcome", "VARCHAR", "what its last annotation `outcome` says", stored=False),
