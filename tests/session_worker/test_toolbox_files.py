@@ -233,6 +233,8 @@ async def test_p6_the_file_itself_says_whether_an_intent_happened(where: Room, t
     plan = TOOLS[tool].prepare({"path": "a.txt", **given}, where)
     assert plan.intent is not None
     assert plan.intent["before_sha256"] == sha256(b"old")
+    changed = {"path": "a.txt", "change": "modified", "lines_added": 1, "lines_removed": 1}
+    assert plan.intent["change"] == changed
     assert path.read_text() == "old"
     assert TOOLS[tool].happened(plan.intent, where) is False
     await run(TOOLS[tool], plan, where)

@@ -11,11 +11,12 @@ from paddock.session_worker.stimuli import (
     CallEnded,
     DeadlinePassed,
     Delivered,
+    Prepared,
     SuspendAsked,
 )
-from paddock.session_worker.toolbox.contract import ToolOutcome
-from paddock.session_worker.turn import AskModel, RetryLater
-from paddock.store.events import ApprovalDecided, ModelCallStarted, stored_of
+from paddock.session_worker.toolbox.contract import Plan, ToolOutcome
+from paddock.session_worker.turn import AskModel, PrepareCall, RetryLater
+from paddock.store.events import ApprovalDecided, FileChanged, ModelCallStarted, stored_of
 from paddock.store.ids import CommandId
 from paddock.store.session import thread
 from tests.session_worker.play import Play, answer, call, fold, observed
@@ -342,6 +343,30 @@ def test_p7_who_decided_is_told_also_where_the_worker_dies_before_it_answers() -
     decided = stored_of(play.session.session_id, row).event
     assert isinstance(decided, ApprovalDecided)
     assert decided.decided_by == "uid:7"
+
+
+@pytest.mark.parametrize(("happened", "changes"), [(True, 1), (False, 0), (None, 0)])
+def test_p6_a_change_that_is_known_to_have_been_made_is_told_after_a_death(
+    happened: bool | None,
+    changes: int,
+) -> None:
+    play = yolo()
+    play.send("go")
+    play.model_says(call("write_file", path="a.txt", content="new"))
+    asked = play.one(PrepareCall)
+    change = {"path": "a.txt", "change": "created", "lines_added": 1, "lines_removed": 0}
+    intent = {"path": "/w/a.txt", "after_sha256": "ab", "before_sha256": None, "change": change}
+    play.take(Prepared(asked.tool_call_id, Plan("write_file", {}, intent, "c")))
+    play.crash()
+    play.start({asked.tool_call_id: happened})
+    assert play.statuses() == ["interrupted"]
+    told = [row for row in play.log if row.kind == "file_changed"]
+    assert len(told) == changes
+    for row in told:
+        event = stored_of(play.session.session_id, row).event
+        assert isinstance(event, FileChanged)
+        assert (event.path, event.change, event.lines_added) == ("a.txt", "created", 1)
+        assert (event.tool_call_id, event.after_sha256) == (asked.tool_call_id, "ab")
 
 
 def test_r7_always_rules_hold_after_a_restart() -> None:

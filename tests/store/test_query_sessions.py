@@ -1,6 +1,7 @@
 """Lists of sessions: every filter alone and with every other, against the same done by hand."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,25 @@ from tests.store.logs import START_US, Story
 
 STEP_US = 1_000_000
 NAMES = ("created_after_us", "created_before_us", "updated_after_us", "updated_before_us")
+
+
+def test_a_model_is_found_by_its_own_name_and_with_its_provider(tmp_path: Path) -> None:
+    asked = Story(1).create(model="anthropic:large").start()
+    asked.ask("x")
+    asked.think(model="large")
+    fresh = Story(2).create(model="anthropic:large")
+    other = Story(3).create(model="anthropic:larger")
+    for story in (asked, fresh, other):
+        story.write(tmp_path)
+    with open_local(tmp_path) as opened:
+
+        def found(model: str) -> set[object]:
+            rows, _ = opened.list_sessions(SessionFilter(model=model))
+            return {row["session_id"] for row in rows}
+
+        assert found("anthropic:large") == {asked.session_id, fresh.session_id}
+        assert found("large") == {asked.session_id}
+        assert found("openai:arge") == set()
 
 
 def stories() -> list[Story]:

@@ -25,6 +25,7 @@ from paddock.store.errors import (
     SessionNotFound,
     SqlRefused,
     TimedOut,
+    TooLarge,
 )
 from paddock.store.ids import SessionId
 from paddock.store.process import LOCK_NAME, open_local
@@ -215,6 +216,12 @@ async def test_a_long_result_is_sent_as_it_is_read(client: StoreClient) -> None:
 async def test_large_rows_cross_in_frames_below_the_limit(client: StoreClient) -> None:
     result = await client.sql("SELECT repeat('x', 10000000) AS x FROM range(8)")
     assert [len(x) for (x,) in result.rows] == [10_000_000] * 8
+
+
+async def test_a_row_that_no_frame_holds_is_refused_in_words(client: StoreClient) -> None:
+    with pytest.raises(TooLarge, match="a row of the result has 40,000,0"):
+        await client.sql("SELECT repeat('x', 40_000_000) AS x")
+    assert (await client.sql("SELECT 1 AS x")).rows == [(1,)]
 
 
 async def test_questions_are_answered_beside_each_other(client: StoreClient) -> None:

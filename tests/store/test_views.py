@@ -214,9 +214,9 @@ def test_status_stage_and_attention_follow_what_happens(host: Host) -> None:
     story.fail()
     assert after() == ("failed", "resting", "failed", at(story.now_us))
     story.add(e.SessionResumed(reason="asked", reset=True))
-    assert after() == ("suspended", "resting", None, None)
+    assert after() == ("suspended", "working", None, None)
     story.start().exit(reason="needs_credentials")
-    assert after() == ("suspended", "resting", "credentials", at(story.now_us))
+    assert after() == ("suspended", "working", "credentials", at(story.now_us))
     story.delete()
     assert after() == ("deleted", "resting", None, None)
 
@@ -256,6 +256,73 @@ def test_operations_add_up_what_they_did(host: Host) -> None:
             "outcome": None,
         }
     ]
+
+
+def test_p4_what_a_failed_session_left_open_ended_until_that_is_freed(host: Host) -> None:
+    story = Story(1).create().start()
+    story.ask("do it")
+    answer = story.think()
+    ran, asked = story.call(answer), story.call(answer)
+    story.decide(ran)
+    story.run(ran)
+    story.ask_leave(asked)
+    story.exit(ending="crashed", reason="signal", signal=9, action="left_down")
+    operation, failed_at = story.at_work(), story.now_us + 1000
+    story.fail()
+    length = len(story.happened)
+    tell(host, story)
+    query = "SELECT status, ended_at, error_kind FROM operations"
+    calls = "SELECT status, is_error, finished_at IS NULL AS open FROM tool_calls ORDER BY ALL"
+    ended = {"status": "failed", "ended_at": at(failed_at), "error_kind": "crash_loop"}
+    interrupted = {"status": "interrupted", "is_error": True, "open": False}
+    waiting = {"status": "waiting", "is_error": None, "open": True}
+    assert host.ask(query) == [ended]
+    assert host.ask(calls) == [interrupted, waiting]
+    assert stages(host) == ("failed", "resting", "failed", at(failed_at))
+    assert host.ask("SELECT open_operation_id AS o FROM sessions") == [{"o": None}]
+
+    story.add(e.SessionResumed(reason="asked", reset=True))
+    story.start()
+    story.operation = operation
+    story.write_more(host.data, length)
+    length = len(story.happened)
+    host.project()
+    assert host.ask(query) == [{"status": "running", "ended_at": None, "error_kind": None}]
+    assert host.ask(calls) == [{"status": "started", "is_error": None, "open": True}, waiting]
+    assert host.ask("SELECT open_operation_id AS o FROM sessions") == [{"o": operation}]
+
+    story.finish(ran, "interrupted")
+    story.finish(asked, "denied", took_ms=0)
+    story.say(story.think(), "Done.")
+    story.end()
+    story.write_more(host.data, length)
+    host.project()
+    assert host.ask("SELECT status, ended_at, model_calls, tool_calls FROM operations") == [
+        {"status": "completed", "ended_at": at(story.now_us), "model_calls": 2, "tool_calls": 2}
+    ]
+    assert [row["status"] for row in host.ask(calls)] == ["denied", "interrupted"]
+
+
+def test_what_a_failed_session_left_open_stays_failed_when_that_is_deleted(host: Host) -> None:
+    story = Story(1).create().start()
+    story.ask("do it")
+    answer = story.think()
+    ran, never = story.call(answer), story.call(answer)
+    story.decide(ran)
+    story.run(ran)
+    story.exit(ending="crashed", reason="signal", signal=9, action="left_down")
+    failed_at = story.now_us + 1000
+    story.fail()
+    story.delete()
+    tell(host, story)
+    assert host.ask("SELECT status, ended_at, error_kind FROM operations") == [
+        {"status": "failed", "ended_at": at(failed_at), "error_kind": "crash_loop"}
+    ]
+    # What never began cannot have run twice or half.
+    assert {row["tool_call_id"]: row["status"] for row in host.ask("FROM tool_calls")} == {
+        ran: "interrupted",
+        never: "cancelled",
+    }
 
 
 @pytest.mark.parametrize(
@@ -318,6 +385,27 @@ def test_outcome_is_what_an_annotation_says_of_the_operation(host: Host) -> None
     ]
 
 
+def test_f12_the_last_outcome_counts_whatever_the_clock_said(host: Host) -> None:
+    story = Story(1).create().start()
+    story.turn("one", calls=0)
+    operation = story.turn("two", calls=0)
+
+    def say(value: JsonValue) -> list[JsonValue]:
+        length = len(story.happened)
+        story.now_us -= 3_600_000_000  # the clock was set back
+        story.add(e.SessionAnnotated(operation_id=operation, key="outcome", value=value))
+        story.write_more(host.data, length)
+        host.project()
+        rows = host.ask("SELECT outcome FROM operations WHERE operation_id = ?", operation)
+        return [row["outcome"] for row in rows]
+
+    story.write(host.data)
+    assert say("good") == ["good"]
+    assert say("bad") == ["bad"]
+    assert say(None) == [None]
+    assert say({"of": 1}) == ['{"of":1}']
+
+
 def test_model_calls_show_each_attempt(host: Host) -> None:
     story = Story(1).create().start()
     story.ask("do it")
@@ -363,6 +451,40 @@ def test_a_model_call_whose_worker_died_was_interrupted(host: Host) -> None:
     story.crash()
     tell(host, story)
     assert host.ask("SELECT status FROM model_calls") == [{"status": "interrupted"}]
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("cancelled", "cancelled"),
+        ("suspended", "interrupted"),
+        ("interrupted", "interrupted"),
+        ("rate_limited", "error"),
+        ("needs_credentials", "error"),
+    ],
+)
+def test_a_model_call_that_was_ended_from_here_is_no_error_of_its_model(
+    host: Host, kind: str, status: str
+) -> None:
+    story = Story(1).create().start()
+    story.ask("do it")
+    message = story.think()
+    begun = story.happened[-2].event
+    assert isinstance(begun, e.ModelCallStarted)
+    del story.happened[-1]  # the answer never came
+    story.add(
+        e.ModelCallFailed(
+            operation_id=story.at_work(),
+            message_id=message,
+            model_call_id=begun.model_call_id,
+            error_kind=kind,
+            error="gone",
+        )
+    )
+    tell(host, story)
+    assert host.ask("SELECT status, error FROM model_calls") == [
+        {"status": status, "error": "gone"}
+    ]
 
 
 def test_tool_calls_show_request_decision_start_and_result(host: Host) -> None:
@@ -437,6 +559,70 @@ def test_tool_calls_show_request_decision_start_and_result(host: Host) -> None:
         "error: <n> failed in <n>s",
         {"command": "pytest -q", "n": [1, None]},
         1_500.0,
+    ]
+
+
+def test_a_call_waits_for_a_decision_and_not_for_other_calls(host: Host) -> None:
+    story = Story(1).create().start()
+    story.ask("do it")
+    answer = story.think()
+    ruled, asked, forgotten = (story.call(answer) for _ in range(3))
+    story.decide(ruled)
+    story.ask_leave(forgotten)
+    forgotten_at = story.now_us
+    approval = story.ask_leave(asked)
+    story.decide(asked, approval, after_ms=250)
+    # Both wait for others before they start, and their result counts that as well.
+    for call in (ruled, asked):
+        story.now_us += 5_000_000
+        story.run(call)
+        story.finish(call, took_ms=10, wait_ms=5_250)
+    story.finish(forgotten, "cancelled", took_ms=0, duration_ms=None)
+    ended_at = story.now_us
+    operation = story.end("cancelled")
+    tell(host, story)
+    waits = {row["tool_call_id"]: row["wait_ms"] for row in host.ask("FROM tool_calls")}
+    assert waits == {ruled: 0.0, asked: 250.0, forgotten: (ended_at - forgotten_at) / 1000}
+    assert host.ask("SELECT wait_ms FROM operations WHERE operation_id = ?", operation) == [
+        {"wait_ms": 250.0 + (ended_at - forgotten_at) / 1000}
+    ]
+
+
+def test_how_long_it_ran_that_died_with_its_worker_is_not_known(host: Host) -> None:
+    story = Story(1).create().start()
+    story.ask("do it")
+    call = story.call(story.think(took_ms=500))
+    story.decide(call)
+    story.run(call)
+    story.now_us += 3 * 86_400_000_000  # the machine was off
+    story.crash([call])
+    story.think(took_ms=700)
+    del story.happened[-1]
+    story.now_us += 86_400_000_000
+    story.crash()
+    story.end()
+    tell(host, story)
+    query = "SELECT status, duration_ms FROM {} ORDER BY started_at"
+    assert host.ask(query.format("tool_calls")) == [{"status": "interrupted", "duration_ms": None}]
+    assert host.ask(query.format("model_calls")) == [
+        {"status": "ok", "duration_ms": 500.0},
+        {"status": "interrupted", "duration_ms": None},
+    ]
+    assert host.ask("SELECT model_ms, tool_ms FROM operations") == [
+        {"model_ms": 500.0, "tool_ms": 0.0}
+    ]
+
+
+def test_a_request_is_closed_with_its_call(host: Host) -> None:
+    story = Story(1).create().start()
+    story.ask("do it")
+    call = story.call(story.think())
+    story.ask_leave(call)
+    story.finish(call, "cancelled")
+    tell(host, story)
+    assert stages(host) == ("live", "working", None, None)
+    assert host.ask("SELECT decision, decided_at FROM approvals") == [
+        {"decision": None, "decided_at": None}
     ]
 
 
@@ -539,6 +725,21 @@ def test_worker_runs_are_certificates(host: Host) -> None:
         "ready_again_ms": 40.0,
     }
     assert (second["generation"], second["ended_at"], second["ready_again_ms"]) == (2, None, None)
+
+
+def test_it_is_back_when_a_worker_came_up_and_not_when_one_died_starting(host: Host) -> None:
+    story = Story(1).create().start()
+    story.exit(ending="crashed", reason="signal", signal=9, action="restarted")
+    story.generation += 1  # it dies before its first commit
+    story.now_us += 49_000
+    story.exit(ending="crashed", reason="signal", signal=9, action="restarted")
+    story.start(after_ms=500)
+    tell(host, story)
+    assert host.ask("SELECT generation, ready_again_ms FROM worker_runs ORDER BY ALL") == [
+        {"generation": 1, "ready_again_ms": 550.0},
+        {"generation": 2, "ready_again_ms": 500.0},
+        {"generation": 3, "ready_again_ms": None},
+    ]
 
 
 def test_a_worker_that_died_before_its_first_commit_has_a_row(host: Host) -> None:
@@ -730,6 +931,33 @@ def test_each_report_answers_on_an_empty_and_on_a_full_store(host: Host, name: s
     EXPECTED[name](rows)
 
 
+def test_files_of_one_name_in_two_workspaces_are_two_files(host: Host) -> None:
+    for seed, workspace, path in (
+        (1, "/home/ann/repo", "setup.py"),
+        (2, "/home/bob/repo", "setup.py"),
+        (3, "/home/bob", "/home/ann/repo/setup.py"),
+    ):
+        story = Story(seed, now_us=now_us()).create(workspace=workspace).start()
+        story.ask("x")
+        story.change(story.call(None), path)
+        tell(host, story)
+    rows = host.ask(reports.query_of("shared_files"))
+    assert [(row["path"], row["sessions"]) for row in rows] == [("/home/ann/repo/setup.py", 2)]
+
+
+def test_how_fast_deaths_were_mended_leaves_out_what_was_left_down(host: Host) -> None:
+    story = Story(1, now_us=now_us()).create().start()
+    story.crash(back_after_ms=40)
+    story.exit(ending="crashed", reason="signal", signal=9, action="left_down")
+    story.fail()
+    story.add(e.SessionResumed(reason="asked", reset=True), after_ms=86_400_000)
+    story.start()
+    tell(host, story)
+    (row,) = host.ask(reports.query_of("deaths"))
+    assert (row["deaths"], row["left_down"]) == (2, 1)
+    assert (row["ready_again_p50_ms"], row["ready_again_max_ms"]) == (40.0, 40.0)
+
+
 def now_us() -> int:
     """Return now: one of the questions is about today."""
     return int(datetime.now(UTC).timestamp() * 1_000_000) - 1_000_000
@@ -771,12 +999,11 @@ def _interrupted(rows: list[dict[str, JsonValue]]) -> None:
 
 def _shared_files(rows: list[dict[str, JsonValue]]) -> None:
     (row,) = rows
-    assert (row["path"], row["sessions"]) == ("shared.py", 2)
+    assert (row["path"], row["sessions"]) == ("/home/someone/repo/shared.py", 2)
 
 
 def _approvals(rows: list[dict[str, JsonValue]]) -> None:
-    decided = [row for row in rows if row["decision"] is not None]
-    assert [(row["decided_by"], row["decisions"], row["p50_ms"]) for row in decided] == [
+    assert [(row["decided_by"], row["decisions"], row["p50_ms"]) for row in rows] == [
         ("ann", 2, 0.1)
     ]
 

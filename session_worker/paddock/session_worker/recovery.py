@@ -1,12 +1,13 @@
 """After a death: what a dead worker left open is closed, and what kills is quarantined. Pure."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from paddock.session_worker.ledger import close_model_call, open_calls, request_call, result
 from paddock.store.events import (
     CommandQuarantined,
     Event,
+    FileChanged,
     ModelCallFailed,
     OperationInterrupted,
     StepFinished,
@@ -33,18 +34,15 @@ def recover(session: Session, happened: Mapping[ToolCallId, bool | None]) -> lis
     if is_quarantined(session, operation):
         return [
             *events,
-            *(_interrupted(call, happened.get(call.tool_call_id)) for call in open_calls(session)),
+            *_close_calls(open_calls(session), happened),
             *close_model_call(operation, "interrupted"),
             OperationInterrupted(
                 operation_id=operation.operation_id, reason=_struck_text("this operation")
             ),
         ]
     events += _missing_requests(session, operation)
-    events += [
-        _interrupted(call, happened.get(call.tool_call_id))
-        for call in open_calls(session)
-        if call.stage == "started"
-    ]
+    started = [call for call in open_calls(session) if call.stage == "started"]
+    events += _close_calls(started, happened)
     events += [
         StepFinished(
             operation_id=operation.operation_id,
@@ -90,6 +88,35 @@ def _missing_requests(session: Session, operation: Operation) -> list[Event]:
         )
         for part in head.calls()
         if part.tool_call_id not in conversation.calls
+    ]
+
+
+def _close_calls(
+    calls: Sequence[Call], happened: Mapping[ToolCallId, bool | None]
+) -> Iterator[Event]:
+    for call in calls:
+        is_done = happened.get(call.tool_call_id)
+        if is_done:
+            yield from _changed(call)
+        yield _interrupted(call, is_done)
+
+
+def _changed(call: Call) -> list[Event]:
+    """Tell the change of a file that is known to have been made; its intent holds what it is."""
+    intent = call.intent or {}
+    change = intent.get("change")
+    if not isinstance(change, dict):
+        return []  # an intent of another kind, or of an older version
+    return [
+        FileChanged.model_validate(
+            {
+                **change,
+                "operation_id": call.operation_id,
+                "tool_call_id": call.tool_call_id,
+                "before_sha256": intent.get("before_sha256"),
+                "after_sha256": intent.get("after_sha256"),
+            }
+        )
     ]
 
 

@@ -446,11 +446,17 @@ def json_rows(
 
 def unique_names(names: Sequence[str]) -> list[str]:
     """Return column names with a number behind those that were there before."""
+    taken = set(names)
     seen: dict[str, int] = {}
     unique = []
     for name in names:
         count = seen[name] = seen.get(name, 0) + 1
-        unique.append(name if count == 1 else f"{name}_{count}")
+        told = name
+        while count > 1 and told in taken:
+            told = f"{name}_{count}"
+            count += 1
+        taken.add(told)
+        unique.append(told)
     return unique
 
 
@@ -461,7 +467,19 @@ def _parsed(value: object) -> JsonValue:
         parsed: JsonValue = from_json(value, allow_inf_nan=False)
     except ValueError:
         return value
-    return parsed
+    return parsed if _is_finite(parsed) else value  # 1e400 is infinite once it is read
+
+
+def _is_finite(value: JsonValue) -> bool:
+    match value:
+        case float():
+            return math.isfinite(value)
+        case list():
+            return all(map(_is_finite, value))
+        case dict():
+            return all(map(_is_finite, value.values()))
+        case _:
+            return True
 
 
 def json_value(value: object) -> JsonValue:

@@ -143,6 +143,12 @@ class _Writer(ABC):
             "after_sha256": writing.change.after_sha256,
             "size": len(writing.data),
             "temporary": writing.temporary.name,
+            "change": {
+                "path": writing.change.path,
+                "change": writing.change.change,
+                "lines_added": writing.change.lines_added,
+                "lines_removed": writing.change.lines_removed,
+            },
         }
         return Plan(self.name, given, intent, call, work=writing)
 

@@ -25,6 +25,7 @@ from paddock.store.errors import (
     SessionNotFound,
     StoreError,
     TimedOut,
+    TooLarge,
 )
 from paddock.store.ids import SessionId
 from paddock.store.porter import Porter
@@ -73,6 +74,8 @@ FRAMES_PER_PEER = 256
 DRAIN = 200
 """Frames taken in before the loop looks at anything else."""
 FRAME_BYTES = 4 * 1024 * 1024
+AROUND_ROWS_BYTES = 1024
+"""More than what a frame has around its rows. One event (31 MiB) fits with its columns."""
 ROOT = 0
 SHARE = 0.5
 """Of the store's descriptors: the others are for sessions' files."""
@@ -436,8 +439,19 @@ def _rebuild(keeper: Keeper) -> dict[str, Any]:
 
 
 def _split(chunk: list[tuple[Any, ...]]) -> list[bytes]:
-    """Return a chunk packed, in as many parts as keep each well below a frame's limit."""
+    """Return a chunk packed, in as many parts as keep each well below a frame's limit.
+
+    Raises:
+        TooLarge: One row alone is above it. The asker's fault.
+    """
     packed = pack_rows(chunk)
+    size, limit = len(packed), MESSAGE_LIMIT_BYTES - AROUND_ROWS_BYTES
+    if len(chunk) == 1 and size > limit:
+        message = (
+            f"a row of the result has {size:,} bytes, and may have {limit:,}; ask for a part of "
+            "its values (substr), or for more and smaller rows (unnest)"
+        )
+        raise TooLarge(message, size_bytes=size, limit_bytes=limit)
     if len(packed) <= FRAME_BYTES or len(chunk) == 1:
         return [packed]
     middle = len(chunk) // 2

@@ -84,6 +84,10 @@ def _tokens(told: object) -> int | None:
     return told if type(told) is int and 0 <= told <= MOST_TOKENS else None
 
 
+_CUT_OFF = {"cancelled": "cancelled", "interrupted": "interrupted", "suspended": "interrupted"}
+"""The status of a request that its model did not fail: we ended it. By its ``error_kind``."""
+
+
 def _model_call_failed(folded: Folded, row: Row, payload: Values, batch: Batch) -> None:
     call = folded.model_calls.get(str(payload.get("model_call_id")))
     if call is None:
@@ -91,18 +95,23 @@ def _model_call_failed(folded: Folded, row: Row, payload: Values, batch: Batch) 
     for name in ("http_status", "retry_after_ms", "duration_ms"):
         call[name] = payload.get(name)
     call["error"] = payload.get("error")
-    close_model_call(folded, call, "error", row.occurred_at, batch)
+    status = _CUT_OFF.get(str(payload.get("error_kind")), "error")
+    close_model_call(folded, call, status, row.occurred_at, batch)
 
 
 def close_model_call(folded: Folded, call: Values, status: str, at: int, batch: Batch) -> None:
-    """End an open model call: its row is closed, its operation took as long."""
+    """End an open model call: its row is closed, its operation took as long.
+
+    How long one ran that died with its worker nobody saw: it is closed when that is found, which
+    may be days later.
+    """
     del folded.model_calls[call["model_call_id"]]
     call["status"] = status
-    if call["duration_ms"] is None:
+    if call["duration_ms"] is None and status != "interrupted":
         call["duration_ms"] = (at - call["started_at"]) / 1000
     operation = folded.operations.get(call["operation_id"] or "")
     if operation is not None:
-        operation["model_ms"] += call["duration_ms"]
+        operation["model_ms"] += call["duration_ms"] or 0.0
     batch.model_calls.append(ROW_OF["model_calls"](call))
 
 
@@ -168,8 +177,13 @@ def _approval_decided(folded: Folded, row: Row, payload: Values, batch: Batch) -
     if call is not None:
         call["decided_at"] = row.occurred_at
         call["status"] = "requested"
-        if approval["requested_at"] is not None:
-            call["wait_ms"] = (row.occurred_at - approval["requested_at"]) / 1000
+        call["wait_ms"] = _waited(approval, row.occurred_at)
+
+
+def _waited(approval: Values, until: int) -> float:
+    """Return how long a call waited for somebody; where nobody was asked, not at all."""
+    asked_at: int | None = approval["requested_at"]
+    return 0.0 if asked_at is None else (until - asked_at) / 1000
 
 
 def _tool_call_started(folded: Folded, row: Row, _payload: Values, _batch: Batch) -> None:
@@ -204,24 +218,32 @@ def _tool_call_finished(folded: Folded, row: Row, payload: Values, batch: Batch)
         call[name] = payload.get(name)
     call["output_bytes"] = payload.get("output_bytes", 0)
     call["output_head"] = text[:OUTPUT_HEAD_CHARACTERS]
-    for name in ("wait_ms", "duration_ms"):
-        if payload.get(name) is not None:
-            call[name] = payload[name]
+    call["duration_ms"] = payload.get("duration_ms")
+    close_approvals(folded, row.tool_call_id, row.occurred_at, batch)
+    if call["wait_ms"] is None:
+        # What is told counts from the request to the start: the wait for other calls is in it.
+        call["wait_ms"] = payload.get("wait_ms")
     close_tool_call(folded, call, str(payload.get("status")), row.occurred_at, batch)
 
 
+def close_approvals(folded: Folded, tool_call_id: str | None, at: int, batch: Batch) -> None:
+    """End what is asked about a call and was not answered: the call waited for nothing."""
+    for approval in [a for a in folded.approvals.values() if a["tool_call_id"] == tool_call_id]:
+        del folded.approvals[approval["approval_id"]]
+        batch.approvals.append(ROW_OF["approvals"](approval))
+        call = folded.tool_calls.get(tool_call_id or "")
+        if call is not None:
+            call["wait_ms"] = _waited(approval, at)
+
+
 def close_tool_call(folded: Folded, call: Values, status: str, at: int, batch: Batch) -> None:
-    """End an open tool call: its row is closed, its operation took and waited as long."""
+    """End an open tool call: its row is closed, its operation took and waited as long.
+
+    Of one that died with its worker it is not known, as of a model call.
+    """
     del folded.tool_calls[call["tool_call_id"]]
-    call["status"] = status
-    call["is_error"] = status != "ok"
-    call["finished_at"] = at
-    if call["duration_ms"] is None and call["started_at"] is not None:
-        call["duration_ms"] = (at - call["started_at"]) / 1000
-    if status != "ok":
-        call["error_signature"] = signature(
-            call["error_kind"] or status, call["error"] or call["output_head"] or ""
-        )
+    if call["finished_at"] is None:
+        end_tool_call(call, status, at)
     operation = folded.operations.get(call["operation_id"] or "")
     if operation is not None:
         operation["tool_ms"] += call["duration_ms"] or 0.0
@@ -229,6 +251,27 @@ def close_tool_call(folded: Folded, call: Values, status: str, at: int, batch: B
     arguments = call["arguments"]
     call["arguments"] = to_json(arguments).decode()
     batch.tool_calls.append(ROW_OF["tool_calls"](call))
+
+
+def end_tool_call(call: Values, status: str, at: int) -> None:
+    """Say how a call ended; :func:`take_up_tool_call` undoes it."""
+    call["status"] = status
+    call["is_error"] = status != "ok"
+    call["finished_at"] = at
+    is_timed = call["started_at"] is not None and status != "interrupted"
+    if call["duration_ms"] is None and is_timed:
+        call["duration_ms"] = (at - call["started_at"]) / 1000
+    if status != "ok":
+        call["error_signature"] = signature(
+            call["error_kind"] or status, call["error"] or call["output_head"] or ""
+        )
+
+
+def take_up_tool_call(call: Values) -> None:
+    """Say that a call that was running when its session failed has no result yet."""
+    if call["finished_at"] is not None:
+        call["status"] = "started"
+        call["is_error"] = call["finished_at"] = call["error_signature"] = None
 
 
 def _file_changed(folded: Folded, row: Row, payload: Values, batch: Batch) -> None:

@@ -152,7 +152,9 @@ def summarize(folded: Folded) -> None:
     session["input_tokens"] = None if memory.uncounted_calls else memory.input_tokens
     session["output_tokens"] = None if memory.uncounted_calls else memory.output_tokens
     session["cost_usd"] = None if memory.unpriced_calls else memory.cost_usd
-    session["open_operation_id"] = next(iter(folded.operations), None)
+    # What a failed session left open is taken up again when that is freed; until then it ended.
+    at_work = {} if memory.failed_at is not None else folded.operations
+    session["open_operation_id"] = next(iter(at_work), None)
     if memory.deleted:
         session["status"] = "deleted"
     elif memory.failed_at is not None:
@@ -160,20 +162,20 @@ def summarize(folded: Folded) -> None:
     else:
         session["status"] = "live" if folded.worker_runs else "suspended"
     asked = [values["requested_at"] for values in folded.approvals.values()]
-    if asked:
+    if asked and at_work:
         session["stage"] = "waiting"
     else:
-        session["stage"] = "working" if folded.operations else "resting"
+        session["stage"] = "working" if at_work else "resting"
     session["attention"], session["waiting_since"] = _attention(memory, asked)
 
 
 def _attention(memory: Memory, asked: list[int]) -> tuple[str | None, int | None]:
     if memory.deleted:
         return None, None
-    if asked:
-        return "approval", min(asked)
     if memory.failed_at is not None:
         return "failed", memory.failed_at
+    if asked:
+        return "approval", min(asked)
     if memory.budget_at is not None:
         return "budget", memory.budget_at
     if memory.credentials_at is not None:

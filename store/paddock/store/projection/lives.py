@@ -7,7 +7,7 @@ from pydantic_core import to_json
 from paddock.store.events import Row
 from paddock.store.projection.calls import close_model_call
 from paddock.store.projection.folded import EMPTY, ROW_OF, Batch, Folded, Take, Values
-from paddock.store.projection.turns import end_operation
+from paddock.store.projection.turns import end_operation, fail_operations, take_up_operations
 
 # Reasons of a rest from which only a client that has the secrets can wake the session.
 _NEEDS_CREDENTIALS = frozenset({"needs_credentials", "credentials"})
@@ -48,8 +48,7 @@ def _session_titled(folded: Folded, _row: Row, payload: Values, _batch: Batch) -
 
 
 def _worker_started(folded: Folded, row: Row, payload: Values, _batch: Batch) -> None:
-    memory = folded.memory
-    memory.failed_at = memory.credentials_at = None
+    _free(folded)
     folded.worker_runs[str(row.generation)] = {
         **EMPTY["worker_runs"],
         "session_id": folded.session_id,
@@ -113,25 +112,28 @@ def _session_suspended(folded: Folded, row: Row, payload: Values, _batch: Batch)
 
 
 def _session_resumed(folded: Folded, _row: Row, _payload: Values, _batch: Batch) -> None:
-    folded.memory.failed_at = folded.memory.credentials_at = None
+    _free(folded)
 
 
-def _session_failed(folded: Folded, row: Row, payload: Values, batch: Batch) -> None:
+def _free(folded: Folded) -> None:
+    memory = folded.memory
+    if memory.failed_at is not None:
+        take_up_operations(folded)
+    memory.failed_at = memory.credentials_at = None
+
+
+def _session_failed(folded: Folded, row: Row, payload: Values, _batch: Batch) -> None:
     folded.memory.failed_at = row.occurred_at
-    _end_all(folded, row, "failed", payload.get("error_kind"), payload.get("reason"), batch)
+    fail_operations(folded, row.occurred_at, payload.get("error_kind"), payload.get("reason"))
 
 
 def _session_deleted(folded: Folded, row: Row, _payload: Values, batch: Batch) -> None:
     folded.memory.deleted = True
-    _end_all(folded, row, "cancelled", "session_deleted", None, batch)
-
-
-def _end_all(
-    folded: Folded, row: Row, status: str, kind: str | None, error: str | None, batch: Batch
-) -> None:
-    """End what is open: a failed or deleted session is the end of its operations (P4)."""
+    # A deleted session is the end of its operations (P4).
     for operation in list(folded.operations.values()):
-        end_operation(folded, operation, status, row.occurred_at, batch, kind=kind, error=error)
+        end_operation(
+            folded, operation, "cancelled", row.occurred_at, batch, kind="session_deleted"
+        )
 
 
 def _session_annotated(folded: Folded, row: Row, payload: Values, batch: Batch) -> None:

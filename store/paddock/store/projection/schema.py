@@ -13,7 +13,7 @@ again. A view is the two together. So a batch writes few tables, and ten million
 from dataclasses import dataclass
 from typing import Literal
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised with every change here or in the fold: a database of another version is made anew."""
 
 HOST = "host"
@@ -116,10 +116,15 @@ SESSIONS = View(
         _text("open_operation_id", "the operation at work"),
         _big(
             "input_tokens",
-            "of all its model calls, cached ones included; NULL as soon as one did not tell",
+            "of all answers to its model calls, cached ones included; NULL as soon as one did not "
+            "tell",
         ),
         _big("output_tokens", "likewise"),
-        Column("cost_usd", "DOUBLE", "of all its model calls; NULL as soon as one is unpriced"),
+        Column(
+            "cost_usd",
+            "DOUBLE",
+            "of all answers to its model calls; NULL as soon as one is unpriced",
+        ),
     ),
     wide=True,
 )
@@ -150,19 +155,23 @@ OPERATIONS = View(
         _SESSION,
         _text("operation_id"),
         _text("kind", "turn, shell or compaction"),
-        _text("status", "running, completed, failed, cancelled or interrupted"),
+        _text(
+            "status",
+            "running, completed, failed, cancelled or interrupted; failed, too, with its session, "
+            "and running again when that is freed",
+        ),
         _time("started_at"),
         _time("ended_at"),
-        _ms("duration_ms"),
+        _ms("duration_ms", "from start to end, all waits and rests in it"),
         _big("model_calls", "requests to a model, retries included"),
         _big("tool_calls"),
-        _ms("model_ms", "summed over its model calls"),
-        _ms("tool_ms", "summed over its tool calls"),
+        _ms("model_ms", "summed over its model calls, as far as it is known of them"),
+        _ms("tool_ms", "likewise over its tool calls, some of which ran side by side"),
         _ms("wait_ms", "summed waits for a decision"),
-        Column("cost_usd", "DOUBLE", "NULL as soon as one of its model calls is unpriced"),
+        Column("cost_usd", "DOUBLE", "NULL as soon as one answer of its model calls is unpriced"),
         _text("error_kind"),
         _text("error"),
-        Column("outcome", "VARCHAR", "what an annotation `outcome` says of it", stored=False),
+        Column("outcome", "VARCHAR", "what its last annotation `outcome` says", stored=False),
     ),
     opens=True,
 )
@@ -183,7 +192,7 @@ MODEL_CALLS = View(
         _ms("retry_after_ms", "what the provider asked to wait"),
         _time("started_at"),
         _ms("ttft_ms", "until the first token"),
-        _ms("duration_ms"),
+        _ms("duration_ms", "NULL where it was cut off and nobody saw when"),
         _big("input_tokens", "cached ones included"),
         _big("cache_read_tokens"),
         _big("cache_write_tokens"),
@@ -231,8 +240,8 @@ TOOL_CALLS = View(
         _time("decided_at"),
         _time("started_at"),
         _time("finished_at"),
-        _ms("wait_ms", "for a decision"),
-        _ms("duration_ms", "of running"),
+        _ms("wait_ms", "for a decision; 0 where nobody was asked"),
+        _ms("duration_ms", "of running; NULL where it was cut off and nobody saw when"),
         _big("output_bytes"),
         _text("output_head", "the first 2,000 characters of what the model saw"),
         _text("output_blob", "the digest of the whole output; output_text gives it"),
@@ -286,7 +295,12 @@ WORKER_RUNS = View(
         _text("in_delivery_command_id"),
         _number("tools_killed"),
         _text("action", "restarted, left_down or none"),
-        Column("ready_again_ms", "DOUBLE", "from a crash to the next worker's start", stored=False),
+        Column(
+            "ready_again_ms",
+            "DOUBLE",
+            "from a crash to the start of the next worker that came up",
+            stored=False,
+        ),
     ),
     opens=True,
 )
@@ -298,7 +312,7 @@ FILE_CHANGES = View(
         _SESSION,
         _OPERATION,
         _text("tool_call_id"),
-        _text("path"),
+        _text("path", "from the session's workspace on where it lies in it, else absolute"),
         _text("change", "created, modified or deleted"),
         _big("lines_added"),
         _big("lines_removed"),
@@ -536,8 +550,9 @@ def _view(view: View) -> str:
         )
     if view is OPERATIONS:
         return (
+            # Rows stand in the order of the log, which no clock changes (F12); null takes it back.
             f"{head} WITH said AS (SELECT session_id, operation_id, "
-            "arg_max(value ->> '$', created_at) AS outcome FROM internal.annotations "
+            "arg_max_null(value ->> '$', rowid) AS outcome FROM internal.annotations "
             "WHERE key = 'outcome' AND operation_id IS NOT NULL GROUP BY ALL) "
             f"SELECT {_names(view.stored, 'o.')}, said.outcome FROM ({_union(view)}) o "
             "LEFT JOIN said ON said.session_id = o.session_id "
@@ -546,7 +561,9 @@ def _view(view: View) -> str:
     if view is WORKER_RUNS:
         return (
             f"{head} SELECT {_names(view.stored)}, CASE WHEN ending = 'crashed' THEN "
-            "epoch_us(lead(started_at) OVER (PARTITION BY session_id ORDER BY generation) "
+            # One that died before its first commit has no start: it did not bring it back.
+            "epoch_us(lead(started_at IGNORE NULLS) OVER "
+            "(PARTITION BY session_id ORDER BY generation) "
             f"- ended_at) / 1000.0::DOUBLE END AS ready_again_ms FROM ({_union(view)});"
         )
     return f"{head} {_union(view)};"

@@ -3,7 +3,13 @@
 from collections.abc import Mapping
 
 from paddock.store.events import Row
-from paddock.store.projection.calls import close_model_call, close_tool_call
+from paddock.store.projection.calls import (
+    close_approvals,
+    close_model_call,
+    close_tool_call,
+    end_tool_call,
+    take_up_tool_call,
+)
 from paddock.store.projection.folded import EMPTY, ROW_OF, Batch, Folded, Take, Values
 
 # --- conversation ---
@@ -133,18 +139,29 @@ def end_operation(
     kind: str | None = None,
     error: str | None = None,
 ) -> None:
-    """End an operation with all that is open in it; its row is closed."""
+    """End an operation with all that is open in it; its row is closed.
+
+    What a failed session left open keeps its end, whatever becomes of the session.
+    """
     operation_id = operation["operation_id"]
     left = "cancelled" if status == "cancelled" else "interrupted"
     for call in [c for c in folded.model_calls.values() if c["operation_id"] == operation_id]:
         close_model_call(folded, call, left, at, batch)
     # Each call has its result by now, unless the session itself came to its end (P4, P5).
     for call in [c for c in folded.tool_calls.values() if c["operation_id"] == operation_id]:
-        close_tool_call(folded, call, left, at, batch)
+        close_approvals(folded, call["tool_call_id"], at, batch)
+        has_run = call["started_at"] is not None
+        close_tool_call(folded, call, left if has_run else "cancelled", at, batch)
     for approval in [a for a in folded.approvals.values() if a["operation_id"] == operation_id]:
         del folded.approvals[approval["approval_id"]]
         batch.approvals.append(ROW_OF["approvals"](approval))
     del folded.operations[operation_id]
+    if operation["ended_at"] is None:
+        _end(operation, status, at, kind, error)
+    batch.operations.append(ROW_OF["operations"](operation))
+
+
+def _end(operation: Values, status: str, at: int, kind: str | None, error: str | None) -> None:
     operation.update(
         status=status,
         ended_at=at,
@@ -152,7 +169,25 @@ def end_operation(
         error_kind=kind,
         error=error,
     )
-    batch.operations.append(ROW_OF["operations"](operation))
+
+
+def fail_operations(folded: Folded, at: int, kind: str | None, error: str | None) -> None:
+    """Say that what is open ended with its session (P4), unless that is freed."""
+    for operation in folded.operations.values():
+        _end(operation, "failed", at, kind, error)
+    for call in folded.tool_calls.values():
+        if call["started_at"] is not None:
+            end_tool_call(call, "interrupted", at)
+
+
+def take_up_operations(folded: Folded) -> None:
+    """Say that what a failed session left open goes on: it was freed."""
+    for operation in folded.operations.values():
+        operation.update(
+            status="running", ended_at=None, duration_ms=None, error_kind=None, error=None
+        )
+    for call in folded.tool_calls.values():
+        take_up_tool_call(call)
 
 
 def _budget_exceeded(folded: Folded, row: Row, _payload: Values, _batch: Batch) -> None:

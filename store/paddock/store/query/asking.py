@@ -136,8 +136,8 @@ class Asking:
         except (duckdb.InvalidInputException, duckdb.NotImplementedException) as error:
             raise SqlRefused(_text(error)) from error
         self._describe(cursor)
-        if _ZONED in self.types:
-            self._without_zones(cursor)
+        if any(_ZONED in kind for kind in self.types):
+            self._without_zones(cursor, statement.query)
 
     def _describe(self, cursor: duckdb.DuckDBPyConnection) -> None:
         described = cursor.description or []
@@ -171,18 +171,26 @@ class Asking:
         if time.monotonic() > self._deadline or self._is_cancelled:
             raise self._stopped()
 
-    def _without_zones(self, cursor: duckdb.DuckDBPyConnection) -> None:
-        """Ask again with times as UTC: Python gets zoned ones only by a library we do without."""
+    def _without_zones(self, cursor: duckdb.DuckDBPyConnection, query: str) -> None:
+        """Ask again with times as UTC: Python gets zoned ones only by a library we do without.
+
+        Columns are taken by their place, since two may have one name; those of outputs stay what
+        they are.
+        """
         cursor.abort()
+        names, outputs_at = self.names, self._outputs_at
+        places = [f"c{place}" for place in range(len(names))]
         listed = ", ".join(
-            f"CAST({_column(name)} AS TIMESTAMP) AS {_column(name)}"
-            for name, kind in zip(self.names, self.types, strict=True)
-            if kind == _ZONED
+            f"CAST({place} AS {kind.replace(_ZONED, 'TIMESTAMP')}) AS {place}"
+            if _ZONED in kind
+            else place
+            for place, kind in zip(places, self.types, strict=True)
         )
-        query = self._query.strip().rstrip(";")
-        wrapped = f"SELECT * REPLACE ({listed}) FROM (\n{query}\n)"  # noqa: S608 - one statement already
+        wrapped = f"SELECT {listed} FROM (\n{_without_end(query)}\n) AS asked({', '.join(places)})"  # noqa: S608 - one statement already
         cursor.execute(wrapped, self._params or None)
         self._describe(cursor)
+        assert self._outputs_at == outputs_at, "a cast of times changes no other column"
+        self.names = names
 
     def _watch(self) -> None:
         """Interrupt it when it is cancelled or late, again and again until it is over."""
@@ -272,8 +280,13 @@ def one_statement(cursor: duckdb.DuckDBPyConnection, query: str) -> duckdb.State
     return statement
 
 
-def _column(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+def _without_end(statement: str) -> str:
+    """Return a statement without its semicolon and what comes behind it."""
+    told = statement.encode()
+    for offset, kind in duckdb.tokenize(statement):
+        if kind == duckdb.token_type.operator and told[offset : offset + 1] == b";":
+            return told[:offset].decode()
+    return statement
 
 
 def _next_size(rows: Sequence[Sequence[Any]], size: int) -> int:

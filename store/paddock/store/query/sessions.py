@@ -10,7 +10,7 @@ _TIMES = (
     ("updated_after_us", "updated_at > make_timestamp(?)"),
     ("updated_before_us", "updated_at < make_timestamp(?)"),
 )
-_EQUAL = ("model", "agent", "source", "project", "owner", "name", "parent_session_id")
+_EQUAL = ("agent", "source", "project", "owner", "name", "parent_session_id")
 _ORDER = {"created": "created_at", "updated": "updated_at", "messages": "message_count"}
 _TEXT = """(contains(lower(coalesce(title, '')), lower(?))
  OR contains(lower(coalesce(name, '')), lower(?))
@@ -54,6 +54,10 @@ def _conditions(wanted: SessionFilter) -> tuple[str, list[Any]]:
         if (value := getattr(wanted, name)) is not None:
             parts.append(f"{name} = ?")
             params.append(value)
+    if wanted.model is not None:
+        # Events name it as its provider does; people with the provider before it, as they chose it.
+        parts.append("(model = ? OR ends_with(?, ':' || model))")
+        params += [wanted.model] * 2
     for name in ("stage", "attention"):
         if values := getattr(wanted, name):
             parts.append(f"list_contains(?::VARCHAR[], {name})")

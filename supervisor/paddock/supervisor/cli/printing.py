@@ -155,7 +155,8 @@ def cell(value: Any) -> str:
         case bool():
             return "yes" if value else "no"
         case float():
-            return f"{value:,.6g}" if abs(value) < 1 else f"{value:,.1f}"
+            is_long = abs(value) < 1 or abs(value) >= 1e15  # noqa: PLR2004 - digits that tell nothing
+            return f"{value:,.6g}" if is_long else f"{value:,.1f}"
         case datetime():
             moment = value.replace(tzinfo=UTC) if value.tzinfo is None else value
             return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -4,10 +4,12 @@ import csv
 import shutil
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
 from tempfile import SpooledTemporaryFile
 from typing import Any, Self
 
-from paddock.supervisor.cli.printing import cell, hint, json_of, print_table
+from paddock.supervisor.cli.printing import hint, json_of, print_table
 
 SPOOL_BYTES = 16 * 1024 * 1024
 """A result larger than this waits on the disk until it is whole."""
@@ -36,7 +38,8 @@ class TableResult:
             for place, name in enumerate(self._names)
             if shown and all(isinstance(row[place], int | float | None) for row in shown)
         ]
-        print_table(self._names, shown, empty="no rows", right=numbers)
+        told = [[table_cell(value) for value in row] for row in shown]
+        print_table(self._names, told, empty="no rows", right=numbers)
         if len(shown) < len(self._rows):
             hint(f"the first {limit} rows; --limit 0, --json or --csv gives all")
 
@@ -116,10 +119,29 @@ class CsvResult(_Spooled):
 
     def add(self, rows: Sequence[tuple[Any, ...]]) -> None:
         """Take the next rows."""
-        csv.writer(self._text).writerows([_csv_cell(value) for value in row] for row in rows)
+        csv.writer(self._text).writerows([csv_cell(value) for value in row] for row in rows)
 
 
-def _csv_cell(value: Any) -> Any:
-    if isinstance(value, str | int | float) or value is None:
-        return value
-    return cell(value) if not isinstance(value, dict | list | tuple) else json_of(value)
+def csv_cell(value: Any) -> Any:
+    """Return a value as CSV has it: as in JSON, but for decimals, which keep all their digits."""
+    from paddock.store.protocol import json_value
+
+    match value:
+        case bool() | dict() | list() | tuple():
+            return json_of(json_value(value))
+        case None | str() | int() | float() | Decimal():
+            return value
+        case _:
+            return json_value(value)
+
+
+def table_cell(value: Any) -> Any:
+    """Return a value as a table has it: times in UTC and whole, as a query takes them."""
+    match value:
+        case datetime():
+            moment = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
+            return moment.isoformat(sep=" ", timespec="microseconds")
+        case bytes():
+            return value.hex()
+        case _:
+            return value

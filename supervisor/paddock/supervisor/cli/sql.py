@@ -36,7 +36,7 @@ def sql(
     """Ask about everything that ever happened. Nothing can be changed by it.
 
     Views: sessions messages operations model_calls tool_calls approvals worker_runs file_changes
-    compactions annotations events host_events. Works with and without a host.
+    compactions annotations events host_events. Works with and without a host. Times are UTC.
 
     Examples:
       paddock sql "select tool, count(*), median(duration_ms) from tool_calls group by tool"

@@ -165,7 +165,8 @@ def rebuild() -> int:
     async def work() -> int:
         async with reading() as found:
             status = await found.rebuild(told)
-        say(f"{status.word}: {status.events} events of {status.sessions} sessions")
+        events = f"{status.events} events, the host's own among them"
+        say(f"{status.word}: {status.sessions} sessions; {events}")
         return exit_codes.DONE
 
     return run_async(work())
