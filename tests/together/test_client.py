@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -15,6 +16,7 @@ import pytest
 from paddock.client import Host, Noticed, Previewed, Session, approvals, connect, sync
 from paddock.client.approvals import OpenApproval
 from paddock.client.keys import new_id
+from paddock.client.places import announced
 from paddock.client.session import Operation
 from paddock.session_worker.errors import (
     BadArgument,
@@ -32,7 +34,7 @@ from paddock.store.session_file import folder_of
 from paddock.supervisor.cli.run import Watching
 from paddock.supervisor.errors import BadConfiguration, HostGone, NoHost, PathTooLong
 from paddock.supervisor.protocol import Alive, Leave, Status
-from paddock.testing import HostForTests, call, turn, wait_until_async, write_script
+from paddock.testing import HostForTests, call, turn, wait_until, wait_until_async, write_script
 from tests.together.hosting import host_for_tests
 
 
@@ -792,6 +794,27 @@ async def until_completed(feed: AsyncIterator[Stored]) -> AsyncIterator[Stored]:
         yield stored
         if stored.event.kind == "operation_completed":
             return
+
+
+async def test_a_host_whose_runtime_folder_is_taken_away_stands_there_again(
+    lone_host: HostForTests, ground: Path
+) -> None:
+    """By ``rm``, a cleaner of temporary folders: nobody reached it, and no other could start."""
+    runtime = lone_host.places.runtime
+    async with await lone_host.connect() as first:
+        session = await first.new(model=write_script(ground / "s.json", [turn("ok")]), cwd=ground)
+        pid = lone_host.pid
+        for number in range(2):
+            runtime.rename(ground / f"taken-{number}")
+            await asyncio.to_thread(wait_until, lambda: announced(lone_host.places), 60)
+            async with asyncio.timeout(60), await connect(lone_host.home, start=False) as second:
+                assert (await second.status())["pid"] == pid
+                made = await second.new(model=f"script:{ground / 's.json'}", cwd=ground)
+                assert (await (await made.send("hello")).wait(60)).status == "completed"
+                assert len(await second.sql("SELECT 1 FROM sessions")) >= 2
+            shutil.rmtree(ground / f"taken-{number}", ignore_errors=True)
+        assert {entry.stat().st_mode & 0o077 for entry in runtime.glob("*.sock")} == {0}
+        assert (await (await session.send("hello")).wait(60)).status == "completed"
 
 
 async def test_what_a_killed_session_did_can_be_read_without_a_host(
