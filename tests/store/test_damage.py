@@ -274,6 +274,46 @@ def test_f1_a_removed_database_is_damage_and_not_a_session_that_never_was(folder
     assert str(folder) in told.value.message
 
 
+def take_away_the_folder(folder: Path) -> None:
+    folder.rename(folder.with_name("away"))
+
+
+def take_away_the_file(folder: Path) -> None:
+    (folder / "session.sqlite").rename(folder / "away")
+
+
+def put_a_copy_there(folder: Path) -> None:
+    copy = shutil.copy(folder / "session.sqlite", folder / "copy")
+    Path(copy).replace(folder / "session.sqlite")
+
+
+@pytest.mark.parametrize(
+    "deed", [take_away_the_folder, take_away_the_file, put_a_copy_there], ids=lambda f: f.__name__
+)
+def test_f1_nothing_is_acknowledged_that_goes_into_a_file_which_was_taken_away(
+    folder: Path, deed: Callable[[Path], None]
+) -> None:
+    """SQLite goes on in a removed file: all that was accepted was lost with the worker."""
+    with SessionFile.create(folder, SESSION, at_us=AT_US) as file:
+        file.append([SessionTitled(title="one")], generation=1, at_us=AT_US)
+        file.reopen()
+        deed(folder)
+        with pytest.raises(StoreError, match="was removed"):
+            file.append([SessionTitled(title="two")], generation=1, at_us=AT_US)
+        if deed is put_a_copy_there:  # which is all that was acknowledged: it goes on in that
+            assert file.append([SessionTitled(title="two")], generation=1, at_us=AT_US) == 2
+            return
+        with pytest.raises(StoreError, match="was removed"):
+            file.append([SessionTitled(title="two")], generation=1, at_us=AT_US)
+        if deed is take_away_the_folder:
+            folder.with_name("away").rename(folder)
+        else:
+            (folder / "away").rename(folder / "session.sqlite")
+        assert file.append([SessionTitled(title="two")], generation=1, at_us=AT_US) == 2
+    with SessionReader(folder, SESSION) as reader:
+        assert [row.sequence for row in reader.rows(0)] == [1, 2]
+
+
 def empty(folder: Path) -> None:
     (folder / "session.sqlite").write_bytes(b"")
 

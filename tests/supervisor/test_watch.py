@@ -1,10 +1,16 @@
 """When a watcher takes a host for hanging: only by time that it saw itself."""
 
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pytest
 
 from paddock.supervisor.registry import Former
 from paddock.supervisor.serve import _former
-from paddock.supervisor.watch import SILENT_LOOKS, Silence
+from paddock.supervisor.watch import SILENT_LOOKS, Silence, Watcher
 
 LOOK = 5.0
 
@@ -47,3 +53,33 @@ def test_f6_looks_that_did_not_see_their_own_time_are_no_proof(waited: float) ->
 )
 def test_how_the_last_host_ended_is_read_from_any_watcher(text: str, former: Former) -> None:
     assert _former(text) == former
+
+
+class Fatal(Watcher):
+    """Its host dies each time; it may begin two."""
+
+    begun = 0
+
+    def _run(self, former: list[str]) -> tuple["subprocess.Popen[bytes]", bool]:
+        self.begun += 1
+        assert self.begun < 3, "somebody has ended it"
+        return subprocess.Popen([sys.executable, "-c", "import os; os.abort()"]), False
+
+
+def test_no_host_is_started_where_another_was_ended_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It came back by itself after ``paddock down`` had ended the one in its place."""
+    monkeypatch.setenv("PADDOCK_RUNTIME", str(tmp_path))
+    announcement = tmp_path / "host.json"
+    announcement.touch()
+    watcher = Fatal([])
+
+    def pause(_seconds: float) -> None:
+        if watcher.begun == 2:
+            announcement.unlink()  # as a host that says goodbye does
+
+    monkeypatch.setattr(time, "sleep", pause)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    assert watcher.watch() == 0
+    assert watcher.begun == 2

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -15,6 +16,7 @@ import pytest
 from paddock.client import Host, Noticed, Previewed, Session, approvals, connect, sync
 from paddock.client.approvals import OpenApproval
 from paddock.client.keys import new_id
+from paddock.client.places import announced
 from paddock.client.session import Operation
 from paddock.session_worker.errors import (
     BadArgument,
@@ -31,7 +33,8 @@ from paddock.store.ids import ApprovalId, CommandId, SessionId
 from paddock.store.session_file import folder_of
 from paddock.supervisor.cli.run import Watching
 from paddock.supervisor.errors import BadConfiguration, HostGone, NoHost, PathTooLong
-from paddock.testing import HostForTests, call, turn, wait_until_async, write_script
+from paddock.supervisor.protocol import Alive, Leave, Status
+from paddock.testing import HostForTests, call, turn, wait_until, wait_until_async, write_script
 from tests.together.hosting import host_for_tests
 
 
@@ -750,6 +753,68 @@ async def test_l27_a_session_asked_for_while_the_host_dies_is_made_exactly_once(
     rows = await client.sql("SELECT name FROM sessions ORDER BY name")
     assert [name for (name,) in rows] == ["made-0", "made-1", "made-2"]
     await client.close()
+
+
+async def test_who_has_left_a_host_that_ends_asks_the_next_one(lone_host: HostForTests) -> None:
+    """Tasks that shared the client with the one that ended the host were told ``bad_message``."""
+    client = await lone_host.connect()
+    connection = await client._link.connection(60)
+    connection.leave()  # as `Host.down` does once it has its answer
+    with pytest.raises(HostGone):
+        await connection.ask(Status(), deadline_seconds=60)
+    asked = asyncio.create_task(client.status())
+    await asyncio.to_thread(lone_host.kill)
+    await asyncio.to_thread(lone_host.start)
+    assert (await asked)["pid"] == lone_host.pid
+    await client.close()
+
+
+async def test_f9_a_client_that_the_host_has_let_go_greets_it_anew(
+    paddock: Host, ground: Path
+) -> None:
+    """As one too slow is let go of: all that it asked was refused ever after, its feeds silent."""
+    session = await paddock.new(model=write_script(ground / "s.json", [turn("ok")]), cwd=ground)
+    feed = session.events()
+    assert (await anext(feed)).sequence == 1
+    connection = await paddock._link.connection(60)
+    connection._say(Leave())  # what the host does by itself, it does here because it is told so
+    connection._say(Alive())
+    async with asyncio.timeout(60):
+        await connection.wait_ended()  # the beat of one that only listens is answered
+        assert (await (await session.send("hello")).wait(60)).status == "completed"
+        kinds = [stored.event.kind async for stored in until_completed(feed)]
+    assert kinds[-1] == "operation_completed"
+    again = await paddock._link.connection(60)
+    again._say(Leave())
+    assert (await paddock.status())["clients"] >= 1
+
+
+async def until_completed(feed: AsyncIterator[Stored]) -> AsyncIterator[Stored]:
+    async for stored in feed:
+        yield stored
+        if stored.event.kind == "operation_completed":
+            return
+
+
+async def test_a_host_whose_runtime_folder_is_taken_away_stands_there_again(
+    lone_host: HostForTests, ground: Path
+) -> None:
+    """By ``rm``, a cleaner of temporary folders: nobody reached it, and no other could start."""
+    runtime = lone_host.places.runtime
+    async with await lone_host.connect() as first:
+        session = await first.new(model=write_script(ground / "s.json", [turn("ok")]), cwd=ground)
+        pid = lone_host.pid
+        for number in range(2):
+            runtime.rename(ground / f"taken-{number}")
+            await asyncio.to_thread(wait_until, lambda: announced(lone_host.places), 60)
+            async with asyncio.timeout(60), await connect(lone_host.home, start=False) as second:
+                assert (await second.status())["pid"] == pid
+                made = await second.new(model=f"script:{ground / 's.json'}", cwd=ground)
+                assert (await (await made.send("hello")).wait(60)).status == "completed"
+                assert len(await second.sql("SELECT 1 FROM sessions")) >= 2
+            shutil.rmtree(ground / f"taken-{number}", ignore_errors=True)
+        assert {entry.stat().st_mode & 0o077 for entry in runtime.glob("*.sock")} == {0}
+        assert (await (await session.send("hello")).wait(60)).status == "completed"
 
 
 async def test_what_a_killed_session_did_can_be_read_without_a_host(

@@ -872,6 +872,19 @@ def test_up_leaves_a_watcher_that_starts_the_host_again(home: Path, ground: Path
     assert paddock(home, "status").code == exit_codes.HOST
 
 
+def test_l21_down_ends_also_what_a_host_that_was_killed_left(home: Path, ground: Path) -> None:
+    """It said that no host runs, while workers lived on and the watcher started the next host."""
+    assert paddock(home, "up").code == 0
+    assert paddock(home, "new", "left", "--model", script(ground, turn("ok"))).code == 0
+    os.kill(paddock(home, "status", "--json").json["pid"], signal.SIGKILL)
+    down = paddock(home, "down")
+    assert (down.code, down.out) == (0, "down\n"), down.err
+    (row,) = paddock(home, "ls", "--json").json
+    assert row["status"] == "suspended"
+    assert paddock(home, "status").code == exit_codes.HOST
+    assert paddock(home, "down").out == "no host runs here\n"
+
+
 def other_host(home: Path, than: int) -> int | None:
     said = paddock(home, "status", "--json")
     return said.json["pid"] if said.code == 0 and said.json["pid"] != than else None

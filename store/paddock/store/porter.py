@@ -9,9 +9,15 @@ The count cannot run ahead of us: libzmq tells of each connection on a socket of
 for us to read that when a thousand are unread. What it accepts until the path is away is bounded,
 therefore, however fast they come and however busy this loop is (measured: 6,000 connect, nobody
 reads, and it stands still at 2,000; we ask for half of that).
+
+A socket whose path somebody took away (``rm``, a cleaner of temporary folders) would stand there
+for nobody: it is bound once more, under another name that is then moved to the path (to unbind it
+first would not do: that removes, a little later, what stands there then). Who is connected does not
+notice.
 """
 
 import asyncio
+import os
 import resource
 import sys
 import threading
@@ -56,6 +62,7 @@ class Porter:
         """How many stand there."""
         self._socket = socket
         self._path, self._aside = path, path.with_suffix(".shut")
+        self._place: tuple[int, int] | None = None
         self._share = share
         self._turned_away, self._moved = turned_away, moved
         self._timer: asyncio.TimerHandle | None = None
@@ -72,8 +79,10 @@ class Porter:
     def open(self) -> None:
         """Begin to count, in the running loop."""
         self._is_open = True
+        self._place = _place_of(self._path)
         asyncio.get_running_loop().add_reader(self._news.fileno(), self._drain)
         self._drain()
+        self._look()
 
     def close(self) -> None:
         """End it. libzmq's thread may wait for us to read: that goes on until it has stopped."""
@@ -118,7 +127,6 @@ class Porter:
         most = int(resource.getrlimit(resource.RLIMIT_NOFILE)[0] * self._share)
         if not self.is_shut and self.count > most:
             self._move(self._path, self._aside, is_shut=True)
-            self._look_again()
         elif self.is_shut and self.count <= most * OPENS_AT:
             self._move(self._aside, self._path, is_shut=False)
 
@@ -128,13 +136,39 @@ class Porter:
         self.is_shut = is_shut
         self._moved(is_shut, self.count)
 
-    def _look_again(self) -> None:
-        """While it is shut: nobody can stand there without a descriptor, whatever was counted."""
-        self._timer = None
+    def _look(self) -> None:
+        """See to a door that is shut, and to a path that is gone."""
         if self.is_shut:
+            # Nobody can stand there without a descriptor, whatever was counted.
             self.count = min(self.count, sum(1 for _ in Path("/dev/fd").iterdir()))
             self._judge()
-            self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look_again)
+        elif _place_of(self._path) != self._place:
+            with suppress(OSError, zmq.ZMQError):  # no room, or no right: it is tried again
+                self._stand_anew()
+        self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+
+    def _stand_anew(self) -> None:
+        folder, new = self._path.parent, self._path.with_suffix(".new")
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_uid != os.getuid():  # a temporary folder takes anybody's
+            return
+        mask = os.umask(0o177)
+        try:
+            self._socket.bind(f"ipc://{new}")
+        finally:
+            os.umask(mask)
+        new.chmod(0o600)
+        new.replace(self._path)
+        self._place = _place_of(self._path)
+
+
+def _place_of(path: Path) -> tuple[int, int] | None:
+    """Return which file stands at a path, None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _kind_of(frames: list[bytes]) -> int:

@@ -21,7 +21,7 @@ from paddock.session_worker.wire import MESSAGE_LIMIT_BYTES
 from paddock.store.errors import PaddockError, TimedOut, TooLarge
 from paddock.store.ids import CommandId
 from paddock.supervisor import protocol
-from paddock.supervisor.errors import HostGone
+from paddock.supervisor.errors import HostGone, NotGreeted
 from paddock.supervisor.protocol import (
     FROM_CLIENT,
     TO_CLIENT,
@@ -70,6 +70,7 @@ class Connection:
         self._words = Incoming(socket, self._hear)
         self._news = Incoming(monitor, self._lost)
         self._ended = asyncio.Event()
+        self._has_left = False
         self._spoke_at = asyncio.get_running_loop().time()
         self._reason = "the host went away"
         self._numbers = itertools.count(1)
@@ -191,10 +192,14 @@ class Connection:
         self._heard.pop(subscription_id, None)
 
     def leave(self) -> None:
-        """Tell the host that all it says has been heard; its own end is noticed as ever."""
-        if self.is_open:
+        """Tell the host that all it says has been heard; its own end is noticed as ever.
+
+        Nothing is said here any more: the host does not know this client from now on.
+        """
+        if self.is_open and not self._has_left:
             with contextlib.suppress(HostGone):
                 self._say(Leave())
+        self._has_left = True
 
     async def wait_ended(self) -> None:
         """Return when the connection has ended."""
@@ -223,6 +228,9 @@ class Connection:
         self._beats = asyncio.create_task(self._beat())
 
     def _say(self, word: FromClient) -> None:
+        if self._has_left:
+            message = "the host is about to go"
+            raise HostGone(message)
         now = asyncio.get_running_loop().time()
         if now - self._spoke_at > SILENT_SECONDS:
             self._end("this client was silent for too long")
@@ -266,6 +274,8 @@ class Connection:
                     future.set_exception(error)
                 elif future is None:
                     self._fail_accepted(word.request_id, error)
+                if isinstance(error, NotGreeted):
+                    self._end(word.message)
             case CommandSettled():
                 for settled in self._settled.get(word.command_id, ()):
                     if not settled.done():

@@ -31,7 +31,7 @@ from paddock.store.errors import AlreadyExists, SessionNotFound, TimedOut
 from paddock.store.events import Approvals, Limits, SessionConfig
 from paddock.store.ids import CommandId, SessionId, is_uuid7
 from paddock.store.session_file import start_ticks_of
-from paddock.supervisor.errors import HostGone
+from paddock.supervisor.errors import HostGone, NotGreeted
 from paddock.supervisor.protocol import (
     CommandSettled,
     CreateSession,
@@ -358,9 +358,15 @@ class Host:
         assert connection.host is not None
         pid = connection.host.pid
         ticks = start_ticks_of(pid)
-        with contextlib.suppress(HostGone):  # it had no time for an answer
+        try:
             await connection.ask(ask, deadline_seconds=deadline_seconds + DOWN_SECONDS)
             connection.leave()  # the host stays until this was heard, or half a second
+        except NotGreeted:
+            await self.down(
+                force=force, keep_workers=keep_workers, deadline_seconds=deadline_seconds
+            )
+        except HostGone:
+            pass  # it had no time for an answer
         await wait_gone(pid, ticks, DOWN_SECONDS)
 
     async def sql(

@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from paddock.store.session_file.lock import start_ticks_of
 from paddock.supervisor.config import Folders, folders_of
 
 ANNOUNCEMENT = "host.json"
+BOOTTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,18 @@ def announced(places: Places) -> Announced | None:
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def was_killed(places: Places) -> bool:
+    """Whether the last host here died, since the machine's start, without saying goodbye.
+
+    One that says it takes its announcement along; it touches that once a second while it lives.
+    """
+    try:
+        seen_at = (places.runtime / ANNOUNCEMENT).stat().st_mtime
+    except OSError:
+        return False
+    return seen_at > time.time() - time.clock_gettime(BOOTTIME)
 
 
 def places_of(home: str | Path | None = None) -> Places:

@@ -61,10 +61,12 @@ async def start_host(
                 raise HostGone(message)
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
         found = _live(places)
-        return found if found is not None else await _start(places, line, until)
+        if found is not None:
+            return found
+        return await _start(places, line, until, is_host=not watched)
 
 
-async def _start(places: Places, line: Sequence[str], until: float) -> int:
+async def _start(places: Places, line: Sequence[str], until: float, *, is_host: bool) -> int:
     log = _log_file(places)
     began_at = log.stat().st_size
     pid = await asyncio.to_thread(_detach, line, environment(places), log)
@@ -85,6 +87,9 @@ async def _start(places: Places, line: Sequence[str], until: float) -> int:
             os.kill(pid, signal.SIGKILL)
             raise HostGone(f"the host did not come up in time; see {str(log)!r}", log=str(log))
         await asyncio.sleep(LOOK_AGAIN_SECONDS)
+    if is_host and found != pid and start_ticks_of(pid) is not None:
+        # Another came first. Ours would take its place, were that one ended before ours has looked.
+        os.kill(pid, signal.SIGKILL)
     return found
 
 

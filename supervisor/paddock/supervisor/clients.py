@@ -15,6 +15,7 @@ from paddock.store.ids import SessionId
 from paddock.supervisor.asks import Asks, Client, Done
 from paddock.supervisor.commands import Ticket
 from paddock.supervisor.doors import Door, Peer
+from paddock.supervisor.errors import NotGreeted
 from paddock.supervisor.feeds import Feeds
 from paddock.supervisor.loop import Host
 from paddock.supervisor.origins import is_session, session_of
@@ -119,14 +120,18 @@ class Clients:
             case Ask() if guest is not None:
                 self._ask(guest, word)
             case Ask():
-                message = "greet first: this host does not know you (it was started anew?)"
-                self._fail(peer.identity, word.request_id, BadMessage(message))
+                self._do_not_know(peer, word.request_id)
             case Leave():
                 self._gone(peer.identity)
-            case Alive():
-                pass
+            case Alive() if guest is None:
+                # Who was let go (too slow, too silent) may be one that only listens.
+                self._do_not_know(peer, 0)
             case _:
                 pass
+
+    def _do_not_know(self, peer: Peer, request_id: int) -> None:
+        message = "greet first: this host does not know you (it may have let you go)"
+        self._fail(peer.identity, request_id, NotGreeted(message))
 
     def _broke(self, peer: Peer, word: FromClient) -> None:
         """Tell who asked that it broke here, so that nobody waits."""

@@ -63,6 +63,12 @@ class HostGone(PeerBroke):
     code = "host_gone"
 
 
+class NotGreeted(HostGone):
+    """The host does not know this client, or no longer: greet it, then ask again."""
+
+    code = "not_greeted"
+
+
 class PathTooLong(Refused):
     """A socket's path is longer than the system allows; ``path`` and ``limit``."""
 

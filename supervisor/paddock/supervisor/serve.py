@@ -158,6 +158,12 @@ class Service:
             ),
         )
 
+    def _announce_anew(self) -> None:
+        """Somebody took the runtime folder away; its doors stand there again by themselves."""
+        with suppress(OSError):  # its folder may not be there yet: this is tried again
+            self._announce()
+            log.warning("announced_anew", runtime=str(self._host.setting.runtime))
+
     # --- finishing what is found ---
 
     async def _finish_what_is_found(self) -> None:
@@ -253,7 +259,8 @@ class Service:
         """Suspend the idle; leave, where that is wanted, when nobody needs a host."""
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
-            touch(self._host.setting.runtime)
+            if not touch(self._host.setting.runtime):
+                self._announce_anew()
             for record in self._clients.asks.idle(self._settings.idle_after_seconds):
                 self._clients.asks.ask_to_rest(record)
             await self._easing.look()

@@ -23,10 +23,18 @@ WATCHER = "watch: the host ended"
 """How the line begins in which a watcher says what the certificate says better."""
 
 
-def touch(runtime: Path) -> None:
-    """Leave the sign that this host is alive; one ``utime`` a second, and nothing is synced."""
-    with suppress(OSError):
+def touch(runtime: Path) -> bool:
+    """Leave the sign that this host is alive; one ``utime`` a second, and nothing is synced.
+
+    Returns False where there is no ``host.json`` any more to leave it on.
+    """
+    try:
         os.utime(runtime / "host.json")
+    except FileNotFoundError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 @dataclass(frozen=True, slots=True)

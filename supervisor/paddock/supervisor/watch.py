@@ -54,7 +54,11 @@ class Watcher:
             former = ["--former", ":".join(map(str, told))]
             pause = next_pause(pause, time.monotonic() - began)
             say(f"the host ended with {status}: started again in {pause:g} s")
+            left_word = is_announced()
             time.sleep(pause)
+            if left_word and not is_announced():
+                say("another host came meanwhile, and was ended: none is started")
+                return 0
 
     def _run(self, former: list[str]) -> tuple["subprocess.Popen[bytes]", bool]:
         """Run a host until it ends, or hangs and is killed; return it, and whether it hung."""
@@ -136,6 +140,11 @@ def next_pause(pause: float, ran_seconds: float) -> float:
     if ran_seconds >= STEADY_SECONDS:
         return FIRST_PAUSE_SECONDS
     return min(LONGEST_PAUSE_SECONDS, pause * 2)
+
+
+def is_announced() -> bool:
+    """Whether a host says that it is here; one that was killed goes on saying it."""
+    return os.path.exists(os.path.join(os.environ.get("PADDOCK_RUNTIME", ""), "host.json"))  # noqa: PTH110, PTH118 - imports nothing
 
 
 def say(text: str) -> None:

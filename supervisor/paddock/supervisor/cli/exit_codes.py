@@ -75,6 +75,7 @@ EXIT_CODES: Final[dict[str, int]] = {
     "host_gone": HOST,
     "host_running": HOST,
     "no_host": HOST,
+    "not_greeted": HOST,
     "owner_stuck": HOST,
     "peer_broke": HOST,
     "store_gone": HOST,

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 STORE_SECONDS = 3.0
 """For the store's own word; one that is being started takes about a second."""
+NEXT_SECONDS = 10.0
+"""For the host that a watcher starts: a second, several where much is done besides."""
 Deadline = Annotated[float, typer.Option(min=0, help="Seconds until sessions at work are stopped.")]
 
 
@@ -87,6 +89,7 @@ def down(
       paddock down
       paddock down --force --deadline 5
     """
+    from paddock.client.places import places_of, was_killed
     from paddock.store.errors import Refused
     from paddock.supervisor.errors import NoHost
 
@@ -103,8 +106,26 @@ def down(
     try:
         return with_host(work, start=False)
     except NoHost:
-        say("no host runs here")
-        return exit_codes.DONE
+        if not was_killed(places_of()):
+            say("no host runs here")
+            return exit_codes.DONE
+    # Its workers live on, and its watcher starts the next one. Two that were started at once would
+    # follow each other: the second comes when the first was ended.
+    run_async(_wait_for_next())
+    return with_host(work)
+
+
+async def _wait_for_next() -> None:
+    """Wait a while for the host that a watcher starts after one was killed."""
+    from paddock.client.places import announced, places_of
+
+    places, loop = places_of(), asyncio.get_running_loop()
+    until = loop.time() + NEXT_SECONDS
+    while loop.time() < until:
+        found = announced(places)
+        if found is not None and found.is_live():
+            return
+        await asyncio.sleep(NEXT_SECONDS / 200)
 
 
 def _may_go_on(facts: Any, message: str) -> bool:
