@@ -91,7 +91,16 @@ def _model_call_failed(folded: Folded, row: Row, payload: Values, batch: Batch) 
     for name in ("http_status", "retry_after_ms", "duration_ms"):
         call[name] = payload.get(name)
     call["error"] = payload.get("error")
-    close_model_call(folded, call, "error", row.occurred_at, batch)
+    status = _ENDED_BY_US.get(str(payload.get("error_kind")), "error")
+    close_model_call(folded, call, status, row.occurred_at, batch)
+
+
+_ENDED_BY_US = {
+    "cancelled": "cancelled",
+    "interrupted": "interrupted",
+    "suspended": "interrupted",
+}
+"""Requests that no model failed at, by the kind of their error."""
 
 
 def close_model_call(folded: Folded, call: Values, status: str, at: int, batch: Batch) -> None:
