@@ -112,6 +112,8 @@ def test_a_key_that_no_request_can_carry_is_told_without_it(key: str) -> None:
     """It was sent for a minute, and each time said to be a connection error."""
     with pytest.raises(NeedsCredentials, match="the value of ANTHROPIC_API_KEY can be no") as hit:
         open_model("sonnet", {"ANTHROPIC_API_KEY": key})
+    with pytest.raises(NeedsCredentials, match="the value of ANTHROPIC_API_KEY can be no"):
+        default_model({"ANTHROPIC_API_KEY": key})
     assert "cr" not in hit.value.message
 
 

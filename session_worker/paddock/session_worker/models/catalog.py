@@ -284,6 +284,7 @@ def default_model(environment: Mapping[str, str]) -> str:
 
     Raises:
         NoModel: There is no key, or there are several.
+        NeedsCredentials, UnknownModel: Its key can be none, or the address that is set for it.
     """
     possible = [provider for provider in PROVIDERS.values() if provider.default_model]
     with_key = [provider for provider in possible if environment.get(provider.key_variable)]
@@ -295,6 +296,7 @@ def default_model(environment: Mapping[str, str]) -> str:
     if len(names) > 1:
         message = f"no model was named and there are several keys: name one of {', '.join(names)}"
         raise NoModel(message, models=names)
+    key_of(resolve(names[0], environment), environment)  # before a session is made for nothing
     return names[0]
 
 
