@@ -88,12 +88,33 @@ def test_a_server_of_ones_own_can_be_named_by_the_environment() -> None:
     assert catalog.key_of(place, environment) == catalog.KEYLESS
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["http://", "httpfoo", "http://[::1/v1", "http://h:99999/v1", "http://h:abc/v1", "http://a b"],
+)
+def test_an_address_that_can_be_none_is_refused_before_it_is_asked(address: str) -> None:
+    with pytest.raises(UnknownModel, match="is no address; write http://HOST"):
+        resolve(f"openai:local@{address}", {})
+    with pytest.raises(UnknownModel, match=r"OPENAI_BASE_URL in the environment: .* is no address"):
+        resolve("openai:local", {"OPENAI_BASE_URL": address})
+
+
 # --- keys -----------------------------------------------------------------------------------------
 
 
 def test_x_a_model_without_its_key_names_the_variable() -> None:
     with pytest.raises(NeedsCredentials, match="set ANTHROPIC_API_KEY in the environment"):
         open_model("sonnet", {"OPENAI_API_KEY": "k"})
+
+
+@pytest.mark.parametrize("key", ["secret\r", "se cret", "secr\N{LATIN SMALL LETTER E WITH ACUTE}t"])
+def test_a_key_that_no_request_can_carry_is_told_without_it(key: str) -> None:
+    """It was sent for a minute, and each time said to be a connection error."""
+    with pytest.raises(NeedsCredentials, match="the value of ANTHROPIC_API_KEY can be no") as hit:
+        open_model("sonnet", {"ANTHROPIC_API_KEY": key})
+    with pytest.raises(NeedsCredentials, match="the value of ANTHROPIC_API_KEY can be no"):
+        default_model({"ANTHROPIC_API_KEY": key})
+    assert "cr" not in hit.value.message
 
 
 def test_x2_the_one_provider_whose_key_is_there_is_taken() -> None:

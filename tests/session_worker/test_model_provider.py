@@ -56,6 +56,12 @@ def test_a_count_that_cannot_be_is_not_known_and_has_no_price() -> None:
     assert cost_of(answered(usage), resolve("anthropic:claude-sonnet-4-5", {})) is None
 
 
+def test_counts_that_cannot_be_together_have_no_price() -> None:
+    """Their price could not be reckoned, and the worker died of that."""
+    more_cached = RequestUsage(input_tokens=10, cache_read_tokens=20, output_tokens=1)
+    assert cost_of(answered(more_cached), resolve("anthropic:claude-sonnet-4-5", {})) is None
+
+
 def sent_again(state: dict[str, Any] | None) -> list[wire.ModelResponsePart]:
     """Return what goes back of an answer of a thought and a word, kept with that state."""
     parts = (

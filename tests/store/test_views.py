@@ -9,6 +9,7 @@ from pydantic import JsonValue
 
 from paddock.store import events as e
 from paddock.store import reports
+from paddock.store.ids import MessageId, ModelCallId
 from paddock.store.projection import Database, Projector
 from paddock.store.projection.schema import VIEWS, document
 from paddock.store.query import query_json
@@ -343,6 +344,38 @@ def test_operations_say_how_they_ended(
     assert host.ask("SELECT status, error_kind, error FROM operations") == [
         {"status": how, "error_kind": kind, "error": error}
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("cancelled", "cancelled"),
+        ("interrupted", "interrupted"),
+        ("suspended", "interrupted"),
+        ("overloaded", "error"),
+    ],
+)
+def test_a_request_that_no_model_failed_at_is_no_error_of_a_model(
+    host: Host, kind: str, status: str
+) -> None:
+    """Whoever counted a provider's errors counted interrupts among them."""
+    story = Story(1).create().start()
+    story.ask("do it")
+    at_work, message, call = story.at_work(), MessageId(story.new_id()), ModelCallId(story.new_id())
+    begun = e.ModelCallStarted(operation_id=at_work, message_id=message, model_call_id=call)
+    story.add(begun)
+    story.add(
+        e.ModelCallFailed(
+            operation_id=at_work,
+            message_id=message,
+            model_call_id=call,
+            error_kind=kind,
+            error="why",
+        )
+    )
+    story.end()
+    tell(host, story)
+    assert host.ask("SELECT status, error FROM model_calls") == [{"status": status, "error": "why"}]
 
 
 def test_an_unpriced_call_makes_the_cost_unknown_and_never_zero(host: Host) -> None:

@@ -43,12 +43,13 @@ class Shown:
         self.sequence += 1
         self.screen.show(Stored(SessionId("session"), self.sequence, 1, 0, event))
 
-    def message(self, text: str) -> None:
+    def message(self, text: str, *, finish_reason: str = "stop") -> None:
         self.event(
             AssistantMessageAdded(
                 message_id=MessageId("message"),
                 operation_id=OPERATION,
                 parts=(TextPart(text=text),),
+                finish_reason=finish_reason,
             )
         )
 
@@ -59,6 +60,18 @@ def test_words_stream_and_the_message_adds_only_what_was_not_shown() -> None:
     shown.preview("wor", 6)
     shown.message("Hello world")
     assert shown.words.getvalue() == "Hello world\n"
+
+
+@pytest.mark.parametrize(
+    ("finish_reason", "told"),
+    [("length", "at the model's limit of tokens"), ("content_filter", "refused to go on")],
+)
+def test_an_answer_that_is_not_whole_is_said_to_be_so(finish_reason: str, told: str) -> None:
+    """It looked like any other: half a sentence, and an operation that was completed."""
+    shown = Shown()
+    shown.message("And the third is", finish_reason=finish_reason)
+    assert shown.words.getvalue() == "And the third is\n"
+    assert told in shown.notes.getvalue()
 
 
 def test_a_lost_preview_is_made_good_by_the_message() -> None:

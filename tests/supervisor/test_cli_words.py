@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -326,3 +327,19 @@ def test_doctor_finds_a_socket_path_that_is_too_long(
     assert answer(["doctor", "--json"]) == exit_codes.FAILED
     findings = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert findings["socket path"]["verdict"] == "bad"
+
+
+@pytest.mark.parametrize("words", [(), ("--help",), ("--version",)])
+def test_f2_what_cannot_be_written_is_one_line_of_any_words(words: tuple[str, ...]) -> None:
+    """Of those without a verb it was a traceback: their output was written only at the end."""
+    with Path("/dev/full").open("wb") as nowhere:
+        said = subprocess.run(
+            [sys.executable, "-m", "paddock.supervisor.cli", *words],
+            stdout=nowhere,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+    assert said.returncode == exit_codes.STORAGE
+    assert said.stderr == "paddock: No space left on device\n"

@@ -568,9 +568,14 @@ def test_a_folder_that_is_gone_is_told_in_one_line(host: HostForTests, ground: P
         ("sql", "select 1", "--limit", "-1"),
         ("suspend", "x", "--deadline", "-1"),
         ("wait", "x", "--deadline", "-1"),
+        ("ls", "--limit", "9" * 20),
+        ("ls", "--offset", "9" * 20),
+        ("events", "x", "--after", "9" * 20),
+        ("attach", "x", "--after", "9" * 20),
+        ("deaths", "--limit", "9" * 20),
     ],
 )
-def test_words_that_are_no_text_and_numbers_below_nothing_are_wrong_usage(
+def test_words_that_are_no_text_and_numbers_that_nothing_has_are_wrong_usage(
     host: HostForTests, words: tuple[str, ...]
 ) -> None:
     said = paddock(host.home, *words)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 import pytest
 
@@ -104,6 +105,39 @@ async def test_v1_a_server_that_is_not_there_is_worth_another_try(name: str) -> 
 
 
 @pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("http://127.0.0.1:{port}/v1", "127.0.0.1:{port}: Connection refused"),
+        ("https://me:word@127.0.0.1:{tls}/v1", r"127.0.0.1:{tls}: .*SSL"),
+        ("http://nowhere.invalid/v1", "nowhere.invalid: "),
+    ],
+)
+async def test_v2_who_cannot_be_reached_is_named_with_what_stood_in_the_way(
+    address: str, why: str
+) -> None:
+    """A refused connection, a server without TLS and a mistyped host were all told alike."""
+    with serve() as gone:
+        port = gone.url.rpartition(":")[2]
+    with serve() as plain:
+        ports = {"port": port, "tls": plain.url.rpartition(":")[2]}
+        model = ProviderModel(resolve(f"openai:m@{address.format(**ports)}", {}), "key-1")
+        with pytest.raises(ModelFailed, match=f"cannot be reached: {why.format(**ports)}") as hit:
+            await model.answer(ModelRequest(model.name, (HELLO,)), lambda *_: None)
+        await model.close()
+    assert hit.value.kind == "connection"
+    assert "Connection error" not in hit.value.message
+    assert "word" not in hit.value.message
+
+
+async def test_v2_a_name_that_a_library_refuses_is_told_as_that() -> None:
+    model = ProviderModel(resolve("openrouter:o3", {}), "key-1")
+    with pytest.raises(ModelFailed, match="openrouter:o3 cannot be asked: ") as hit:
+        await model.answer(ModelRequest(model.name, (HELLO,)), lambda *_: None)
+    assert (hit.value.kind, hit.value.retryable) == ("invalid_request", False)
+    await model.close()
+
+
+@pytest.mark.parametrize(
     ("reply", "kind"),
     [
         (error(400, "temperature is odd", type="invalid_request_error"), "invalid_request"),
@@ -134,6 +168,10 @@ async def test_v1_a_request_that_was_refused_is_not_asked_again(reply: Reply, ki
         (error(404, "no such model", code="model_not_found"), "unknown_model"),
         (Reply(b"<html>\nBad\ngateway</html>", 502, "text/html"), "server"),
         (Reply(b"hello", 200, "text/plain"), "bad_answer"),
+        (
+            Reply(b'[{"error": {"message": "not valid"}}]', 400, "application/json"),
+            "invalid_request",
+        ),
     ],
 )
 async def test_v2_errors_of_openai_and_of_what_stands_before_it_are_told_apart(
@@ -178,6 +216,51 @@ async def test_v5_a_stream_that_is_cut_voids_its_deltas_and_the_next_one_is_whol
         asker.deltas.clear()
         assert (await asker.ask()).text == "All"
         assert asker.deltas == [("text", "All")]
+
+
+STARTED = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+
+
+@pytest.mark.parametrize(
+    ("name", "events"),
+    [
+        (CHAT, [[1]]),
+        (CHAT, [5]),
+        (CHAT, [STARTED | {"created": "yesterday", "choices": []}]),
+        (CLAUDE, [{"type": "message_delta", "delta": {}, "usage": {}}]),
+        (CLAUDE, [{"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta"}}]),
+        (CLAUDE, [{"type": "message_start", "message": {"id": "m", "usage": None}}]),
+    ],
+)
+async def test_v2_an_answer_of_no_known_form_fails_and_ends_nobody(
+    name: str, events: list[Any]
+) -> None:
+    """The libraries stumble over one, each in its own way: the worker died of that, and again."""
+    async with asking(name, Reply(sse(*events))) as asker:
+        failed = await asker.fail()
+    assert (failed.kind, failed.http_status, failed.retryable) == ("bad_answer", 200, False)
+    assert "in no form that is known" in failed.message
+
+
+@pytest.mark.parametrize(
+    ("name", "reply"),
+    [
+        (CLAUDE, claude({"text": "hi"}, stop_reason="of_next_year")),
+        (CHAT, chat({"content": "hi"}, finish_reason="of_next_year")),
+    ],
+)
+async def test_v2_an_end_for_a_reason_that_is_not_known_is_an_end(name: str, reply: Reply) -> None:
+    """It was taken for a stream that was cut, and asked again for a minute."""
+    async with asking(name, reply) as asker:
+        answer = await asker.ask()
+    assert (answer.text, answer.finish_reason) == ("hi", "of_next_year")
+
+
+async def test_v2_a_model_that_refuses_is_told_in_its_own_words() -> None:
+    async with asking(CHAT, chat({"refusal": "I will "}, {"refusal": "not."})) as asker:
+        failed = await asker.fail()
+    assert (failed.kind, failed.retryable) == ("content_filter", False)
+    assert failed.message.endswith("filtered the answer: I will not.")
 
 
 async def test_v2_an_error_inside_a_stream_is_typed_as_it_would_be_before_it() -> None:
@@ -253,6 +336,42 @@ async def test_a7_a_call_whose_arguments_are_no_object_keeps_its_place_and_is_to
         ("toolu_2", "the arguments are list, not an object"),
         ("toolu_4", "the answer was cut at its token limit, in the middle of the arguments"),
     ]
+
+
+async def test_p5_calls_that_came_under_one_id_are_told_apart() -> None:
+    """The flaw of one was taken for the other's, and the next request held one id twice."""
+    reply = claude(
+        {"call": "call_0", "name": "bash", "json": '{"command": "ls"}'},
+        {"call": "call_0", "name": "bash", "json": "[1, 2]"},
+        {"call": "call_0", "name": "bash", "json": '{"command": "pwd"}'},
+        stop_reason="tool_use",
+    )
+    async with asking(CLAUDE, reply) as asker:
+        answer = await asker.ask()
+    assert [(call.provider_call_id, call.arguments) for call in answer.calls] == [
+        ("call_0", {"command": "ls"}),
+        ("call_0-2", {}),
+        ("call_0-3", {"command": "pwd"}),
+    ]
+    assert [wrong.provider_call_id for wrong in answer.malformed] == ["call_0-2"]
+
+
+@pytest.mark.parametrize(
+    ("written", "reason"),
+    [
+        ('{"a": NaN}', "holds nan, which is no number"),
+        ('{"a": ' + "[" * 150 + "]" * 150 + "}", "is nested more than 100 levels deep"),
+    ],
+)
+async def test_a7_arguments_that_no_log_can_hold_are_told_to_the_model(
+    written: str, reason: str
+) -> None:
+    """They ended the operation, which the model could have gone on with."""
+    reply = claude({"call": "c1", "name": "bash", "json": written}, stop_reason="tool_use")
+    async with asking(CLAUDE, reply) as asker:
+        answer = await asker.ask()
+    assert answer.calls == (Called("c1", "bash", {}),)
+    assert reason in answer.malformed[0].reason
 
 
 def called(provider_call_id: str, tool: str = "bash") -> ToolCallPart:

@@ -304,6 +304,6 @@ def close_model_call(operation: Operation, why: str) -> list[Event]:
             message_id=model_call.message_id,
             model_call_id=model_call.model_call_id,
             error_kind=why,
-            error=f"the request {why}",
+            error=f"the request was {why}",
         )
     ]

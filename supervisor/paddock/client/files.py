@@ -98,7 +98,8 @@ def read_output(
         except BlobNotFound:
             finished = _last_result(reader, session_id, call)
             if finished is None:
-                message = f"the session has no output of {call or 'a call'!r}"
+                what = f"of {call!r}" if call else "yet"
+                message = f"the session has no output {what}; `paddock events` shows its calls"
                 raise BlobNotFound(message, digest=call) from None
             if finished.output_blob is None:
                 text = finished.text.encode("utf-8", "replace")

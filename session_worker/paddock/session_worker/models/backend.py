@@ -37,7 +37,7 @@ from paddock.session_worker.models.conversation import (
     parameters_of,
     state_of,
 )
-from paddock.session_worker.models.failures import failure_of
+from paddock.session_worker.models.failures import failure_of, one_line, unasked, unreadable
 from paddock.session_worker.models.provider import Patience
 from paddock.store.events import MOST_TOKENS, Usage
 from paddock.store.text import whole
@@ -66,7 +66,18 @@ class Connection:
 
 
 def connect(place: Place, key: str, patience: Patience) -> Connection:
-    """Return a client for a place; nothing is sent yet."""
+    """Return a client for a place; nothing is sent yet.
+
+    Raises:
+        ModelFailed: The library finds that there can be no such model or place.
+    """
+    try:
+        return _connect(place, key, patience)
+    except Exception as error:
+        raise unasked(error, place) from error
+
+
+def _connect(place: Place, key: str, patience: Patience) -> Connection:
     timeout = httpx2.Timeout(patience.silence_seconds, connect=patience.connect_seconds)
     model: Model
     match place.provider.wire:
@@ -114,29 +125,37 @@ async def ask(connection: Connection, request: ModelRequest, on_delta: OnDelta) 
     began = time.monotonic()
     first: float | None = None
     is_open = False
+    place = connection.place
+    messages = messages_of(request, tells_errors=place.provider.wire == "anthropic")
     try:
-        async with _stream(connection, request) as stream:
+        async with _stream(connection, request, messages) as stream:
             is_open = True
             async for event in stream:
                 if first is None:
                     first = (time.monotonic() - began) * 1000
                 _tell(event, on_delta)
             response = stream.get()
+        _check(response, place)
+        return _answer(response, connection, first)
+    except ModelFailed:
+        raise
     except (AgentRunError, UserError) as error:
-        raise failure_of(error, connection.place.provider.name, is_open=is_open) from error
-    _check(response, connection.place)
-    return _answer(response, connection, first)
+        raise failure_of(error, place, is_open=is_open) from error
+    except Exception as error:
+        # The libraries take an answer's form on trust and stumble over another one, in any way.
+        raise unreadable(error, place) from error
 
 
 @asynccontextmanager
-async def _stream(connection: Connection, request: ModelRequest) -> AsyncIterator[StreamedResponse]:
+async def _stream(
+    connection: Connection, request: ModelRequest, messages: list[wire.ModelMessage]
+) -> AsyncIterator[StreamedResponse]:
     settings: ModelSettings = {
         "cache": True,
         "request_timeout": connection.patience.answer_seconds,
     }
     if request.max_output_tokens is not None:
         settings["max_tokens"] = request.max_output_tokens
-    messages = messages_of(request, tells_errors=connection.place.provider.wire == "anthropic")
     async with model_request_stream(
         connection.model,
         messages,
@@ -163,15 +182,26 @@ def _tell(event: wire.ModelResponseStreamEvent, on_delta: OnDelta) -> None:
 
 def _check(response: wire.ModelResponse, place: Place) -> None:
     """Refuse what is no answer: a stream without its end, or one that a filter emptied."""
-    if response.finish_reason is None or response.state == "incomplete":
+    if _end_of(response) is None or response.state == "incomplete":
         message = f"{place.provider.name} broke off its answer: the stream ended before its end"
         raise ModelFailed("stream_cut", message, http_status=200)
     if response.finish_reason == "error":
         message = f"{place.provider.name} failed: it ended its answer with an error"
         raise ModelFailed("server", message, http_status=200)
     if response.finish_reason == "content_filter" and not response.parts:
-        message = f"{place.provider.name} filtered the answer: nothing of it is left"
+        refusal = (response.provider_details or {}).get("refusal")
+        why = one_line(str(refusal)) if refusal else "nothing of it is left"
+        message = f"{place.provider.name} filtered the answer: {why}"
         raise ModelFailed("content_filter", message, http_status=200)
+
+
+def _end_of(response: wire.ModelResponse) -> str | None:
+    """Return why an answer ended; a reason that pydantic-ai does not know, in the provider's word.
+
+    None: its stream ended before its end.
+    """
+    told = (response.provider_details or {}).get("finish_reason")
+    return response.finish_reason or (told if isinstance(told, str) and told else None)
 
 
 def _answer(
@@ -184,7 +214,7 @@ def _answer(
         model=response.model_name or connection.place.model,
         usage=usage_of(response.usage),
         cost_usd=cost_of(response, connection.place),
-        finish_reason=response.finish_reason,
+        finish_reason=_end_of(response),
         http_status=200,  # whatever else comes is an error, and a redirect is followed
         ttft_ms=ttft_ms,
         model_state=state_of(response),
@@ -233,6 +263,6 @@ def cost_of(response: wire.ModelResponse, place: Place) -> float | None:
             provider_id=place.provider.prices,
             genai_request_timestamp=response.timestamp,
         )
-    except LookupError:
+    except (LookupError, ValueError):  # no such model, or counts that cannot be together
         return None
     return float(price.total_price)

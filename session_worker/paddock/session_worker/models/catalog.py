@@ -4,6 +4,7 @@ Any model of a known provider can be asked for by ``PROVIDER:MODEL``; the table 
 those with an alias. Prices and context limits come from ``genai-prices`` and are not kept here.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -60,6 +61,11 @@ class Place:
     def is_home(self) -> bool:
         """Whether it is the provider itself that is asked, and not a gateway or another server."""
         return self.base_url.rstrip("/") == self.provider.base_url.rstrip("/")
+
+    @property
+    def host(self) -> str:
+        """The server that is asked, without what else its address holds."""
+        return urlsplit(self.base_url).netloc.rpartition("@")[2]
 
     @property
     def is_local(self) -> bool:
@@ -161,6 +167,9 @@ MODELS: tuple[Entry, ...] = (
 KEYLESS = "none-needed"
 """What is sent as a key to a server of one's own that asks for none."""
 
+_KEY = re.compile(r"[!-~]+")
+"""What can stand in a header; of others the libraries say "Connection error", again and again."""
+
 _FAMILIES = {"claude-": "anthropic", "gpt-": "openai", "o3": "openai", "o4-": "openai"}
 """How a model's own name tells who serves it."""
 
@@ -193,7 +202,8 @@ def resolve(name: str, environment: Mapping[str, str], models: tuple[Entry, ...]
     ``PROVIDER/MODEL``, each with ``@BASE_URL`` behind it if it is served elsewhere.
 
     Raises:
-        UnknownModel: No provider or alias of that name; the message names what is possible.
+        UnknownModel: No provider or alias of that name, or an address that can be none; the message
+            names what is possible.
     """
     asked, _, base_url = name.partition("@http")
     base_url = f"http{base_url}" if base_url else ""
@@ -202,10 +212,25 @@ def resolve(name: str, environment: Mapping[str, str], models: tuple[Entry, ...]
         raise UnknownModel(_what_is_possible(name), model=name)
     found = PROVIDERS[provider]
     from_environment = environment.get(found.base_url_variable or "")
+    if from_environment and not base_url:
+        _check_address(from_environment, f"{found.base_url_variable} in the environment")
+    elif base_url:
+        _check_address(base_url, f"model {name!r}")
     place = Place(found, model, base_url or from_environment or found.base_url)
     if found.name == "openai" and not place.is_home:
         return replace(place, provider=PROVIDERS["openai-chat"])
     return place
+
+
+def _check_address(base_url: str, where: str) -> None:
+    try:
+        parts = urlsplit(base_url)
+        is_one = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number or too large, half an IPv6 address
+        is_one = False
+    if not is_one or not base_url.isprintable() or " " in base_url:
+        message = f"{where}: {base_url!r} is no address; write http://HOST[:PORT]/v1, or https://"
+        raise UnknownModel(message, base_url=base_url)
 
 
 def _split(asked: str, models: tuple[Entry, ...]) -> tuple[str, str]:
@@ -236,14 +261,20 @@ def key_of(place: Place, environment: Mapping[str, str]) -> str:
     """Return the key for a place; a server of one's own may do without.
 
     Raises:
-        NeedsCredentials: The variable is not set; the message names it.
+        NeedsCredentials: The variable is not set, or to what can be no key; the message names it.
     """
-    key = environment.get(place.provider.key_variable, "")
+    variable = place.provider.key_variable
+    key = environment.get(variable, "")
+    if key and not _KEY.fullmatch(key):
+        message = (
+            f"the value of {variable} can be no key: it holds a blank, a line end or a character "
+            "that is not ASCII; set it anew"
+        )
+        raise NeedsCredentials(message, variable=variable, model=place.name)
     if key:
         return key
     if not place.is_home:
         return KEYLESS
-    variable = place.provider.key_variable
     message = f"model {place.name!r} needs a key: set {variable} in the environment"
     raise NeedsCredentials(message, variable=variable, model=place.name)
 
@@ -253,6 +284,7 @@ def default_model(environment: Mapping[str, str]) -> str:
 
     Raises:
         NoModel: There is no key, or there are several.
+        NeedsCredentials, UnknownModel: Its key can be none, or the address that is set for it.
     """
     possible = [provider for provider in PROVIDERS.values() if provider.default_model]
     with_key = [provider for provider in possible if environment.get(provider.key_variable)]
@@ -264,6 +296,7 @@ def default_model(environment: Mapping[str, str]) -> str:
     if len(names) > 1:
         message = f"no model was named and there are several keys: name one of {', '.join(names)}"
         raise NoModel(message, models=names)
+    key_of(resolve(names[0], environment), environment)  # before a session is made for nothing
     return names[0]
 
 

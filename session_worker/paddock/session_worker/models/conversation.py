@@ -25,6 +25,7 @@ from paddock.session_worker.model import (
     ToolResult,
     UserWords,
 )
+from paddock.session_worker.sizes import flaw_in
 from paddock.store.events import (
     AssistantPart,
     ImagePart,
@@ -229,6 +230,7 @@ def answer_parts(
     """Return the parts of a response that we know, and which of its calls are malformed."""
     parts: list[AnswerPart] = []
     malformed: list[Malformed] = []
+    ids: set[str] = set()
     for part in response.parts:
         match part:
             case wire.TextPart():
@@ -245,13 +247,28 @@ def answer_parts(
             case wire.ToolCallPart():
                 arguments, wrong = _arguments(part, is_cut=response.finish_reason == "length")
                 tool = whole(part.tool_name)
-                parts.append(Called(part.tool_call_id, tool, arguments))
+                call_id = _unlike(whole(part.tool_call_id), ids)
+                parts.append(Called(call_id, tool, arguments))
                 if wrong:
                     text = whole(part.args_as_json_str())
-                    malformed.append(Malformed(part.tool_call_id, tool, text, wrong))
+                    malformed.append(Malformed(call_id, tool, text, wrong))
             case _:
                 pass  # a provider's own tools and the like: kept in the state, shown nowhere
     return tuple(parts), tuple(malformed)
+
+
+def _unlike(call_id: str, others: set[str]) -> str:
+    """Return a call's id, changed where another call of the answer has it, and note it.
+
+    Some servers number the calls of each tool. A conversation with one id twice is refused by
+    others, and by their rules no result could be told from the other.
+    """
+    found, number = call_id, 1
+    while found in others:
+        number += 1
+        found = f"{call_id}-{number}"
+    others.add(found)
+    return found
 
 
 def _arguments(part: wire.ToolCallPart, *, is_cut: bool) -> tuple[dict[str, JsonValue], str]:
@@ -270,4 +287,7 @@ def _arguments(part: wire.ToolCallPart, *, is_cut: bool) -> tuple[dict[str, Json
             return {}, f"the arguments are not JSON ({error})"
     if not isinstance(value, dict):
         return {}, f"the arguments are {type(value).__name__}, not an object"
+    flaw = flaw_in(value)
+    if flaw is not None:
+        return {}, f"the arguments cannot be taken: what was given {flaw}"
     return whole_object(value), ""

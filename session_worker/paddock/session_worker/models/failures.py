@@ -3,9 +3,12 @@
 Loaded with the providers' libraries, never before (it imports pydantic-ai).
 """
 
+import os
+
 from pydantic_ai import exceptions
 
 from paddock.session_worker.model import FailureKind, ModelFailed
+from paddock.session_worker.models.catalog import Place
 from paddock.store.text import whole
 
 MESSAGE_LIMIT = 500
@@ -38,19 +41,49 @@ _REQUEST_TIMEOUT = 408
 _CONFLICT = 409
 
 
-def failure_of(error: Exception, provider: str, *, is_open: bool) -> ModelFailed:
+def failure_of(error: Exception, place: Place, *, is_open: bool) -> ModelFailed:
     """Return an error of pydantic-ai as ours; ``is_open``: the answer had begun to come."""
     status = getattr(error, "status_code", None)
     kind = _kind(error, status, is_open=is_open)
     seconds = getattr(error, "retry_after", None)
     # An error inside a stream tells the status it would have had; what came was a 200.
     came = 200 if is_open or getattr(error, "in_stream", False) else status
+    words = _words(error) if kind != "connection" else f"{place.host}: {_cause(error)}"
     return ModelFailed(
         kind,
-        f"{provider} {_HOW[kind]}: {_words(error)}",
+        f"{place.provider.name} {_HOW[kind]}: {words}",
         http_status=came,
         retry_after_ms=None if seconds is None else seconds * 1000,
     )
+
+
+def unreadable(error: Exception, place: Place) -> ModelFailed:
+    """Return what a library stumbled over in an answer, as ours."""
+    what = one_line(f"it is in no form that is known ({type(error).__name__}: {error})")
+    message = f"{place.provider.name} {_HOW['bad_answer']}: {what}"
+    return ModelFailed("bad_answer", message, http_status=200)
+
+
+def unasked(error: Exception, place: Place) -> ModelFailed:
+    """Return why a library makes no request of a name or an address, as ours."""
+    message = f"{place.name} cannot be asked: {one_line(str(error))}"
+    return ModelFailed("invalid_request", message)
+
+
+def _cause(error: BaseException) -> str:
+    """Return what was in the way of a connection: the first thing told by what lies beneath.
+
+    That it was a "Connection error" is all that the providers' libraries say.
+    """
+    said, beneath = str(error), error
+    while (below := beneath.__cause__ or beneath.__context__) is not None:
+        beneath = below
+        if isinstance(beneath, ConnectionError | TimeoutError) and beneath.errno:
+            return os.strerror(beneath.errno)
+        if isinstance(beneath, OSError) and beneath.strerror:
+            return one_line(beneath.strerror)
+        said = str(beneath) or said
+    return one_line(said)
 
 
 def _kind(error: Exception, status: int | None, *, is_open: bool) -> FailureKind:
@@ -87,14 +120,17 @@ _HOW: dict[FailureKind, str] = {
 def _words(error: Exception) -> str:
     """Return what the provider itself said, in one line."""
     body = getattr(error, "body", None)
+    if isinstance(body, list) and body:  # Google's, of its form for OpenAI's clients
+        body = body[0]
     if isinstance(body, dict):
         inner = body.get("error", body)
         said = inner.get("message") if isinstance(inner, dict) else inner
         if isinstance(said, str) and said:
-            return _line(said)
-    return _line(str(error) or type(error).__name__)
+            return one_line(said)
+    return one_line(str(error) or type(error).__name__)
 
 
-def _line(text: str) -> str:
+def one_line(text: str) -> str:
+    """Return others' words in one line, the rest of long ones left out."""
     line = " ".join(whole(text).split())
     return line if len(line) <= MESSAGE_LIMIT else f"{line[:MESSAGE_LIMIT]}…"

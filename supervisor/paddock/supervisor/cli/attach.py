@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from paddock.supervisor.cli import exit_codes
-from paddock.supervisor.cli.common import is_terminal, run_async, with_host
+from paddock.supervisor.cli.common import LARGEST, is_terminal, run_async, with_host
 from paddock.supervisor.cli.printing import hint, print_json, say
 from paddock.supervisor.cli.sessions import AsJson, One
 
@@ -22,7 +22,7 @@ def attach(
     *,
     after: Annotated[
         int | None,
-        typer.Option(min=0, help="Show from this event on. Default: the operation."),
+        typer.Option(min=0, max=LARGEST, help="Show from this event on. Default: the operation."),
     ] = None,
     wake: Annotated[bool, typer.Option("--wake", help="Wake it, and keep it awake.")] = False,
 ) -> int:

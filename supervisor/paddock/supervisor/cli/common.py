@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from paddock.client import Host, Outcome, Session
 
 
+LARGEST = 10**12
+"""What a number of an event or of rows can be at most; the wire and SQL take none above 2**63."""
+
+
 class Mode(StrEnum):
     """How a session treats what needs approval."""
 

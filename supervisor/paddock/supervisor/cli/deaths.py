@@ -9,7 +9,7 @@ import typer
 
 from paddock.supervisor.cli import exit_codes
 from paddock.supervisor.cli.certificate import Death, OpenCall, lines, moment
-from paddock.supervisor.cli.common import BadArgument, run_async
+from paddock.supervisor.cli.common import LARGEST, BadArgument, run_async
 from paddock.supervisor.cli.printing import hint, moment_of, print_json, print_lines
 from paddock.supervisor.cli.sessions import AsJson
 
@@ -55,7 +55,7 @@ def deaths(
     since: Annotated[
         str | None, typer.Option(help="A span (90s, 30m, 12h, 1d, 2w) or a date. Default: all.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=0, help="The last ones; 0 for all.")] = SHOWN,
+    limit: Annotated[int, typer.Option(min=0, max=LARGEST, help="The last; 0 for all.")] = SHOWN,
     full: Annotated[bool, typer.Option("--full", help="Last words and stacks to the end.")] = False,
     as_json: AsJson = False,
 ) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from paddock.supervisor.cli import exit_codes
-from paddock.supervisor.cli.common import BadArgument, labels_of, run_async
+from paddock.supervisor.cli.common import LARGEST, BadArgument, labels_of, run_async
 from paddock.supervisor.cli.printing import (
     ago,
     call_line,
@@ -65,8 +65,8 @@ def ls(
     model: Annotated[str | None, typer.Option(help="Only sessions of this model.")] = None,
     text: Annotated[str | None, typer.Option(help="Words of a name, title or message.")] = None,
     order: Annotated[Order, typer.Option(help="The newest, or the most, first.")] = Order.UPDATED,
-    limit: Annotated[int, typer.Option(min=0, help="At most so many; 0 for all.")] = 0,
-    offset: Annotated[int, typer.Option(min=0, help="Leave the first ones out.")] = 0,
+    limit: Annotated[int, typer.Option(min=0, max=LARGEST, help="At most so many; 0 for all.")] = 0,
+    offset: Annotated[int, typer.Option(min=0, max=LARGEST, help="Leave the first ones out.")] = 0,
     as_json: AsJson = False,
 ) -> int:
     """List sessions, the last active first. Works with and without a host.
@@ -170,7 +170,7 @@ def show(session: One, *, as_json: AsJson = False) -> int:
 def events(
     session: One,
     *,
-    after: Annotated[int, typer.Option(min=0, help="Only events numbered above this.")] = 0,
+    after: Annotated[int, typer.Option(min=0, max=LARGEST, help="Only those numbered above.")] = 0,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it goes on.")] = False,
     kind: Annotated[list[str] | None, typer.Option(help="Only these kinds; may repeat.")] = None,
     deltas: Annotated[

@@ -113,6 +113,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         silence_stdout()
         code = exit_codes.DONE
+    except OSError as error:  # what was still to be written found no room
+        from paddock.supervisor.cli.printing import silence_stdout
+
+        silence_stdout()
+        code = _fail(f"paddock: {error.strerror or error}", exit_codes.STORAGE)
     except KeyboardInterrupt:
         code = exit_codes.KEYBOARD
     sys.exit(code)

@@ -172,6 +172,8 @@ class Screen:
             line = _Line()
         self._write(line, text[len(line.text) :], is_all=True)
         self.end_line()
+        if event.finish_reason in _CUT:
+            self.note(f"… ({_CUT[event.finish_reason]})", "33")
 
     def _event(self, stored: Stored) -> None:
         event = stored.event
@@ -247,6 +249,13 @@ class Screen:
                 self.note(f"the operation was interrupted: {event.reason}", "31")
             case _:
                 pass
+
+
+_CUT = {
+    "length": "the answer ends here, at the model's limit of tokens; ask it to go on",
+    "content_filter": "the answer ends here: the model refused to go on, or a filter cut it off",
+}
+"""What to say of an answer that is not whole, by why it ended: its words alone do not show it."""
 
 
 def _is_denied_unasked(event: ApprovalDecided) -> bool:
