@@ -324,6 +324,8 @@ def test_the_store_is_verified_rebuilt_and_copied(host: HostForTests, ground: Pa
     assert (ground / "copy.duckdb").stat().st_size > 0
     many = paddock(host.home, "sql", "--json", "select i from range(1203) t(i)").json
     assert many == [{"i": i} for i in range(1203)]
+    outcomes = paddock(host.home, "report", "outcomes", "--json").json
+    assert sum(row["operations"] for row in outcomes) >= 1
     late = paddock(host.home, "sql", "--csv", "--deadline", "0.2", "from range(3_000_000_000)")
     assert (late.code, late.out) == (exit_codes.TIMED_OUT, "")
     rows = paddock(host.home, "sql", "--json", "select count(*) as n from sessions").json
@@ -742,6 +744,12 @@ def test_looking_starts_no_host(home: Path, ground: Path) -> None:
     assert paddock(home, "sql", "--json", "select 1 as one").json == [{"one": 1}]
     many = paddock(home, "sql", "--json", "select i from range(1203) t(i)").json
     assert many == [{"i": i} for i in range(1203)]
+    for name in [row["name"] for row in paddock(home, "report", "--json").json]:
+        assert paddock(home, "report", name, "--json").json == []
+        assert "SELECT" in paddock(home, "report", name, "--sql").out
+    unknown = paddock(home, "report", "nosuch")
+    assert (unknown.code, unknown.out) == (exit_codes.USAGE, "")
+    assert "there are approvals, cost" in unknown.err
     assert paddock(home, "ps", "--json").json == []
     assert paddock(home, "approvals", "--json").json == []
     assert paddock(home, "store", "verify").code == 0

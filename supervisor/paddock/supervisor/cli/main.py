@@ -51,6 +51,7 @@ GROUPS: dict[str, dict[str, Verb]] = {
         "deaths": Verb("deaths:deaths", "tell what died, of what, and what was done"),
         "ps": Verb("hosting:ps", "list the workers that live now"),
         "sql": Verb("sql:sql", "ask the whole history in SQL"),
+        "report": Verb("report:report", "answer a ready question about all sessions"),
     },
     "Care": {
         "suspend": Verb("sessions:suspend", "let a session rest without a process"),

@@ -1,5 +1,6 @@
 """``paddock sql``: the whole history, running sessions included, asked in SQL."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,6 +18,12 @@ SHOWN_ROWS = 200
 """What a terminal table shows at most; --json and --csv give every row."""
 DEADLINE_SECONDS = 60.0
 
+AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV with a header.")]
+Limit = Annotated[int, typer.Option(min=0, help="Rows of the table; 0 for all.")]
+Deadline = Annotated[
+    float, typer.Option(min=0.001, help="Seconds that the query may take, to its last row.")
+]
+
 
 def sql(
     query: Annotated[
@@ -27,11 +34,9 @@ def sql(
         list[str] | None, typer.Option("--param", "-p", help="A value for each `?`, in order.")
     ] = None,
     as_json: AsJson = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a header.")] = False,
-    limit: Annotated[int, typer.Option(min=0, help="Rows of the table; 0 for all.")] = SHOWN_ROWS,
-    deadline: Annotated[
-        float, typer.Option(min=0.001, help="Seconds that the query may take, to its last row.")
-    ] = DEADLINE_SECONDS,
+    as_csv: AsCsv = False,
+    limit: Limit = SHOWN_ROWS,
+    deadline: Deadline = DEADLINE_SECONDS,
 ) -> int:
     """Ask about everything that ever happened. Nothing can be changed by it.
 
@@ -45,9 +50,26 @@ def sql(
       paddock sql "select * from events" --csv --deadline 600 > events.csv
       paddock sql "describe sessions"
     """
+    text = read_words(query, "QUERY")
+    return answer(text, param or (), as_json=as_json, as_csv=as_csv, limit=limit, deadline=deadline)
+
+
+def answer(
+    query: str,
+    params: Sequence[str] = (),
+    *,
+    as_json: bool,
+    as_csv: bool,
+    limit: int,
+    deadline: float,
+) -> int:
+    """Print what a query gives; return the exit code.
+
+    Raises:
+        PaddockError: It is refused, or fails; nothing was printed.
+    """
     if as_json and as_csv:
         raise BadArgument("--json and --csv exclude each other")
-    text = read_words(query, "QUERY")
 
     def ask(sink: "Sink", row_limit: int | None = None) -> None:
         async def work() -> str | None:
@@ -55,7 +77,7 @@ def sql(
 
             async with reading() as store:
                 return await store.sql_into(
-                    sink, text, param or (), deadline_seconds=deadline, row_limit=row_limit
+                    sink, query, params, deadline_seconds=deadline, row_limit=row_limit
                 )
 
         if notice := run_async(work()):
