@@ -138,6 +138,7 @@ class Porter:
 
     def _look(self) -> None:
         """See to a door that is shut, and to a path that is gone."""
+        self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
         if self.is_shut:
             # Nobody can stand there without a descriptor, whatever was counted.
             self.count = min(self.count, sum(1 for _ in Path("/dev/fd").iterdir()))
@@ -145,7 +146,6 @@ class Porter:
         elif _place_of(self._path) != self._place:
             with suppress(OSError, zmq.ZMQError):  # no room, or no right: it is tried again
                 self._stand_anew()
-        self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
 
     def _stand_anew(self) -> None:
         folder, new = self._path.parent, self._path.with_suffix(".new")

@@ -297,11 +297,11 @@ class Clients:
 
     def _look(self) -> None:
         """Let go of those who have been silent for too long."""
+        self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
         now = self._host.now()
         for identity, guest in list(self._guests.items()):
             if now - guest.heard_at > SILENT_SECONDS:
                 self._gone(identity)
-        self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
 
     def _gone(self, identity: bytes) -> None:
         guest = self._guests.pop(identity, None)

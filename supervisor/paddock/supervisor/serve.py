@@ -51,6 +51,7 @@ from paddock.supervisor.mount import mount_of
 from paddock.supervisor.processes import become_subreaper
 from paddock.supervisor.record import Setting, now_us
 from paddock.supervisor.registry import Entry, Epoch, Former, Registry
+from paddock.supervisor.rounds import go_round
 from paddock.supervisor.stimuli import LeaveAsked, Stage, Wanted
 from paddock.supervisor.traces import Traces, touch
 from paddock.supervisor.watch import DUMP_SIGNAL
@@ -257,18 +258,28 @@ class Service:
 
     async def _sweep(self) -> None:
         """Suspend the idle; leave, where that is wanted, when nobody needs a host."""
-        while True:
-            await asyncio.sleep(SWEEP_SECONDS)
-            if not touch(self._host.setting.runtime):
-                self._announce_anew()
-            for record in self._clients.asks.idle(self._settings.idle_after_seconds):
-                self._clients.asks.ask_to_rest(record)
-            await self._easing.look()
-            self._replace_older_workers()
-            self._host.forget_resting(FORGET_SECONDS)
-            after = self._settings.leave_after_seconds
-            if after is not None and self._is_unused(after):
-                self._go("unused", False, self._settings.suspend_deadline_seconds)  # noqa: FBT003
+        parts = {
+            "sign of life": self._show_life,
+            "idle sessions": self._suspend_idle,
+            "memory": self._easing.look,
+            "older workers": self._replace_older_workers,
+            "records": lambda: self._host.forget_resting(FORGET_SECONDS),
+            "unused host": self._leave_unused,
+        }
+        await go_round(parts, SWEEP_SECONDS)
+
+    def _show_life(self) -> None:
+        if not touch(self._host.setting.runtime):
+            self._announce_anew()
+
+    def _suspend_idle(self) -> None:
+        for record in self._clients.asks.idle(self._settings.idle_after_seconds):
+            self._clients.asks.ask_to_rest(record)
+
+    def _leave_unused(self) -> None:
+        after = self._settings.leave_after_seconds
+        if after is not None and self._is_unused(after):
+            self._go("unused", False, self._settings.suspend_deadline_seconds)  # noqa: FBT003
 
     def _replace_older_workers(self) -> None:
         """Have workers of another version leave when they are at rest: the next one is of ours.
