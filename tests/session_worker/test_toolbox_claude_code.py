@@ -167,6 +167,32 @@ def test_a_call_is_made_again_in_the_folder_where_it_was_made() -> None:
         assert made("Bash", elsewhere, command="ls") == {"command": "ls"}
 
 
+def test_a_file_elsewhere_is_not_changed_and_can_be_read() -> None:
+    def made(tool: str, path: str) -> bool:
+        given: dict[str, dict[str, object]] = {
+            "Write": {"content": "x"},
+            "Edit": {"old_string": "x", "new_string": "y"},
+            "MultiEdit": {"edits": [{"old_string": "x", "new_string": "y"}]},
+            "Read": {},
+        }
+        arguments: dict[str, object] = {"file_path": path, **given[tool]}
+        return map_claude_code_call(tool, arguments, "/home/ann/rec", "/new/here") is not None
+
+    for tool in ("Write", "Edit", "MultiEdit"):
+        for path in ("/home/ann/rec/a", "~/rec/a", "a/b", "/tmp/a", "/new/here/a"):
+            assert made(tool, path), path
+        for path in (
+            "/home/ann/.claude/plans/a.md",
+            "~/.claude/a.md",
+            "/home/ann/rec/../.bashrc",
+            "/home/ann/record/a",
+            "/new/hereafter/a",
+            "/tmp/../etc/a",
+        ):
+            assert not made(tool, path), path
+    assert made("Read", "/home/ann/.claude/plans/a.md")
+
+
 def test_what_makes_a_new_file_by_several_edits_is_a_write() -> None:
     edits: list[dict[str, object]] = [
         {"old_string": "", "new_string": "one one\n"},
@@ -239,6 +265,10 @@ def test_every_recorded_call_of_a_tool_of_ours_is_well_formed(tmp_path: Path) ->
     every = (one for path in sorted(RECORDED.rglob("*.jsonl")) for one in recorded_calls(path))
     for name, arguments, recorded_cwd in every:
         mapped = map_claude_code_call(name, arguments, recorded_cwd, str(where.workspace))
+        if mapped is None and name in CLAUDE_CODE_TOOLS:
+            assert name in {"Write", "Edit", "MultiEdit"}
+            assert not Path(str(arguments["file_path"])).is_relative_to(recorded_cwd)
+            continue
         assert (mapped is None) == (name not in CLAUDE_CODE_TOOLS)
         if mapped is not None and mapped[0] in tools:
             assert recorded_cwd not in str(mapped[1].get("path", ""))

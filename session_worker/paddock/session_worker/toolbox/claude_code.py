@@ -63,6 +63,8 @@ _DRIVE: Final = re.compile(r"([A-Za-z]):[\\/]+")
 _HOME: Final = re.compile(r"(?:/Users/[^/]+|/home/[^/]+|/root)(?=/|$)")
 _PATHS: Final = ("file_path", "path")
 _SEARCHES: Final = ("Grep", "Glob", "LS")
+_CHANGES: Final = ("write_file", "edit_file", "multi_edit_file")
+_TEMPORARY: Final = ("/tmp", "/var/tmp")  # noqa: S108 - where recorded agents wrote
 
 
 def map_claude_code_call(
@@ -73,6 +75,9 @@ def map_claude_code_call(
     asked_in: str | None = None,
 ) -> tuple[str, dict[str, object]] | None:
     """Return the call in our terms, or None where the tool is not one of ours.
+
+    Nor is a change of a file elsewhere: what its agent planned and configured at its home, say,
+    may be somebody's today. Its recorded result will do. Folders for temporary files are nobody's.
 
     Paths, shell commands and the patterns of Glob that begin with ``recorded_cwd`` begin with
     ``cwd`` instead; contents of files and searched texts stay as they were recorded. A call that
@@ -99,8 +104,17 @@ def map_claude_code_call(
         elif theirs in _PATHS or (name, theirs) == ("Glob", "pattern"):
             value = turn(value) if isinstance(value, str) else value
         mapped[our_name] = _edits(value) if theirs == "edits" else value
+    if ours in _CHANGES and _is_elsewhere(mapped.get("path"), cwd):
+        return None
     below = _below(asked_in, recorded_cwd)
     return ours, _moved(name, mapped, below) if below else mapped
+
+
+def _is_elsewhere(path: object, cwd: str) -> bool:
+    if not isinstance(path, str) or not path.startswith(("/", "~")):
+        return False
+    folders = (PurePosixPath(normpath(folder)) for folder in (cwd, *_TEMPORARY))
+    return not any(PurePosixPath(normpath(path)).is_relative_to(folder) for folder in folders)
 
 
 def _is_none_to_it(name: str, argument: str, value: object) -> bool:
