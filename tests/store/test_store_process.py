@@ -257,6 +257,18 @@ async def test_lists_of_sessions_are_given(store: Running, client: StoreClient) 
     assert [row["session_id"] for row in found] == [stories[1].session_id]
 
 
+async def test_more_sessions_than_one_message_holds_are_listed(
+    store: Running, client: StoreClient
+) -> None:
+    stories = [Story(seed).create(labels={"text": "x" * 2**20}) for seed in range(34)]
+    for story in stories:
+        story.write(store.data)
+    heads = {story.session_id: 1 for story in stories}
+    found, total = await client.list_sessions(wait_for=heads)
+    assert total == len(found) == len(stories)
+    assert {row["session_id"] for row in found} == set(heads)
+
+
 async def test_s4_erased_rows_are_gone(store: Running, client: StoreClient) -> None:
     story = a_day(1, turns=1)
     story.write(store.data)

@@ -21,6 +21,7 @@ from zmq.utils.monitor import parse_monitor_message
 from paddock.store import errors
 from paddock.store.errors import PaddockError, PeerBroke, TimedOut
 from paddock.store.ids import SessionId
+from paddock.store.listing import counting, listing
 from paddock.store.protocol import (
     MESSAGE_LIMIT_BYTES,
     ROWS_AHEAD,
@@ -34,7 +35,6 @@ from paddock.store.protocol import (
     GetStatus,
     Header,
     Heads,
-    ListSessions,
     More,
     Rebuild,
     Request,
@@ -46,6 +46,7 @@ from paddock.store.protocol import (
     StoreStatus,
     Verify,
     Watch,
+    json_rows,
     pack,
     unpack,
     unpack_rows,
@@ -215,11 +216,13 @@ class StoreClient:
         wait_for: Mapping[SessionId, int] | None = None,
     ) -> tuple[list[dict[str, JsonValue]], int]:
         """Return the sessions that a filter lets through, and how many without its limit."""
-        result = await self._ask(
-            ListSessions(filter=wanted or SessionFilter(), wait_for=dict(wait_for or {}))
-        )
-        sessions: list[dict[str, JsonValue]] = _any(result["sessions"])
-        total: int = _any(result["total"])
+        chosen = wanted or SessionFilter()
+        # As rows of a query, of which there may be more than one message holds.
+        found = await self.sql(*listing(chosen), wait_for=wait_for)
+        sessions = json_rows(found.names, found.types, found.rows)
+        if chosen.limit is None and not chosen.offset:
+            return sessions, len(sessions)
+        total: int = (await self.sql(*counting(chosen))).rows[0][0]
         return sessions, total
 
     async def session(

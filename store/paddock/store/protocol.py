@@ -111,14 +111,6 @@ class Sql(Request):
     wait_for: dict[SessionId, int] = Field(default_factory=dict)
 
 
-class ListSessions(Request):
-    """Sessions as rows of the view: ``{sessions: [...], total}``, ``total`` without the limit."""
-
-    tag = "list_sessions"
-    filter: SessionFilter = Field(default_factory=SessionFilter)
-    wait_for: dict[SessionId, int] = Field(default_factory=dict)
-
-
 class GetSession(Request):
     """One session's row: ``{session: {...}}``; SessionNotFound if there is none."""
 
@@ -267,7 +259,6 @@ REQUESTS: Mapping[str, type[Request]] = {
     word.tag: word
     for word in (
         Sql,
-        ListSessions,
         GetSession,
         Heads,
         Verify,

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple, Self
 from pydantic import JsonValue
 
 from paddock.store.errors import SessionNotFound
+from paddock.store.listing import counting, listing
 from paddock.store.process.keeper import Keeper
 from paddock.store.projection import Settings
 from paddock.store.protocol import SessionFilter, Sink, StoreStatus, json_rows
 from paddock.store.query import ProjectionDamaged
-from paddock.store.query.sessions import counting, listing
 
 
 class Result(NamedTuple):

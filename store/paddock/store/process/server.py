@@ -44,7 +44,6 @@ from paddock.store.protocol import (
     GetStatus,
     Header,
     Heads,
-    ListSessions,
     More,
     Rebuild,
     Request,
@@ -61,7 +60,6 @@ from paddock.store.protocol import (
     unpack,
 )
 from paddock.store.query import Asking
-from paddock.store.query.sessions import counting, listing
 from paddock.store.session_file.lock import start_ticks_of
 
 ASKING_THREADS = 6
@@ -272,8 +270,6 @@ class Server:
                 self._say(key, Done(result={}))
             case Sql():
                 self._begin(key, lambda running: self._run_sql(key, request, running))
-            case ListSessions():
-                self._begin(key, lambda running: self._run_list(key, request, running))
             case GetSession():
                 self._begin(key, lambda running: self._run_session(key, request, running))
             case _:
@@ -398,16 +394,6 @@ class Server:
             raise TimedOut(f"{message}; ask for less, or allow more time", seconds=seconds)
         if running.cancelled.is_set():
             raise Cancelled("the query was cancelled")
-
-    def _run_list(self, key: Key, request: ListSessions, running: Running) -> None:
-        self._wait_for(request.wait_for)
-        wanted = request.filter
-        found = self._rows(running, *listing(wanted))
-        total: Any = len(found)
-        if wanted.limit is not None or wanted.offset:
-            (counted,) = self._rows(running, *counting(wanted))
-            total = next(iter(counted.values()))
-        self._from_thread(self._say, key, Done(result={"sessions": list(found), "total": total}))
 
     def _run_session(self, key: Key, request: GetSession, running: Running) -> None:
         self._wait_for(request.wait_for)
