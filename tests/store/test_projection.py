@@ -372,6 +372,22 @@ def test_f1_a_damaged_session_is_told_and_the_others_go_on(tmp_path: Path) -> No
         assert list(store.status().damaged) == [story.session_id]
 
 
+def test_f1_what_is_damaged_after_a_store_was_killed_is_told_by_the_next(tmp_path: Path) -> None:
+    story = a_day(1)
+    story.write(tmp_path)
+    path = folder_of(tmp_path, story.session_id) / "session.sqlite"
+    with open_local(tmp_path) as store:
+        # What the files look like is written at rest, and at the end: one that is killed does not.
+        store.keeper.projector.save_stamps()
+        store.keeper.projector._connection.execute("DELETE FROM internal.stamps")
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE events SET payload = '{}' WHERE sequence = 2")
+    connection.commit()
+    connection.close()
+    with open_local(tmp_path) as store:
+        assert list(store.status().damaged) == [story.session_id]
+
+
 def test_f1_a_log_that_lost_its_end_is_damage_and_keeps_its_rows(tmp_path: Path) -> None:
     story = a_day(1)
     story.write(tmp_path)

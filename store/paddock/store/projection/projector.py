@@ -684,7 +684,7 @@ class Projector:
     def _check_closed(self, session_id: str, stamp: str) -> None:
         """See whether a file was changed by nobody who may: what is projected is not read again."""
         known = self._stamps.get(session_id)
-        if session_id in self._damaged or known not in {None, stamp}:
+        if session_id in self._damaged or known != stamp:
             self._logs.check_closed(session_id)
 
     def _miss(self, session_id: str) -> None:
