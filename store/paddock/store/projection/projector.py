@@ -683,7 +683,8 @@ class Projector:
 
     def _check_closed(self, session_id: str, stamp: str) -> None:
         """See whether a file was changed by nobody who may: what is projected is not read again."""
-        known = self._stamps.get(session_id)
+        under_way = {} if self._flight is None else self._flight.stamps
+        known = under_way.get(session_id, self._stamps.get(session_id))
         if session_id in self._damaged or known != stamp:
             self._logs.check_closed(session_id)
 
