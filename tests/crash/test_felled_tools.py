@@ -55,17 +55,18 @@ class Sleeper:
 
     def sleepers(self) -> list[psutil.Process]:
         """Return the processes that sleep."""
-        return [one for one in self._alive() if one.name() == "sleep"]
+        return [process for process, words in self._alive() if words[:1] == ["sleep"]]
 
     def keepers(self) -> list[psutil.Process]:
         """Return what keeps the call's processes."""
-        return [one for one in self._alive() if "keeper" in " ".join(one.cmdline())]
+        return [process for process, words in self._alive() if "keeper" in " ".join(words)]
 
-    def _alive(self) -> list[psutil.Process]:
+    def _alive(self) -> list[tuple[psutil.Process, list[str]]]:
         found = []
         for each in self.processes():
-            with suppress(psutil.NoSuchProcess):
-                found.append(psutil.Process(each.pid))
+            with suppress(psutil.NoSuchProcess):  # it may end between any two looks
+                process = psutil.Process(each.pid)
+                found.append((process, process.cmdline()))
         return found
 
     def results(self) -> list[ToolCallFinished]:

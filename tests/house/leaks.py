@@ -115,10 +115,10 @@ def end(processes: Iterable[psutil.Process]) -> None:
 def describe(process: psutil.Process) -> str:
     """Return one line by which a process can be recognised."""
     try:
-        status, words = process.status(), " ".join(process.cmdline())[:160]
+        words = " ".join(process.cmdline())[:160] or process.name()
+        return f"process {process.pid} ({process.status()}): {words}"
     except psutil.Error:
         return f"process {process.pid} (gone since)"
-    return f"process {process.pid} ({status}): {words or process.name()}"
 
 
 def open_descriptors() -> Counter[str]:
