@@ -30,7 +30,8 @@ from paddock.store.projection.texts import signature
 from paddock.store.projection.writing import Writer
 from paddock.store.protocol import json_rows
 from paddock.store.session import Session
-from paddock.store.session_file import SessionFile, folder_of, host_place
+from paddock.store.session_file import Place, SessionFile, folder_of, host_place
+from paddock.store.session_file.lock import OwnerLock
 from tests.store.logs import Story, a_day, append, host_log, tombstone
 
 ORDER = {
@@ -385,6 +386,28 @@ def test_f1_what_is_damaged_after_a_store_was_killed_is_told_by_the_next(tmp_pat
     connection.commit()
     connection.close()
     with open_local(tmp_path) as store:
+        assert list(store.status().damaged) == [story.session_id]
+
+
+def test_f1_what_was_its_owners_when_it_was_looked_at_is_looked_at_again(tmp_path: Path) -> None:
+    story = a_day(1)
+    story.write(tmp_path)
+    place = Place(folder_of(tmp_path, story.session_id))
+    with open_local(tmp_path) as store:
+        projector = store.keeper.projector
+        connection = sqlite3.connect(place.database)
+        connection.execute("UPDATE events SET payload = '{}' WHERE sequence = 2")
+        connection.commit()
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.close()
+        owner = OwnerLock.take(place)  # one that wakes, and finds it damaged
+        assert projector.scan() == 1
+        projector.catch_up()
+        assert projector.scan() == 0
+        assert projector.damage_of(story.session_id) is None
+        owner.close()
+        assert projector.scan() == 1
+        projector.catch_up()
         assert list(store.status().damaged) == [story.session_id]
 
 

@@ -220,7 +220,11 @@ class Asks:
 
     async def _look(self, session_id: SessionId) -> Record:
         data = self._host.setting.data
-        found = await self._host.on_disk(lambda: births.look(data, session_id))
+        try:
+            found = await self._host.on_disk(lambda: births.look(data, session_id))
+        except Damaged:
+            self._host.store.tell(session_id, 0)  # its last look may have been before the damage
+            raise
         # Whoever made the record meanwhile (a worker that greeted) knows better.
         known = self._host.records.get(session_id)
         return known or self._host.take_in(session_id, found, None)

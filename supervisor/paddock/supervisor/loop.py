@@ -312,13 +312,20 @@ class Host:
             case TellSettled():
                 self.naming.settle(record, effect)
                 self.answered(effect, record)
-            case Notify(what="memory"):
+            case Reply() | ReplyError():
                 self.answered(effect, record)
-                self._annotate(record, MEMORY_WARNING, effect.detail)
-            case Reply() | ReplyError() | Notify():
+            case Notify():
                 self.answered(effect, record)
+                self._note(record, effect)
             case _:
                 assert_never(effect)
+
+    def _note(self, record: Record, effect: Notify) -> None:
+        """See to it that what subscribers are told now is told later, too."""
+        if effect.what == "memory":
+            self._annotate(record, MEMORY_WARNING, effect.detail)
+        elif effect.what == "damaged":
+            self.store.tell(record.session_id, 0)  # its last look may have been before the damage
 
     def _annotate(self, record: Record, key: str, value: dict[str, object]) -> None:
         """Have a live session put a remark of the host's into its own log."""

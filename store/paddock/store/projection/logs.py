@@ -118,12 +118,16 @@ class Logs:
             except Damaged:
                 raise error from None
 
-    def check_closed(self, session_id: str) -> None:
-        """Check a file that changed though it has no new event. Raises as ``SessionReader``."""
-        if is_owned(self.place(session_id)):
-            return
+    def is_owned(self, session_id: str) -> bool:
+        """Return whether somebody has the file open to write."""
+        return is_owned(self.place(session_id))
+
+    def check_closed(self, session_id: str) -> bool:
+        """Check a file that changed though it has no new event; as ``SessionReader`` does."""
+        if self.is_owned(session_id):
+            return False
         self.forget(session_id)  # another file may stand in its place
-        self._reader(session_id).check_closed()
+        return self._reader(session_id).check_closed()
 
     def tombstones(self, session_ids: Iterable[str]) -> dict[str, bool]:
         """Return which of these were deleted, as far as the host tells; True: to be erased."""

@@ -119,6 +119,8 @@ class Projector:
         self._unfolded: set[str] = set()
         self._stamps: dict[str, str] = {}
         self._new_stamps: dict[str, str] = {}
+        self._unchecked: set[str] = set()
+        """Sessions whose file changed without a new event, and was its owner's when looked at."""
         self._checked: set[str] = set()
         self._gone: list[str] = []
         self._folded: OrderedDict[str, Folded] = OrderedDict()
@@ -269,7 +271,13 @@ class Projector:
         if erased := [s for s in gone if stones.get(s)]:
             self.erase_for_good(erased)
         stamps = self._stamps
-        changed = [s for s in found if s in self._damaged or self._logs.stamp(s) != stamps.get(s)]
+        changed = [
+            s
+            for s in found
+            if s in self._damaged
+            or self._logs.stamp(s) != stamps.get(s)
+            or (s in self._unchecked and not self._logs.is_owned(s))
+        ]
         changed += gone.difference(erased)
         lengths = [self._logs.length(s) for s in found if s != HOST] if self._is_rebuilding else []
         with self._changed:
@@ -355,6 +363,7 @@ class Projector:
                 self._new_stamps.pop(session_id, None)
                 self._damaged.pop(session_id, None)
                 self._unfolded.discard(session_id)
+                self._unchecked.discard(session_id)
                 self._left_to_rebuild.discard(session_id)
             self._changed.notify_all()
 
@@ -470,8 +479,7 @@ class Projector:
         try:
             self._check_applied(session_id)
             rows, damage = self._logs.page(session_id, self._sequence_behind(session_id), page)
-            if not rows:
-                self._check_closed(session_id, stamp)
+            is_checked = bool(rows) or self._check_closed(session_id, stamp)
         except SessionNotFound:
             self._miss(session_id)
             return False
@@ -496,7 +504,10 @@ class Projector:
         else:
             if session_id not in self._apart:  # else it has to land first
                 self._end_damage(session_id)
-            if not has_more:
+            if not is_checked:
+                self._unchecked.add(session_id)
+                self._stamps[session_id] = stamp
+            elif not has_more:
                 self._note_stamp(session_id, stamp, flight)
         return has_more
 
@@ -539,7 +550,9 @@ class Projector:
         return True
 
     def _note_stamp(self, session_id: str, stamp: str, flight: Flight) -> None:
-        if self._stamps.get(session_id) == stamp:
+        is_known = self._stamps.get(session_id) == stamp and session_id not in self._unchecked
+        self._unchecked.discard(session_id)
+        if is_known:
             return
         if session_id in flight.touched:
             flight.stamps[session_id] = stamp  # not before its rows have landed
@@ -681,12 +694,17 @@ class Projector:
         else:
             self.erase([session_id])
 
-    def _check_closed(self, session_id: str, stamp: str) -> None:
-        """See whether a file was changed by nobody who may: what is projected is not read again."""
+    def _check_closed(self, session_id: str, stamp: str) -> bool:
+        """See whether a file was changed by nobody who may: what is projected is not read again.
+
+        Return False where its owner has it: one that finds damage leaves the file as it is, and the
+        file has to be looked at again.
+        """
         under_way = {} if self._flight is None else self._flight.stamps
         known = under_way.get(session_id, self._stamps.get(session_id))
-        if session_id in self._damaged or known != stamp:
-            self._logs.check_closed(session_id)
+        if known == stamp and not {session_id} & (self._damaged.keys() | self._unchecked):
+            return True
+        return self._logs.check_closed(session_id)
 
     def _miss(self, session_id: str) -> None:
         """A session is not there: it was erased, or is lost, or never was."""

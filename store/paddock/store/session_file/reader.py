@@ -149,11 +149,11 @@ class SessionReader:
                     yield row
             after = rows[-1].sequence
 
-    def check_closed(self) -> None:
+    def check_closed(self) -> bool:
         """Check a file that is closed: one that is not as its owner closed it is read whole.
 
-        One that is open is its owner's to check, and one with a log left in it the next one's. An
-        owner that finds damage leaves the file without a seal.
+        Return False where it is not closed: one that is open is its owner's to check, and one with
+        a log left in it the next one's. An owner that finds damage leaves the file without a seal.
 
         Raises:
             Damaged: Somebody else changed it; names the first event in doubt.
@@ -162,12 +162,13 @@ class SessionReader:
         place, connection = self._place, self._connection
         witness, seal = self._witness(), self._seal()
         if place.has_wal() or is_owned(place):
-            return
+            return False
         if seal is not None and opening.seal_of(place, connection) == seal:
-            return
+            return True
         if is_owned(place) or self._seal() != seal:  # an owner takes the seal off first
-            return
+            return False
         opening.check_whole(place, connection, self.session_id, witness)
+        return True
 
     def snapshot(self, fold_version: int) -> Snapshot | None:
         """Return the kept state, if it is of that version and agrees with the log."""
