@@ -3,7 +3,7 @@
 All the time sessions are created, put to work (a tool call each), suspended, woken, killed -9,
 asked for in SQL, followed and deleted with all they left. What the supervisor, the store and the
 zygote hold in memory, and their descriptors, are looked at while nothing lives, at the end of each
-lap. The first quarter warms caches up; the slope is that of the rest.
+lap. The first quarter warms caches up; the slope is that of the rest. Sessions come at one pace.
 """
 
 import asyncio
@@ -25,6 +25,8 @@ MINUTES = 10.0
 AT_ONCE = 4
 LAP = 8
 """Sessions from one look to the next."""
+LAP_SECONDS = 8.0
+"""A lap takes no less: what a host holds for ten minutes is then as much all the time."""
 WARM_UP_SHARE = 0.25
 SEED = 1
 PATIENCE_SECONDS = 120.0
@@ -68,11 +70,13 @@ async def measure(folder: Path, minutes: float) -> Result:
     async with host_in(folder / "home") as (home, host):
         model = home.script(turn(call("bash", command="echo hello")), turn("done"))
         while not looks or time.monotonic() - began < minutes * 60:
+            lap_ends = time.monotonic() + LAP_SECONDS
             await _lap(home, host, model, workspace_in(folder), chance)
             sessions += LAP
             looks.append(await _look(host, time.monotonic() - began))
             held = ", ".join(f"{name} {mb:.1f}" for name, mb in looks[-1].rss_mb.items())
             progress(f"{sessions} sessions; MB: {held}")
+            await asyncio.sleep(lap_ends - time.monotonic())
     warm = [look for look in looks if look.at_seconds >= minutes * 60 * WARM_UP_SHARE] or looks
     slopes = {
         name: slope_of([(look.at_seconds / 3600, look.rss_mb[name]) for look in warm])

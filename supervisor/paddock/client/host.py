@@ -354,19 +354,23 @@ class Host:
             OwnerStuck: It is still there at the deadline.
         """
         ask = Down(force=force, keep_workers=keep_workers, deadline_seconds=deadline_seconds)
-        connection = await self._link.connection(REACH_SECONDS)
-        assert connection.host is not None
-        pid = connection.host.pid
-        ticks = start_ticks_of(pid)
-        try:
-            await connection.ask(ask, deadline_seconds=deadline_seconds + DOWN_SECONDS)
-            connection.leave()  # the host stays until this was heard, or half a second
-        except NotGreeted:
-            await self.down(
-                force=force, keep_workers=keep_workers, deadline_seconds=deadline_seconds
-            )
-        except HostGone:
-            pass  # it had no time for an answer
+        until = _Until(REACH_SECONDS)
+        while True:
+            connection = await self._link.connection(REACH_SECONDS)
+            assert connection.host is not None
+            pid = connection.host.pid
+            ticks = start_ticks_of(pid)
+            try:
+                await connection.ask(ask, deadline_seconds=deadline_seconds + DOWN_SECONDS)
+                connection.leave()  # the host stays until this was heard, or half a second
+            except NotGreeted:
+                if until.is_over():
+                    raise
+                await _ended(connection, until)
+            except HostGone:
+                break  # it had no time for an answer
+            else:
+                break
         await wait_gone(pid, ticks, DOWN_SECONDS)
 
     async def sql(

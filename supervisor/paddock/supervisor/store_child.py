@@ -98,15 +98,12 @@ class StoreChild:
         loop = asyncio.get_running_loop()
         self._started_at = loop.time()
         try:
-            child = subprocess.Popen(
-                list(self._command), stdin=subprocess.DEVNULL, start_new_session=True, cwd="/"
-            )
+            child = _started(self._command)
         except OSError as error:
             self._note("failed", "store", {"error": str(error)})
             self._start_later()
             return
-        self.process = Process(child.pid, os.pidfd_open(child.pid))
-        child.returncode = 0  # it is reaped through its pidfd
+        self.process = child
         self._unanswered, self._has_answered, self._why_killed = 0, False, None
         self._looking = loop.call_later(self._silent_seconds / LOOKS, self._look)
         self.process.watch(self._ended)
@@ -254,6 +251,21 @@ class StoreChild:
         for name in COUNTERS:
             if isinstance(count := told.get(name), int):
                 self._counted[name] = count
+
+
+def _started(command: Sequence[str]) -> Process:
+    """Start a process. Raises OSError: there is none."""
+    child = subprocess.Popen(
+        list(command), stdin=subprocess.DEVNULL, start_new_session=True, cwd="/"
+    )
+    try:
+        process = Process(child.pid, os.pidfd_open(child.pid))
+    except OSError:  # as many descriptors are open as may be
+        child.kill()
+        child.wait()
+        raise
+    child.returncode = 0  # it is reaped through its pidfd
+    return process
 
 
 def _command(data: Path, runtime: Path) -> list[str]:
