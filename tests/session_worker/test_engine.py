@@ -126,7 +126,7 @@ def test_p14_an_interrupt_keeps_its_answer_where_more_commands_follow_than_are_r
     answer = stopping.session.answer_to(interrupt)
     assert answer is not None
     assert answer.kind == "operation_cancelled"
-    assert list(stopping.session.life.accepted) == notes[2:]
+    assert list(stopping.session.life.accepted) == notes[1:]
     assert stopping.session.unanswered() == []
     annotated = [row.command_id for row in stopping.log if row.kind == "session_annotated"]
     assert annotated == notes

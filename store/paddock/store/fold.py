@@ -5,6 +5,7 @@ second, and the two commute: each keeps the sequence of what it saw where order 
 equals the fold of the log at every prefix (P1), so nothing here may depend on anything but events.
 """
 
+from itertools import islice
 from typing import Literal
 
 from paddock.store.events import (
@@ -39,14 +40,18 @@ from paddock.store.session import (
     Worker,
 )
 
-FOLD_VERSION = 4
+FOLD_VERSION = 5
 """Raised with every change of what the fold gives, so that older snapshots are thrown away."""
 
 _NO_ANSWERS = frozenset({"command_accepted", "session_created"})
 """Kinds that carry the id of a command which they take in, and do not answer."""
 
 REMEMBERED_COMMANDS = 1000
-"""By count, not by clock; an unknown id older than the newest forgotten one may have run."""
+"""By count, not by clock; an unknown id older than the newest forgotten one may have run.
+
+Half as many again are remembered beyond those, all of them answered: a worker that dies may have
+answered one of them last, and nobody was told yet. What it took in since then is what may wait.
+"""
 
 REMEMBERED_EXITS = 50
 """More than twice the restarts allowed an hour."""
@@ -158,20 +163,21 @@ def _remember(life: Life, event: CommandAccepted, sequence: int) -> None:
     life.accepted[event.command_id] = Acceptance(sequence, event.verb, event.digest)
     if event.verb == "delete" and life.deletion is None:
         life.deletion = sequence
-    while len(life.accepted) > REMEMBERED_COMMANDS:
+    while len(life.accepted) > REMEMBERED_COMMANDS + REMEMBERED_COMMANDS // 2:
         oldest = next(iter(life.accepted))
         del life.accepted[oldest]
         life.newest_forgotten = max(life.newest_forgotten or oldest, oldest)
 
 
 def would_forget(session: Session) -> bool:
-    """Return whether one more command would push out one that has no answer yet.
+    """Return whether one more command would leave one behind that has no answer yet.
 
     Its owner waits with what is new until that one has its answer: who dies before would leave it
     without any (P14).
     """
     accepted = session.life.accepted
-    return len(accepted) >= REMEMBERED_COMMANDS and session.answer_to(next(iter(accepted))) is None
+    behind = len(accepted) - REMEMBERED_COMMANDS
+    return behind >= 0 and session.answer_to(next(islice(accepted, behind, None))) is None
 
 
 def _answer_in_life(life: Life, event: Event, sequence: int) -> None:
