@@ -445,6 +445,31 @@ async def test_a_conversation_reaches_a_server_of_ones_own_as_plain_chat() -> No
     assert body["stream"] is True
 
 
+async def test_p5_calls_of_several_answers_that_came_under_one_id_are_told_apart() -> None:
+    """A server that numbers each answer's calls anew; another one refused all that followed."""
+    again = ToolCallPart(
+        tool_call_id=ToolCallId("ours-later"),
+        provider_call_id="call_0",
+        tool="bash",
+        arguments={"command": "pwd"},
+    )
+    thread: tuple[Item, ...] = (
+        HELLO,
+        AssistantWords(MessageId("m2"), (called("call_0"),), "local-model", "openai-chat"),
+        result("call_0"),
+        AssistantWords(MessageId("m3"), (again,), "local-model", "openai-chat"),
+        ToolResult(again.tool_call_id, "call_0", "bash", again.arguments, "ok", "here"),
+    )
+    async with asking(CLAUDE, claude({"text": "hi"})) as asker:
+        await asker.ask(*thread)
+        blocks = [
+            block for said in asker.provider.requests[0][2]["messages"] for block in said["content"]
+        ]
+    asked = [block["id"] for block in blocks if block["type"] == "tool_use"]
+    answered = [block["tool_use_id"] for block in blocks if block["type"] == "tool_result"]
+    assert asked == answered == ["call_0", "ours-later"]
+
+
 async def test_f16_half_a_character_from_a_model_is_replaced_visibly() -> None:
     async with asking(CHAT, chat({"content": "cut \ud83d here"})) as asker:
         answer = await asker.ask()
