@@ -285,6 +285,59 @@ async def test_c5_an_answer_that_is_no_longer_wanted_is_cancelled_and_the_model_
         assert (await asker.ask()).text == "hi"
 
 
+# --- what servers of one's own stream otherwise --------------------------------------------------
+
+
+def piece(index: int, call_id: str | None, name: str | None, text: str) -> dict[str, Any]:
+    """Return a piece of a call, as a delta holds it."""
+    call = {"index": index, "id": call_id, "type": "function"}
+    return call | {"function": {"name": name, "arguments": text}}
+
+
+async def test_v4_tokens_that_are_told_with_every_piece_are_counted_once() -> None:
+    """They are told as they stand at that piece; in the log was their sum."""
+    frame = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+
+    def so_far(output: int, delta: dict[str, str], end: str | None = None) -> dict[str, Any]:
+        usage = {"prompt_tokens": 7, "completion_tokens": output, "total_tokens": 7 + output}
+        choice = {"index": 0, "delta": delta, "finish_reason": end}
+        return frame | {"choices": [choice], "usage": usage}
+
+    pieces = [so_far(1, {"content": "a"}), so_far(2, {"content": "b"}), so_far(3, {}, "stop")]
+    last = frame | {"choices": [], "usage": None}
+    async with asking(CHAT, Reply(sse(*pieces, last, "[DONE]"))) as asker:
+        answer = await asker.ask()
+    assert (answer.usage.input_tokens, answer.usage.output_tokens) == (7, 3)
+
+
+@pytest.mark.parametrize("is_together", [True, False])
+async def test_a7_calls_that_are_all_numbered_0_are_told_apart_by_their_ids(
+    is_together: bool,
+) -> None:
+    """They came as one call of a tool `bashbash`, with arguments that are no JSON."""
+    pieces = [
+        piece(0, "c1", "bash", '{"command": "ls"}'),
+        piece(0, "c2", "bash", '{"command": '),
+        piece(0, None, None, '"pwd"}'),
+    ]
+    deltas = [pieces] if is_together else [[each] for each in pieces]
+    reply = chat(*({"tool_calls": each} for each in deltas), finish_reason="tool_calls")
+    async with asking(CHAT, reply) as asker:
+        answer = await asker.ask()
+    assert answer.calls == (
+        Called("c1", "bash", {"command": "ls"}),
+        Called("c2", "bash", {"command": "pwd"}),
+    )
+
+
+async def test_a7_a_call_whose_name_comes_with_every_piece_has_it_once() -> None:
+    pieces = [piece(0, "c1", "bash", '{"comm'), piece(0, "c1", "bash", 'and": "ls"}')]
+    reply = chat(*({"tool_calls": [each]} for each in pieces), finish_reason="tool_calls")
+    async with asking(CHAT, reply) as asker:
+        answer = await asker.ask()
+    assert answer.calls == (Called("c1", "bash", {"command": "ls"}),)
+
+
 # --- keys -----------------------------------------------------------------------------------------
 
 

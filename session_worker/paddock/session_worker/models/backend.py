@@ -19,7 +19,7 @@ from pydantic_ai.direct import model_request_stream
 from pydantic_ai.exceptions import AgentRunError, UserError
 from pydantic_ai.models import Model, StreamedResponse
 from pydantic_ai.models.anthropic import AnthropicModel
-from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
+from pydantic_ai.models.openai import OpenAIResponsesModel
 from pydantic_ai.models.openrouter import OpenRouterModel
 from pydantic_ai.profiles.openai import OpenAIModelProfile
 from pydantic_ai.providers.anthropic import AnthropicProvider
@@ -31,6 +31,7 @@ from pydantic_ai.usage import RequestUsage
 
 from paddock.session_worker.model import ModelAnswer, ModelFailed, ModelRequest, OnDelta
 from paddock.session_worker.models.catalog import Place
+from paddock.session_worker.models.chat import ChatModel
 from paddock.session_worker.models.conversation import (
     answer_parts,
     messages_of,
@@ -97,7 +98,7 @@ def _connect(place: Place, key: str, patience: Patience) -> Connection:
             )
         case "openai":
             client = _openai(place, key, timeout)
-            model = OpenAIChatModel(
+            model = ChatModel(
                 place.model,
                 provider=OpenAIProvider(openai_client=client)
                 if place.provider.prices == "openai" and place.is_home
