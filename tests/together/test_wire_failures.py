@@ -168,6 +168,7 @@ async def test_v1_a_request_that_was_refused_is_not_asked_again(reply: Reply, ki
         (error(404, "no such model", code="model_not_found"), "unknown_model"),
         (Reply(b"<html>\nBad\ngateway</html>", 502, "text/html"), "server"),
         (Reply(b"hello", 200, "text/plain"), "bad_answer"),
+        (Reply(b'{"detail": "Method Not Allowed"}', 405, "application/json"), "invalid_request"),
         (
             Reply(b'[{"error": {"message": "not valid"}}]', 400, "application/json"),
             "invalid_request",
@@ -254,6 +255,23 @@ async def test_v2_an_end_for_a_reason_that_is_not_known_is_an_end(name: str, rep
     async with asking(name, reply) as asker:
         answer = await asker.ask()
     assert (answer.text, answer.finish_reason) == ("hi", "of_next_year")
+
+
+async def test_v2_an_answer_that_ends_with_an_error_is_none() -> None:
+    async with asking(CHAT, chat({"content": "Half a"}, finish_reason="error")) as asker:
+        failed = await asker.fail()
+    assert (failed.kind, failed.retryable) == ("server", True)
+    assert asker.deltas[-1] == ("reset", "")
+
+
+async def test_a7_an_answer_that_ends_for_calls_and_names_none_is_told() -> None:
+    """The library leaves a call without a name out; the turn ended as if all were said."""
+    nameless = {"index": 0, "id": "c1", "type": "function", "function": {"arguments": "{}"}}
+    reply = chat({"tool_calls": [nameless]}, finish_reason="tool_calls")
+    async with asking(CHAT, reply) as asker:
+        failed = await asker.fail()
+    assert (failed.kind, failed.retryable) == ("bad_answer", False)
+    assert failed.message.endswith("gave no usable answer: it ends for calls and names none")
 
 
 async def test_v2_a_model_that_refuses_is_told_in_its_own_words() -> None:

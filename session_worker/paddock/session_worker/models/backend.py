@@ -186,9 +186,13 @@ def _check(response: wire.ModelResponse, place: Place) -> None:
     if _end_of(response) is None or response.state == "incomplete":
         message = f"{place.provider.name} broke off its answer: the stream ended before its end"
         raise ModelFailed("stream_cut", message, http_status=200)
-    if response.finish_reason == "error":
+    if _end_of(response) == "error":  # of some servers pydantic-ai takes it for no known reason
         message = f"{place.provider.name} failed: it ended its answer with an error"
         raise ModelFailed("server", message, http_status=200)
+    has_call = any(isinstance(part, wire.ToolCallPart) for part in response.parts)
+    if response.finish_reason == "tool_call" and not has_call and not response.text:
+        message = f"{place.provider.name} gave no usable answer: it ends for calls and names none"
+        raise ModelFailed("bad_answer", message, http_status=200)
     if response.finish_reason == "content_filter" and not response.parts:
         refusal = (response.provider_details or {}).get("refusal")
         why = one_line(str(refusal)) if refusal else "nothing of it is left"
@@ -229,9 +233,10 @@ def _answer(
 def usage_of(usage: RequestUsage) -> Usage:
     """Return what a provider counted, as far as it can be.
 
-    A provider that told nothing is not taken to mean zero.
+    A provider that told nothing is not taken to mean zero, nor one whose counts pydantic-ai leaves
+    aside (null, say): no request is without tokens.
     """
-    if usage.unmeasured_requests:
+    if usage.unmeasured_requests or not (usage.input_tokens or usage.output_tokens):
         return Usage()
     reasoning = usage.output_reasoning_tokens or usage.details.get("reasoning_tokens", 0)
     return Usage(

@@ -97,6 +97,8 @@ def _kind(error: Exception, status: int | None, *, is_open: bool) -> FailureKind
         return "stream_cut"
     if kind == "bad_answer" and _ENDED_EARLY in str(error):
         return "stream_cut"
+    if kind == "bad_answer" and status is not None and not is_open:
+        return "invalid_request"  # 405, say: it is no answer at all
     return kind
 
 
