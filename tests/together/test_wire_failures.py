@@ -1,6 +1,7 @@
 """What providers do wrong, over real sockets and the real libraries, ends as it should."""
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -354,6 +355,124 @@ async def test_a7_a_call_whose_name_comes_with_every_piece_has_it_once() -> None
     async with asking(CHAT, reply) as asker:
         answer = await asker.ask()
     assert answer.calls == (Called("c1", "bash", {"command": "ls"}),)
+
+
+# --- answers in one piece -------------------------------------------------------------------------
+
+RESPONSES = "openai-responses:gpt-5.5"
+ARGUMENTS = '{"command": "ls"}'
+IN_ONE_PIECE: dict[str, dict[str, Any]] = {
+    CLAUDE: {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude-sonnet-5-5",
+        "content": [
+            {"type": "thinking", "thinking": "hm", "signature": "signed"},
+            {"type": "text", "text": "I look."},
+            {"type": "tool_use", "id": "c1", "name": "bash", "input": {"command": "ls"}},
+        ],
+        "stop_reason": "tool_use",
+        "usage": {"input_tokens": 7, "output_tokens": 3},
+    },
+    CHAT: {
+        "id": "c",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "local-model",
+        "choices": [
+            {
+                "index": 0,
+                "message": {
+                    "role": "assistant",
+                    "reasoning_content": "hm",
+                    "content": "I look.",
+                    "tool_calls": [
+                        {
+                            "id": "c1",
+                            "type": "function",
+                            "function": {"name": "bash", "arguments": ARGUMENTS},
+                        }
+                    ],
+                },
+                "finish_reason": "tool_calls",
+            }
+        ],
+        "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10},
+    },
+    RESPONSES: {
+        "id": "r",
+        "object": "response",
+        "created_at": 1,
+        "model": "gpt-5.5",
+        "status": "completed",
+        "error": None,
+        "output": [
+            {"type": "reasoning", "id": "rs", "summary": [{"type": "summary_text", "text": "hm"}]},
+            {
+                "type": "message",
+                "id": "msg",
+                "role": "assistant",
+                "status": "completed",
+                "content": [{"type": "output_text", "text": "I look.", "annotations": []}],
+            },
+            {
+                "type": "function_call",
+                "id": "fc",
+                "call_id": "c1",
+                "name": "bash",
+                "arguments": ARGUMENTS,
+            },
+        ],
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
+        "usage": {
+            "input_tokens": 7,
+            "output_tokens": 3,
+            "total_tokens": 10,
+            "input_tokens_details": {"cached_tokens": 0},
+            "output_tokens_details": {"reasoning_tokens": 0},
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("name", IN_ONE_PIECE)
+async def test_v4_an_answer_that_came_in_one_piece_is_an_answer(name: str) -> None:
+    """Some servers do not stream, whatever they are asked for: nothing was found in what came."""
+    body = json.dumps(IN_ONE_PIECE[name], indent=1).encode()
+    whole = Reply(body, 200, "application/json; charset=utf-8")
+    streamed = {CLAUDE: claude({"text": "hi"}), CHAT: chat({"content": "hi"})}.get(name, whole)
+    async with asking(name, whole, streamed) as asker:
+        answer = await asker.ask()
+        assert answer.text == "I look."
+        assert answer.calls == (Called("c1", "bash", {"command": "ls"}),)
+        assert (answer.usage.input_tokens, answer.usage.output_tokens) == (7, 3)
+        assert answer.finish_reason is not None
+        assert asker.deltas == [("thinking", "hm"), ("text", "I look.")]
+        assert len(asker.provider.requests) == 1
+        again = await asker.ask()
+        assert again.text == ("I look." if streamed is whole else "hi")
+        assert len(asker.provider.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "error_kind", "kind"),
+    [
+        (CLAUDE, "overloaded_error", "overloaded"),
+        (CHAT, "server_error", "server"),
+        (RESPONSES, "server_error", "server"),
+    ],
+)
+async def test_v2_an_error_that_came_as_if_it_were_an_answer_is_told_as_that(
+    name: str, error_kind: str, kind: str
+) -> None:
+    reply = Reply(error(200, "Come\nback", type=error_kind).body, 200, "application/json")
+    async with asking(name, reply) as asker:
+        failed = await asker.fail()
+    assert (failed.kind, failed.http_status, failed.retryable) == (kind, 200, True)
+    assert failed.message.endswith(": Come back")
 
 
 # --- keys -----------------------------------------------------------------------------------------

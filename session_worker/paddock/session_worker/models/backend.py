@@ -3,19 +3,21 @@
 Loaded with the providers' libraries, never before (it imports pydantic-ai, openai and anthropic).
 """
 
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from math import isfinite
-from typing import assert_never
+from typing import Any, assert_never
 
 import httpx2
-from anthropic import AsyncAnthropic
+from anthropic import AsyncAnthropic, DefaultAsyncHttpxClient
 from genai_prices import calc_price
 from openai import AsyncOpenAI
 from pydantic_ai import messages as wire
-from pydantic_ai.direct import model_request_stream
+from pydantic_ai.direct import model_request, model_request_stream
 from pydantic_ai.exceptions import AgentRunError, UserError
 from pydantic_ai.models import Model, StreamedResponse
 from pydantic_ai.models.anthropic import AnthropicModel
@@ -47,12 +49,56 @@ from paddock.store.text import whole
 _STRICT: OpenAIModelProfile = {"openai_chat_streaming_requires_finish_reason": True}
 
 
+_JSON = "application/json"
+_EVENTS = {"content-type": "text/event-stream"}
+
+
+class Carrier(DefaultAsyncHttpxClient):
+    """What carries requests; keeps an answer that came in one piece, where a stream was asked for.
+
+    Some servers stream nothing, or nothing where there are tools. In such an answer those who read
+    streams find nothing at all; it is given again, once, to the next request: that of
+    :func:`_whole`, for which nothing is sent.
+    """
+
+    kept: bytes | None = None
+
+    async def send(self, request: httpx2.Request, **how: Any) -> httpx2.Response:
+        """Send a request, or give what was kept."""
+        if self.kept is not None:
+            kept, self.kept = self.kept, None
+            headers = {"content-type": _JSON}
+            return httpx2.Response(HTTPStatus.OK, headers=headers, content=kept, request=request)
+        response = await super().send(request, **how)
+        told = response.headers.get("content-type", "")
+        if response.status_code != HTTPStatus.OK or not told.startswith(_JSON):
+            return response
+        content = await response.aread()
+        error = _error_in(content)
+        if error:  # told as inside a stream, it is read as what it is, of whatever provider
+            event = f"event: error\ndata: {error}\n\n".encode()
+            return httpx2.Response(HTTPStatus.OK, headers=_EVENTS, content=event, request=request)
+        self.kept = content
+        return response
+
+
+def _error_in(content: bytes) -> str | None:
+    """Return, as JSON in one line, an answer that is nothing but an error."""
+    try:
+        answer = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    is_error = isinstance(answer, dict) and bool(answer.get("error")) and "output" not in answer
+    return json.dumps(answer) if is_error else None
+
+
 @dataclass(frozen=True, slots=True)
 class Connection:
     """A provider's client with one key, and the model asked through it."""
 
     place: Place
     client: AsyncAnthropic | AsyncOpenAI
+    carrier: Carrier
     model: Model
     patience: Patience
 
@@ -80,24 +126,29 @@ def connect(place: Place, key: str, patience: Patience) -> Connection:
 
 def _connect(place: Place, key: str, patience: Patience) -> Connection:
     timeout = httpx2.Timeout(patience.silence_seconds, connect=patience.connect_seconds)
+    carrier = Carrier(timeout=timeout)
     model: Model
     match place.provider.wire:
         case "anthropic":
             claude = AsyncAnthropic(
-                api_key=key, base_url=place.base_url, max_retries=0, timeout=timeout
+                api_key=key,
+                base_url=place.base_url,
+                max_retries=0,
+                timeout=timeout,
+                http_client=carrier,
             )
             model = AnthropicModel(place.model, provider=AnthropicProvider(anthropic_client=claude))
-            return Connection(place, claude, model, patience)
+            return Connection(place, claude, carrier, model, patience)
         case "openai-responses":
-            client = _openai(place, key, timeout)
+            client = _openai(place, key, carrier)
             model = OpenAIResponsesModel(place.model, provider=OpenAIProvider(openai_client=client))
         case "openrouter":  # the older form, with reasoning that round-trips
-            client = _openai(place, key, timeout)
+            client = _openai(place, key, carrier)
             model = OpenRouterModel(
                 place.model, provider=OpenRouterProvider(openai_client=client), profile=_STRICT
             )
         case "openai":
-            client = _openai(place, key, timeout)
+            client = _openai(place, key, carrier)
             model = ChatModel(
                 place.model,
                 provider=OpenAIProvider(openai_client=client)
@@ -107,11 +158,17 @@ def _connect(place: Place, key: str, patience: Patience) -> Connection:
             )
         case _ as never:
             assert_never(never)
-    return Connection(place, client, model, patience)
+    return Connection(place, client, carrier, model, patience)
 
 
-def _openai(place: Place, key: str, timeout: httpx2.Timeout) -> AsyncOpenAI:
-    return AsyncOpenAI(api_key=key, base_url=place.base_url, max_retries=0, timeout=timeout)
+def _openai(place: Place, key: str, carrier: Carrier) -> AsyncOpenAI:
+    return AsyncOpenAI(
+        api_key=key,
+        base_url=place.base_url,
+        max_retries=0,
+        timeout=carrier.timeout,
+        http_client=carrier,
+    )
 
 
 # --- one request ----------------------------------------------------------------------------------
@@ -129,13 +186,21 @@ async def ask(connection: Connection, request: ModelRequest, on_delta: OnDelta) 
     place = connection.place
     messages = messages_of(request, tells_errors=place.provider.wire == "anthropic")
     try:
-        async with _stream(connection, request, messages) as stream:
-            is_open = True
-            async for event in stream:
-                if first is None:
-                    first = (time.monotonic() - began) * 1000
-                _tell(event, on_delta)
-            response = stream.get()
+        try:
+            async with _stream(connection, request, messages) as stream:
+                is_open = True
+                async for event in stream:
+                    if first is None:
+                        first = (time.monotonic() - began) * 1000
+                    _tell(event, on_delta)
+                response = stream.get()
+        except AgentRunError:
+            if connection.carrier.kept is None:
+                raise
+            response = await _whole(connection, request, messages)
+            first = (time.monotonic() - began) * 1000
+            for index, part in enumerate(response.parts):
+                _tell(wire.PartStartEvent(index=index, part=part), on_delta)
         _check(response, place)
         return _answer(response, connection, first)
     except ModelFailed:
@@ -151,20 +216,40 @@ async def ask(connection: Connection, request: ModelRequest, on_delta: OnDelta) 
 async def _stream(
     connection: Connection, request: ModelRequest, messages: list[wire.ModelMessage]
 ) -> AsyncIterator[StreamedResponse]:
+    connection.carrier.kept = None
+    async with model_request_stream(
+        connection.model,
+        messages,
+        model_settings=_settings(connection, request),
+        model_request_parameters=parameters_of(request),
+        instrument=False,
+    ) as stream:
+        yield stream
+
+
+async def _whole(
+    connection: Connection, request: ModelRequest, messages: list[wire.ModelMessage]
+) -> wire.ModelResponse:
+    """Return the answer that came in one piece and was kept; nothing is sent."""
+    settings = _settings(connection, request)
+    settings["max_tokens"] = 1000  # of more, Anthropic's library makes a stream, unasked
+    return await model_request(
+        connection.model,
+        messages,
+        model_settings=settings,
+        model_request_parameters=parameters_of(request),
+        instrument=False,
+    )
+
+
+def _settings(connection: Connection, request: ModelRequest) -> ModelSettings:
     settings: ModelSettings = {
         "cache": True,
         "request_timeout": connection.patience.answer_seconds,
     }
     if request.max_output_tokens is not None:
         settings["max_tokens"] = request.max_output_tokens
-    async with model_request_stream(
-        connection.model,
-        messages,
-        model_settings=settings,
-        model_request_parameters=parameters_of(request),
-        instrument=False,
-    ) as stream:
-        yield stream
+    return settings
 
 
 def _tell(event: wire.ModelResponseStreamEvent, on_delta: OnDelta) -> None:
