@@ -291,6 +291,14 @@ async def test_v2_an_error_inside_a_stream_is_typed_as_it_would_be_before_it() -
     assert asker.deltas == [("text", "Half a"), ("reset", "")]
 
 
+async def test_v2_an_error_inside_a_stream_may_be_nothing_but_its_words() -> None:
+    """As Ollama tells them; what was told was that there was one."""
+    begun = chat({"content": "Half a"}, finish_reason=None).body
+    async with asking(CHAT, Reply(begun + sse({"error": "the runner stopped"}))) as asker:
+        failed = await asker.fail()
+    assert failed.message.endswith(": the runner stopped")
+
+
 async def test_c5_an_answer_that_is_no_longer_wanted_is_cancelled_and_the_model_goes_on() -> None:
     endless = Reply(claude({"text": "Half a"}, stop_reason=None).body, is_held=True)
     has_begun = asyncio.Event()

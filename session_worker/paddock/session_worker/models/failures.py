@@ -129,7 +129,8 @@ def _words(error: Exception) -> str:
         said = inner.get("message") if isinstance(inner, dict) else inner
         if isinstance(said, str) and said:
             return one_line(said)
-    if isinstance(body, str) and body and getattr(error, "status_code", None) is None:
+    is_inside = getattr(error, "in_stream", False) or getattr(error, "status_code", None) is None
+    if isinstance(body, str) and body and is_inside:
         return one_line(body)  # an error inside a stream that is nothing but its words
     return one_line(str(error) or type(error).__name__)
 
