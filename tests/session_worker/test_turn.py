@@ -495,6 +495,17 @@ def test_an_answer_that_ends_a_turn_ends_it_whatever_limit_it_reached() -> None:
     assert play.session.conversation.ended.status == "completed"
 
 
+def test_another_model_is_asked_at_once_where_the_one_before_wants_to_be_waited_for() -> None:
+    play = yolo()
+    play.send("go")
+    play.model_fails(ModelFailed("rate_limited", "slow down", retry_after_ms=300_000))
+    assert play.command("set_model", model="openai:other").kind == "model_changed"
+    assert [act.attempt for act in play.open if isinstance(act, AskModel)] == [2]
+    play.model_says("hi")
+    assert play.session.conversation.ended is not None
+    assert play.session.conversation.ended.status == "completed"
+
+
 def test_a_wait_beyond_the_time_of_a_turn_is_not_waited() -> None:
     """A provider that was away for minutes was waited for, and asked, long after that time."""
     play = Play({"mode": "yolo", "limits": {"operation_seconds": 60}})
