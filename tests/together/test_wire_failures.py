@@ -291,6 +291,22 @@ async def test_v2_an_error_inside_a_stream_is_typed_as_it_would_be_before_it() -
     assert asker.deltas == [("text", "Half a"), ("reset", "")]
 
 
+@pytest.mark.parametrize("is_call", [True, False])
+async def test_p11_an_answer_without_an_end_is_taken_as_far_as_an_event_holds_it(
+    is_call: bool,
+) -> None:
+    """It was taken until its time was over, half an hour, or the memory was."""
+    much = "x" * (1 << 20)
+    call = {"index": 0, "id": "c1", "type": "function"}
+    function = {"name": "bash", "arguments": much}
+    delta = {"tool_calls": [call | {"function": function}]} if is_call else {"content": much}
+    endless = Reply(chat(*[delta] * 31, finish_reason=None).body, is_held=True)
+    async with asking(CHAT, endless) as asker, asyncio.timeout(60):
+        failed = await asker.fail()
+    assert (failed.kind, failed.retryable) == ("bad_answer", False)
+    assert "goes on beyond" in failed.message
+
+
 async def test_v2_an_error_inside_a_stream_may_be_nothing_but_its_words() -> None:
     """As Ollama tells them; what was told was that there was one."""
     begun = chat({"content": "Half a"}, finish_reason=None).body

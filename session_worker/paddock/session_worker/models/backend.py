@@ -42,6 +42,7 @@ from paddock.session_worker.models.conversation import (
 )
 from paddock.session_worker.models.failures import failure_of, one_line, unasked, unreadable
 from paddock.session_worker.models.provider import Patience
+from paddock.session_worker.sizes import PART_LIMIT_BYTES
 from paddock.store.events import MOST_TOKENS, Usage
 from paddock.store.text import whole
 
@@ -182,6 +183,7 @@ async def ask(connection: Connection, request: ModelRequest, on_delta: OnDelta) 
     """
     began = time.monotonic()
     first: float | None = None
+    taken = 0
     is_open = False
     place = connection.place
     messages = messages_of(request, tells_errors=place.provider.wire == "anthropic")
@@ -192,6 +194,9 @@ async def ask(connection: Connection, request: ModelRequest, on_delta: OnDelta) 
                 async for event in stream:
                     if first is None:
                         first = (time.monotonic() - began) * 1000
+                    taken += _characters(event)
+                    if taken > PART_LIMIT_BYTES:
+                        raise _endless(place)
                     _tell(event, on_delta)
                 response = stream.get()
         except AgentRunError:
@@ -264,6 +269,34 @@ def _tell(event: wire.ModelResponseStreamEvent, on_delta: OnDelta) -> None:
             on_delta("thinking", whole(text))
         case _:
             pass  # calls are told of when they are whole
+
+
+def _characters(event: wire.ModelResponseStreamEvent) -> int:
+    """Return how much an event adds to its answer."""
+    match event:
+        case wire.PartStartEvent(part=wire.TextPart(content=str(text))):
+            return len(text)
+        case wire.PartStartEvent(part=wire.ThinkingPart(content=str(text))):
+            return len(text)
+        case wire.PartStartEvent(part=wire.ToolCallPart(args=str(text))):
+            return len(text)
+        case wire.PartDeltaEvent(delta=wire.TextPartDelta(content_delta=str(text))):
+            return len(text)
+        case wire.PartDeltaEvent(delta=wire.ThinkingPartDelta(content_delta=str(text))):
+            return len(text)
+        case wire.PartDeltaEvent(delta=wire.ToolCallPartDelta(args_delta=str(text))):
+            return len(text)
+        case _:
+            return 0
+
+
+def _endless(place: Place) -> ModelFailed:
+    """Return why no more is taken of an answer: no event could hold it, but memory would."""
+    message = (
+        f"{place.provider.name} gave no usable answer: it goes on beyond {PART_LIMIT_BYTES:,}"
+        " characters; ask for less at once"
+    )
+    return ModelFailed("bad_answer", message, http_status=200)
 
 
 def _check(response: wire.ModelResponse, place: Place) -> None:
