@@ -216,10 +216,14 @@ def _await_model(
     if call.retry_in_ms is None:
         kind, error = call.error_kind or "model_failed", call.error or "the model gave no answer"
         return Step(fail(session, operation, kind, error))
-    wait_us = int(call.retry_in_ms * 1000) if in_flight.retry == "none" else 0
-    late = _too_late(session, operation, now.at_us + wait_us)
+    wait_ms = call.retry_in_ms if in_flight.retry == "none" else 0.0
+    late = _too_late(session, operation, now.at_us + int(wait_ms * 1000))
     if late is not None:  # known before the wait
-        return _over(session, operation, late)
+        text = (
+            f"{call.error}; to ask again {late.reached:g} s after it began is beyond its"
+            f" operation_seconds ({late.maximum:g})"
+        )
+        return Step(fail(session, operation, "budget_exceeded", text))
     if call.retry_in_ms > 0 and in_flight.retry == "none":
         return Step(effects=[RetryLater(call.retry_in_ms)])
     return None
