@@ -130,6 +130,24 @@ async def test_v2_who_cannot_be_reached_is_named_with_what_stood_in_the_way(
     assert "word" not in hit.value.message
 
 
+async def test_v2_a_proxy_that_stands_in_the_way_is_named_without_its_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with serve() as gone:
+        proxy = gone.url.removeprefix("http://")
+    monkeypatch.setenv("http_proxy", f"http://me:word@{proxy}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with serve() as there:
+        model = ProviderModel(resolve(f"openai:m@{there.url}/v1", {}), "key-1")
+        with pytest.raises(ModelFailed, match="Connection refused") as hit:
+            await model.answer(ModelRequest(model.name, (HELLO,)), lambda *_: None)
+        await model.close()
+    server = there.url.removeprefix("http://")
+    assert f"{server} (by the proxy {proxy} of the environment)" in hit.value.message
+    assert "word" not in hit.value.message
+
+
 async def test_v2_a_name_that_a_library_refuses_is_told_as_that() -> None:
     model = ProviderModel(resolve("openrouter:o3", {}), "key-1")
     with pytest.raises(ModelFailed, match="openrouter:o3 cannot be asked: ") as hit:

@@ -4,6 +4,8 @@ Loaded with the providers' libraries, never before (it imports pydantic-ai).
 """
 
 import os
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from pydantic_ai import exceptions
 
@@ -48,7 +50,7 @@ def failure_of(error: Exception, place: Place, *, is_open: bool) -> ModelFailed:
     seconds = getattr(error, "retry_after", None)
     # An error inside a stream tells the status it would have had; what came was a 200.
     came = 200 if is_open or getattr(error, "in_stream", False) else status
-    words = _words(error) if kind != "connection" else f"{place.host}: {_cause(error)}"
+    words = _words(error) if kind != "connection" else f"{_way_to(place)}: {_cause(error)}"
     return ModelFailed(
         kind,
         f"{place.provider.name} {_HOW[kind]}: {words}",
@@ -68,6 +70,20 @@ def unasked(error: Exception, place: Place) -> ModelFailed:
     """Return why a library makes no request of a name or an address, as ours."""
     message = f"{place.name} cannot be asked: {one_line(str(error))}"
     return ModelFailed("invalid_request", message)
+
+
+def _way_to(place: Place) -> str:
+    """Return the server that was to be reached, and the proxy that stands before it, if one does.
+
+    One that the environment names and that is not there was told as if the server were not.
+    """
+    parts = urlsplit(place.base_url)
+    proxies = getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy or proxy_bypass(parts.hostname or ""):
+        return place.host
+    shown = urlsplit(proxy if "://" in proxy else f"//{proxy}").netloc.rpartition("@")[2]
+    return f"{place.host} (by the proxy {shown} of the environment)"
 
 
 def _cause(error: BaseException) -> str:
