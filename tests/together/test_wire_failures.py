@@ -148,6 +148,25 @@ async def test_v2_a_proxy_that_stands_in_the_way_is_named_without_its_password(
     assert "word" not in hit.value.message
 
 
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        (Reply(b"404 page not found", 404, "text/plain"), "has nothing at that address"),
+        (Reply(b'{"detail": "Not Found"}', 404, "application/json"), "has nothing at that address"),
+        (Reply(b'{"error": "model \'m\' not found"}', 404, "application/json"), "know the model"),
+        (error(404, "The model `m` does not exist"), "does not know the model: The model `m`"),
+    ],
+)
+async def test_v2_an_address_where_nothing_is_is_told_from_a_model_that_is_not(
+    reply: Reply, why: str
+) -> None:
+    """Who left the /v1 out was told that the model is not known."""
+    async with asking(CHAT, reply) as asker:
+        failed = await asker.fail()
+    assert (failed.kind, failed.retryable) == ("unknown_model", False)
+    assert why in failed.message
+
+
 async def test_v2_a_name_that_a_library_refuses_is_told_as_that() -> None:
     model = ProviderModel(resolve("openrouter:o3", {}), "key-1")
     with pytest.raises(ModelFailed, match="openrouter:o3 cannot be asked: ") as hit:

@@ -51,9 +51,12 @@ def failure_of(error: Exception, place: Place, *, is_open: bool) -> ModelFailed:
     # An error inside a stream tells the status it would have had; what came was a 200.
     came = 200 if is_open or getattr(error, "in_stream", False) else status
     words = _words(error) if kind != "connection" else f"{_way_to(place)}: {_cause(error)}"
+    how = _HOW[kind]
+    if kind == "unknown_model" and not place.is_home and "model" not in _said(error).lower():
+        how = "has nothing at that address, which often ends in /v1"  # a page, or a router's word
     return ModelFailed(
         kind,
-        f"{place.provider.name} {_HOW[kind]}: {words}",
+        f"{place.provider.name} {how}: {words}",
         http_status=came,
         retry_after_ms=None if seconds is None else seconds * 1000,
     )
@@ -137,18 +140,22 @@ _HOW: dict[FailureKind, str] = {
 
 def _words(error: Exception) -> str:
     """Return what the provider itself said, in one line."""
+    is_inside = getattr(error, "in_stream", False) or getattr(error, "status_code", None) is None
+    said = _said(error)
+    if said and (is_inside or not isinstance(getattr(error, "body", None), str)):
+        return one_line(said)
+    return one_line(str(error) or type(error).__name__)
+
+
+def _said(error: Exception) -> str:
+    """Return the provider's own words as they stand in what it sent, which may be nothing else."""
     body = getattr(error, "body", None)
     if isinstance(body, list) and body:  # Google's, of its form for OpenAI's clients
         body = body[0]
     if isinstance(body, dict):
         inner = body.get("error", body)
-        said = inner.get("message") if isinstance(inner, dict) else inner
-        if isinstance(said, str) and said:
-            return one_line(said)
-    is_inside = getattr(error, "in_stream", False) or getattr(error, "status_code", None) is None
-    if isinstance(body, str) and body and is_inside:
-        return one_line(body)  # an error inside a stream that is nothing but its words
-    return one_line(str(error) or type(error).__name__)
+        body = inner.get("message") if isinstance(inner, dict) else inner
+    return body if isinstance(body, str) else ""
 
 
 def one_line(text: str) -> str:
