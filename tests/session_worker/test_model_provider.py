@@ -76,7 +76,7 @@ def sent_again(state: dict[str, Any] | None) -> list[wire.ModelResponsePart]:
     words = AssistantWords(MessageId("a"), parts, "m", "anthropic", state)
     user = UserWords(MessageId("u"), (TextPart(text="hello"),))
     request = ModelRequest("m", (user, words, user))
-    _, response, _ = messages_of(request, tells_errors=True)
+    _, response, _ = messages_of(request, "anthropic", tells_errors=True)
     assert isinstance(response, wire.ModelResponse)
     return list(response.parts)
 

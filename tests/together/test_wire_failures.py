@@ -26,7 +26,7 @@ from paddock.session_worker.model import (
 from paddock.session_worker.models.catalog import resolve
 from paddock.session_worker.models.opening import open_model
 from paddock.session_worker.models.provider import Patience, ProviderModel
-from paddock.store.events import ImagePart, TextPart, ToolCallPart, Usage
+from paddock.store.events import ImagePart, TextPart, ThinkingPart, ToolCallPart, Usage
 from paddock.store.ids import MessageId, ToolCallId
 from tests.house.provider_server import Provider, Reply, chat, claude, error, serve, sse
 
@@ -680,6 +680,23 @@ async def test_a_conversation_reaches_anthropic_with_its_results_in_order() -> N
     assert said[-1]["text"] == "go on"
     assert "Be brief." in str(body["system"])
     assert body["tools"][0]["name"] == "bash"
+
+
+async def test_a_thought_that_is_sealed_is_sent_to_nobody_but_who_sealed_it() -> None:
+    """Others were sent a thought of nothing, `<think></think>`, as the model's own words."""
+    sealed = ThinkingPart(
+        text="", signature="sealed", provider="anthropic", details={"redacted": True}
+    )
+    words = AssistantWords(
+        MessageId("m2"), (sealed, TextPart(text="Well.")), "claude-sonnet-5-5", "anthropic"
+    )
+    thread: tuple[Item, ...] = (HELLO, words, UserWords(MessageId("m3"), (TextPart(text="so?"),)))
+    async with asking(CHAT, chat({"content": "hi"})) as asker:
+        await asker.ask(*thread)
+        assert asker.provider.requests[0][2]["messages"][2]["content"] == "Well."
+    async with asking(CLAUDE, claude({"text": "hi"})) as asker:
+        await asker.ask(*thread)
+        assert "sealed" in json.dumps(asker.provider.requests[0][2]["messages"][1])
 
 
 async def test_a_conversation_reaches_a_server_of_ones_own_as_plain_chat() -> None:

@@ -186,7 +186,8 @@ async def ask(connection: Connection, request: ModelRequest, on_delta: OnDelta) 
     taken = 0
     is_open = False
     place = connection.place
-    messages = messages_of(request, tells_errors=place.provider.wire == "anthropic")
+    tells_errors = place.provider.wire == "anthropic"
+    messages = messages_of(request, connection.model.system, tells_errors=tells_errors)
     try:
         try:
             async with _stream(connection, request, messages) as stream:

@@ -79,8 +79,13 @@ def parameters_of(request: ModelRequest) -> ModelRequestParameters:
     )
 
 
-def messages_of(request: ModelRequest, *, tells_errors: bool) -> list[wire.ModelMessage]:
-    """Return the conversation of a request; ``tells_errors``: results have an error flag there."""
+def messages_of(
+    request: ModelRequest, provider: str, *, tells_errors: bool
+) -> list[wire.ModelMessage]:
+    """Return the conversation of a request; ``tells_errors``: results have an error flag there.
+
+    ``provider`` is who is asked, by the name that pydantic-ai has for it.
+    """
     messages: list[wire.ModelMessage] = []
     asked: list[wire.ModelRequestPart] = []
     for item in _told_apart(request.items):
@@ -88,6 +93,7 @@ def messages_of(request: ModelRequest, *, tells_errors: bool) -> list[wire.Model
             _flush(messages, asked)
             asked = []
             response = _response_of(item)
+            response.parts = [part for part in response.parts if _is_for(provider, part)]
             if response.parts:
                 messages.append(response)
         else:
@@ -181,6 +187,15 @@ def _response_of(item: AssistantWords) -> wire.ModelResponse:
         parts=[_plain(part, item.provider) for part in item.parts if _says_anything(part)],
         model_name=item.model,
         provider_name=item.provider,
+    )
+
+
+def _is_for(provider: str, part: wire.ModelResponsePart) -> bool:
+    """Whether a part is to be sent: a thought that is sealed is empty to all but who sealed it."""
+    return (
+        not isinstance(part, wire.ThinkingPart)
+        or bool(part.content)
+        or part.provider_name == provider
     )
 
 
