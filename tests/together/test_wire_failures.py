@@ -536,6 +536,26 @@ async def test_v2_an_error_that_came_as_if_it_were_an_answer_is_told_as_that(
     assert failed.message.endswith(": Come back")
 
 
+@pytest.mark.parametrize("name", IN_ONE_PIECE)
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b"<html>\n<p>Log in</html>", "text/html; charset=utf-8"),
+        (b'{"message": "no route"}', "application/json"),
+        (b'{"message": "no ro', "application/json"),
+        (b"[1]", "application/json"),
+    ],
+)
+async def test_v2_what_came_instead_of_an_answer_is_told(
+    name: str, body: bytes, content_type: str
+) -> None:
+    """All that was said is that there was no content."""
+    async with asking(name, Reply(body, 200, content_type)) as asker:
+        failed = await asker.fail()
+    assert (failed.kind, failed.http_status, failed.retryable) == ("bad_answer", 200, False)
+    assert repr(" ".join(body.decode().split())) in failed.message
+
+
 # --- keys -----------------------------------------------------------------------------------------
 
 

@@ -51,6 +51,7 @@ _STRICT: OpenAIModelProfile = {"openai_chat_streaming_requires_finish_reason": T
 
 
 _JSON = "application/json"
+_PAGE = "text/html"
 _EVENTS = {"content-type": "text/event-stream"}
 
 
@@ -72,7 +73,7 @@ class Carrier(DefaultAsyncHttpxClient):
             return httpx2.Response(HTTPStatus.OK, headers=headers, content=kept, request=request)
         response = await super().send(request, **how)
         told = response.headers.get("content-type", "")
-        if response.status_code != HTTPStatus.OK or not told.startswith(_JSON):
+        if response.status_code != HTTPStatus.OK or not told.startswith((_JSON, _PAGE)):
             return response
         content = await response.aread()
         error = _error_in(content)
@@ -236,16 +237,30 @@ async def _stream(
 async def _whole(
     connection: Connection, request: ModelRequest, messages: list[wire.ModelMessage]
 ) -> wire.ModelResponse:
-    """Return the answer that came in one piece and was kept; nothing is sent."""
+    """Return the answer that came in one piece and was kept; nothing is sent.
+
+    Raises:
+        ModelFailed: It is none: a page to log in at, say, or another program's JSON; or an error.
+    """
+    kept = connection.carrier.kept or b""
     settings = _settings(connection, request)
     settings["max_tokens"] = 1000  # of more, Anthropic's library makes a stream, unasked
-    return await model_request(
-        connection.model,
-        messages,
-        model_settings=settings,
-        model_request_parameters=parameters_of(request),
-        instrument=False,
-    )
+    try:
+        return await model_request(
+            connection.model,
+            messages,
+            model_settings=settings,
+            model_request_parameters=parameters_of(request),
+            instrument=False,
+        )
+    except Exception as error:  # the libraries look for what an answer has, and stumble
+        if isinstance(error, AgentRunError):
+            failed = failure_of(error, connection.place, is_open=True)
+            if failed.kind != "bad_answer":
+                raise failed from error
+        what = one_line(kept.decode("utf-8", "replace"))
+        message = f"{connection.place.provider.name} gave no usable answer: it sent {what!r}"
+        raise ModelFailed("bad_answer", message, http_status=HTTPStatus.OK) from error
 
 
 def _settings(connection: Connection, request: ModelRequest) -> ModelSettings:
