@@ -50,6 +50,11 @@ def test_v4_a_provider_that_told_nothing_is_not_taken_to_mean_zero() -> None:
     assert cost_of(answered(silent), resolve("anthropic:claude-sonnet-4-5", {})) is None
 
 
+def test_v4_counts_that_could_not_be_read_are_not_taken_to_mean_zero() -> None:
+    """Where one count is null the library gives them all up, as zeros."""
+    assert usage_of(RequestUsage(details={"reasoning_tokens": 0})) == Usage()
+
+
 def test_a_count_that_cannot_be_is_not_known_and_has_no_price() -> None:
     usage = RequestUsage(input_tokens=10**20, output_tokens=-1, cache_read_tokens=3)
     assert usage_of(usage) == Usage(cache_read_tokens=3, cache_write_tokens=0, reasoning_tokens=0)
@@ -71,7 +76,7 @@ def sent_again(state: dict[str, Any] | None) -> list[wire.ModelResponsePart]:
     words = AssistantWords(MessageId("a"), parts, "m", "anthropic", state)
     user = UserWords(MessageId("u"), (TextPart(text="hello"),))
     request = ModelRequest("m", (user, words, user))
-    _, response, _ = messages_of(request, tells_errors=True)
+    _, response, _ = messages_of(request, "anthropic", tells_errors=True)
     assert isinstance(response, wire.ModelResponse)
     return list(response.parts)
 

@@ -485,6 +485,42 @@ def test_limits_end_the_operation_and_say_which() -> None:
     assert play.session.conversation.ended.error_kind == "budget_exceeded"
 
 
+def test_an_answer_that_ends_a_turn_ends_it_whatever_limit_it_reached() -> None:
+    """A turn of one request, whose limit was one, had its answer and failed."""
+    play = Play({"mode": "yolo", "limits": {"model_calls": 1}})
+    play.send("go")
+    play.model_says("done")
+    assert play.count("budget_exceeded") == 0
+    assert play.session.conversation.ended is not None
+    assert play.session.conversation.ended.status == "completed"
+
+
+def test_another_model_is_asked_at_once_where_the_one_before_wants_to_be_waited_for() -> None:
+    play = yolo()
+    play.send("go")
+    play.model_fails(ModelFailed("rate_limited", "slow down", retry_after_ms=300_000))
+    assert play.command("set_model", model="openai:other").kind == "model_changed"
+    assert [act.attempt for act in play.open if isinstance(act, AskModel)] == [2]
+    play.model_says("hi")
+    assert play.session.conversation.ended is not None
+    assert play.session.conversation.ended.status == "completed"
+
+
+def test_a_wait_beyond_the_time_of_a_turn_is_not_waited() -> None:
+    """A provider that was away for minutes was waited for, and asked, long after that time."""
+    play = Play({"mode": "yolo", "limits": {"operation_seconds": 60}})
+    play.send("go")
+    play.model_fails(ModelFailed("overloaded", "busy", retry_after_ms=10_000))
+    play.retry()
+    play.model_fails(ModelFailed("rate_limited", "slow down", retry_after_ms=300_000))
+    assert not play.has(RetryLater)
+    ended = play.session.conversation.ended
+    assert ended is not None
+    assert ended.error_kind == "budget_exceeded"
+    assert ended.error is not None
+    assert ended.error.startswith("slow down; to ask again 3")
+
+
 def test_p14_the_same_command_again_gets_the_same_answer_and_no_second_effect() -> None:
     play = yolo()
     first = play.send("go")

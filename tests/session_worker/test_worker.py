@@ -1,5 +1,7 @@
 """A real worker process: turns, deaths, and what the next one makes of them."""
 
+import base64
+import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -20,6 +22,7 @@ from paddock.store.fold import FOLD_VERSION
 from paddock.store.ids import SessionId
 from paddock.store.session import Session, load, thread
 from paddock.store.session_file import SessionFile, SessionReader, folder_of
+from tests.house.provider_server import chat, serve
 from tests.session_worker.bench_host import BenchHost, bench_host, new_id
 
 
@@ -179,6 +182,39 @@ def test_c1_an_interrupt_gives_each_open_call_one_cancelled_result(host: BenchHo
     state = host.state()
     assert [c.status for c in state.conversation.calls.values()] == ["cancelled"]
     assert state.conversation.operation is None
+    host.suspend()
+
+
+def test_s15_an_image_that_the_session_has_reaches_its_model_and_others_are_refused(
+    host: BenchHost,
+) -> None:
+    """Any was taken, none was ever sent, and the file was told as damaged for what it never had."""
+    call = {"index": 0, "id": "c1", "type": "function"}
+    call["function"] = {"name": "bash", "arguments": json.dumps({"command": "seq 20000"})}
+    asks = chat({"tool_calls": [call]}, finish_reason="tool_calls")
+    with serve(asks, chat({"content": "drawn"}), chat({"content": "seen"})) as wire:
+        host.create(model=f"openai:m@{wire.url}/v1", mode="yolo")
+        host.start()
+        host.send("draw")
+        host.rest()
+        (done,) = host.state().conversation.calls.values()
+        (finished,) = [
+            stored.event for stored in host.events() if isinstance(stored.event, ToolCallFinished)
+        ]
+        blob = str(finished.output_blob)
+        image = {"type": "image", "media_type": "image/png", "size_bytes": 4}
+        words = {"command_id": new_id(), "verb": "send_input"}
+        for wrong in ("0" * 64, blob[:12]):
+            arguments = {"parts": [image | {"blob": wrong}]}
+            told = Command.model_validate(words | {"command_id": new_id(), "arguments": arguments})
+            host.say(Deliver(command=told))
+            assert host.wait_for(NotAccepted).code == "blob_not_found"
+        host.command("send_input", parts=[image | {"blob": blob}])
+        host.rest()
+        content = wire.requests[-1][2]["messages"][-1]["content"]
+    assert done.status == "ok"
+    sent = base64.b64decode(content[0]["image_url"]["url"].partition("base64,")[2])
+    assert hashlib.sha256(sent).hexdigest() == blob
     host.suspend()
 
 

@@ -100,6 +100,24 @@ def test_v5_a_reset_voids_what_was_shown_and_the_new_answer_is_whole() -> None:
     assert "begins again" in shown.notes.getvalue()
 
 
+def test_v5_in_a_file_stands_no_answer_that_was_void() -> None:
+    """`paddock run … > answer.txt` held half an answer of a broken connection, too."""
+    shown = Shown()
+    shown.screen.are_words_kept = True
+    shown.preview("Hullo", 0)
+    shown.preview("", 0, channel="reset")
+    shown.preview("Hel", 0)
+    shown.message("Hello")
+    assert shown.words.getvalue() == "Hello\n"
+
+
+def test_an_answer_without_a_word_is_told() -> None:
+    shown = Shown()
+    shown.message("")
+    assert shown.words.getvalue() == ""
+    assert "without a word" in shown.notes.getvalue()
+
+
 def test_a_message_without_previews_is_printed_whole() -> None:
     shown = Shown()
     shown.message("Hello")

@@ -428,6 +428,18 @@ def test_the_one_key_that_is_there_chooses_the_model_and_is_never_written(
     assert [file for file in written if key.encode() in file.read_bytes()] == []
 
 
+def test_v5_what_is_kept_of_a_run_holds_no_answer_that_was_cut_off(
+    host: HostForTests, ground: Path
+) -> None:
+    half = provider_server.claude({"text": "Hel"}, stop_reason=None)
+    whole = provider_server.claude({"text": "Hello."})
+    with provider_server.serve(half, whole) as wire:
+        model = f"anthropic:claude-sonnet-5-5@{wire.url}"
+        said = paddock(host.home, "run", "--model", model, "hello")
+    assert (said.code, said.out) == (0, "Hello.\n")
+    assert "broke off its answer" in said.err
+
+
 def test_a_session_whose_key_is_gone_says_so_and_can_be_interrupted(
     home: Path, ground: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

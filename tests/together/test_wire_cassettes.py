@@ -221,6 +221,26 @@ async def test_a_server_of_ones_own_may_stream_reasoning_beside_its_words() -> N
     assert any(isinstance(part, ThinkingPart) and part.signature for part in answer.parts)
 
 
+@pytest.mark.parametrize(
+    ("name", "cassette", "turns"),
+    [
+        (ANTHROPIC, "anthropic/test_anthropic_tool_with_thinking", 2),
+        (ANTHROPIC, "anthropic/test_multiple_parallel_tool_calls", 2),
+        (CHAT, "openai_chat/test_complex_agent_run_in_workflow", 3),
+        (RESPONSES, "openai_responses/test_openai_responses_stream", 2),
+    ],
+)
+async def test_v4_a_conversation_that_was_recorded_whole_or_streamed_goes_to_its_end(
+    name: str, cassette: str, turns: int
+) -> None:
+    """Some were recorded of a client that asked for no streams: nothing was found in those."""
+    async with talking(name, cassette) as talk:
+        answers = [await talk.ask() for _ in range(turns)]
+        assert all(answer.calls for answer in answers[:-1])
+        assert all(answer.usage.output_tokens for answer in answers)
+        assert len(talk.bodies()) == turns
+
+
 # --- failures as they were recorded ---------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """What providers do wrong, over real sockets and the real libraries, ends as it should."""
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -25,7 +26,7 @@ from paddock.session_worker.model import (
 from paddock.session_worker.models.catalog import resolve
 from paddock.session_worker.models.opening import open_model
 from paddock.session_worker.models.provider import Patience, ProviderModel
-from paddock.store.events import ImagePart, TextPart, ToolCallPart, Usage
+from paddock.store.events import ImagePart, TextPart, ThinkingPart, ToolCallPart, Usage
 from paddock.store.ids import MessageId, ToolCallId
 from tests.house.provider_server import Provider, Reply, chat, claude, error, serve, sse
 
@@ -129,6 +130,43 @@ async def test_v2_who_cannot_be_reached_is_named_with_what_stood_in_the_way(
     assert "word" not in hit.value.message
 
 
+async def test_v2_a_proxy_that_stands_in_the_way_is_named_without_its_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with serve() as gone:
+        proxy = gone.url.removeprefix("http://")
+    monkeypatch.setenv("http_proxy", f"http://me:word@{proxy}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with serve() as there:
+        model = ProviderModel(resolve(f"openai:m@{there.url}/v1", {}), "key-1")
+        with pytest.raises(ModelFailed, match="Connection refused") as hit:
+            await model.answer(ModelRequest(model.name, (HELLO,)), lambda *_: None)
+        await model.close()
+    server = there.url.removeprefix("http://")
+    assert f"{server} (by the proxy {proxy} of the environment)" in hit.value.message
+    assert "word" not in hit.value.message
+
+
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        (Reply(b"404 page not found", 404, "text/plain"), "has nothing at that address"),
+        (Reply(b'{"detail": "Not Found"}', 404, "application/json"), "has nothing at that address"),
+        (Reply(b'{"error": "model \'m\' not found"}', 404, "application/json"), "know the model"),
+        (error(404, "The model `m` does not exist"), "does not know the model: The model `m`"),
+    ],
+)
+async def test_v2_an_address_where_nothing_is_is_told_from_a_model_that_is_not(
+    reply: Reply, why: str
+) -> None:
+    """Who left the /v1 out was told that the model is not known."""
+    async with asking(CHAT, reply) as asker:
+        failed = await asker.fail()
+    assert (failed.kind, failed.retryable) == ("unknown_model", False)
+    assert why in failed.message
+
+
 async def test_v2_a_name_that_a_library_refuses_is_told_as_that() -> None:
     model = ProviderModel(resolve("openrouter:o3", {}), "key-1")
     with pytest.raises(ModelFailed, match="openrouter:o3 cannot be asked: ") as hit:
@@ -168,6 +206,7 @@ async def test_v1_a_request_that_was_refused_is_not_asked_again(reply: Reply, ki
         (error(404, "no such model", code="model_not_found"), "unknown_model"),
         (Reply(b"<html>\nBad\ngateway</html>", 502, "text/html"), "server"),
         (Reply(b"hello", 200, "text/plain"), "bad_answer"),
+        (Reply(b'{"detail": "Method Not Allowed"}', 405, "application/json"), "invalid_request"),
         (
             Reply(b'[{"error": {"message": "not valid"}}]', 400, "application/json"),
             "invalid_request",
@@ -256,6 +295,23 @@ async def test_v2_an_end_for_a_reason_that_is_not_known_is_an_end(name: str, rep
     assert (answer.text, answer.finish_reason) == ("hi", "of_next_year")
 
 
+async def test_v2_an_answer_that_ends_with_an_error_is_none() -> None:
+    async with asking(CHAT, chat({"content": "Half a"}, finish_reason="error")) as asker:
+        failed = await asker.fail()
+    assert (failed.kind, failed.retryable) == ("server", True)
+    assert asker.deltas[-1] == ("reset", "")
+
+
+async def test_a7_an_answer_that_ends_for_calls_and_names_none_is_told() -> None:
+    """The library leaves a call without a name out; the turn ended as if all were said."""
+    nameless = {"index": 0, "id": "c1", "type": "function", "function": {"arguments": "{}"}}
+    reply = chat({"tool_calls": [nameless]}, finish_reason="tool_calls")
+    async with asking(CHAT, reply) as asker:
+        failed = await asker.fail()
+    assert (failed.kind, failed.retryable) == ("bad_answer", False)
+    assert failed.message.endswith("gave no usable answer: it ends for calls and names none")
+
+
 async def test_v2_a_model_that_refuses_is_told_in_its_own_words() -> None:
     async with asking(CHAT, chat({"refusal": "I will "}, {"refusal": "not."})) as asker:
         failed = await asker.fail()
@@ -272,6 +328,30 @@ async def test_v2_an_error_inside_a_stream_is_typed_as_it_would_be_before_it() -
     assert asker.deltas == [("text", "Half a"), ("reset", "")]
 
 
+@pytest.mark.parametrize("is_call", [True, False])
+async def test_p11_an_answer_without_an_end_is_taken_as_far_as_an_event_holds_it(
+    is_call: bool,
+) -> None:
+    """It was taken until its time was over, half an hour, or the memory was."""
+    much = "x" * (1 << 20)
+    call = {"index": 0, "id": "c1", "type": "function"}
+    function = {"name": "bash", "arguments": much}
+    delta = {"tool_calls": [call | {"function": function}]} if is_call else {"content": much}
+    endless = Reply(chat(*[delta] * 31, finish_reason=None).body, is_held=True)
+    async with asking(CHAT, endless) as asker, asyncio.timeout(60):
+        failed = await asker.fail()
+    assert (failed.kind, failed.retryable) == ("bad_answer", False)
+    assert "goes on beyond" in failed.message
+
+
+async def test_v2_an_error_inside_a_stream_may_be_nothing_but_its_words() -> None:
+    """As Ollama tells them; what was told was that there was one."""
+    begun = chat({"content": "Half a"}, finish_reason=None).body
+    async with asking(CHAT, Reply(begun + sse({"error": "the runner stopped"}))) as asker:
+        failed = await asker.fail()
+    assert failed.message.endswith(": the runner stopped")
+
+
 async def test_c5_an_answer_that_is_no_longer_wanted_is_cancelled_and_the_model_goes_on() -> None:
     endless = Reply(claude({"text": "Half a"}, stop_reason=None).body, is_held=True)
     has_begun = asyncio.Event()
@@ -283,6 +363,197 @@ async def test_c5_an_answer_that_is_no_longer_wanted_is_cancelled_and_the_model_
         with pytest.raises(asyncio.CancelledError):
             await task
         assert (await asker.ask()).text == "hi"
+
+
+# --- what servers of one's own stream otherwise --------------------------------------------------
+
+
+def piece(index: int, call_id: str | None, name: str | None, text: str) -> dict[str, Any]:
+    """Return a piece of a call, as a delta holds it."""
+    call = {"index": index, "id": call_id, "type": "function"}
+    return call | {"function": {"name": name, "arguments": text}}
+
+
+async def test_v4_tokens_that_are_told_with_every_piece_are_counted_once() -> None:
+    """They are told as they stand at that piece; in the log was their sum."""
+    frame = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+
+    def so_far(output: int, delta: dict[str, str], end: str | None = None) -> dict[str, Any]:
+        usage = {"prompt_tokens": 7, "completion_tokens": output, "total_tokens": 7 + output}
+        choice = {"index": 0, "delta": delta, "finish_reason": end}
+        return frame | {"choices": [choice], "usage": usage}
+
+    pieces = [so_far(1, {"content": "a"}), so_far(2, {"content": "b"}), so_far(3, {}, "stop")]
+    last = frame | {"choices": [], "usage": None}
+    async with asking(CHAT, Reply(sse(*pieces, last, "[DONE]"))) as asker:
+        answer = await asker.ask()
+    assert (answer.usage.input_tokens, answer.usage.output_tokens) == (7, 3)
+
+
+@pytest.mark.parametrize("is_together", [True, False])
+async def test_a7_calls_that_are_all_numbered_0_are_told_apart_by_their_ids(
+    is_together: bool,
+) -> None:
+    """They came as one call of a tool `bashbash`, with arguments that are no JSON."""
+    pieces = [
+        piece(0, "c1", "bash", '{"command": "ls"}'),
+        piece(0, "c2", "bash", '{"command": '),
+        piece(0, None, None, '"pwd"}'),
+    ]
+    deltas = [pieces] if is_together else [[each] for each in pieces]
+    reply = chat(*({"tool_calls": each} for each in deltas), finish_reason="tool_calls")
+    async with asking(CHAT, reply) as asker:
+        answer = await asker.ask()
+    assert answer.calls == (
+        Called("c1", "bash", {"command": "ls"}),
+        Called("c2", "bash", {"command": "pwd"}),
+    )
+
+
+async def test_a7_a_call_whose_name_comes_with_every_piece_has_it_once() -> None:
+    pieces = [piece(0, "c1", "bash", '{"comm'), piece(0, "c1", "bash", 'and": "ls"}')]
+    reply = chat(*({"tool_calls": [each]} for each in pieces), finish_reason="tool_calls")
+    async with asking(CHAT, reply) as asker:
+        answer = await asker.ask()
+    assert answer.calls == (Called("c1", "bash", {"command": "ls"}),)
+
+
+# --- answers in one piece -------------------------------------------------------------------------
+
+RESPONSES = "openai-responses:gpt-5.5"
+ARGUMENTS = '{"command": "ls"}'
+IN_ONE_PIECE: dict[str, dict[str, Any]] = {
+    CLAUDE: {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude-sonnet-5-5",
+        "content": [
+            {"type": "thinking", "thinking": "hm", "signature": "signed"},
+            {"type": "text", "text": "I look."},
+            {"type": "tool_use", "id": "c1", "name": "bash", "input": {"command": "ls"}},
+        ],
+        "stop_reason": "tool_use",
+        "usage": {"input_tokens": 7, "output_tokens": 3},
+    },
+    CHAT: {
+        "id": "c",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "local-model",
+        "choices": [
+            {
+                "index": 0,
+                "message": {
+                    "role": "assistant",
+                    "reasoning_content": "hm",
+                    "content": "I look.",
+                    "tool_calls": [
+                        {
+                            "id": "c1",
+                            "type": "function",
+                            "function": {"name": "bash", "arguments": ARGUMENTS},
+                        }
+                    ],
+                },
+                "finish_reason": "tool_calls",
+            }
+        ],
+        "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10},
+    },
+    RESPONSES: {
+        "id": "r",
+        "object": "response",
+        "created_at": 1,
+        "model": "gpt-5.5",
+        "status": "completed",
+        "error": None,
+        "output": [
+            {"type": "reasoning", "id": "rs", "summary": [{"type": "summary_text", "text": "hm"}]},
+            {
+                "type": "message",
+                "id": "msg",
+                "role": "assistant",
+                "status": "completed",
+                "content": [{"type": "output_text", "text": "I look.", "annotations": []}],
+            },
+            {
+                "type": "function_call",
+                "id": "fc",
+                "call_id": "c1",
+                "name": "bash",
+                "arguments": ARGUMENTS,
+            },
+        ],
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
+        "usage": {
+            "input_tokens": 7,
+            "output_tokens": 3,
+            "total_tokens": 10,
+            "input_tokens_details": {"cached_tokens": 0},
+            "output_tokens_details": {"reasoning_tokens": 0},
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("name", IN_ONE_PIECE)
+async def test_v4_an_answer_that_came_in_one_piece_is_an_answer(name: str) -> None:
+    """Some servers do not stream, whatever they are asked for: nothing was found in what came."""
+    body = json.dumps(IN_ONE_PIECE[name], indent=1).encode()
+    whole = Reply(body, 200, "application/json; charset=utf-8")
+    streamed = {CLAUDE: claude({"text": "hi"}), CHAT: chat({"content": "hi"})}.get(name, whole)
+    async with asking(name, whole, streamed) as asker:
+        answer = await asker.ask()
+        assert answer.text == "I look."
+        assert answer.calls == (Called("c1", "bash", {"command": "ls"}),)
+        assert (answer.usage.input_tokens, answer.usage.output_tokens) == (7, 3)
+        assert answer.finish_reason is not None
+        assert asker.deltas == [("thinking", "hm"), ("text", "I look.")]
+        assert len(asker.provider.requests) == 1
+        again = await asker.ask()
+        assert again.text == ("I look." if streamed is whole else "hi")
+        assert len(asker.provider.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "error_kind", "kind"),
+    [
+        (CLAUDE, "overloaded_error", "overloaded"),
+        (CHAT, "server_error", "server"),
+        (RESPONSES, "server_error", "server"),
+    ],
+)
+async def test_v2_an_error_that_came_as_if_it_were_an_answer_is_told_as_that(
+    name: str, error_kind: str, kind: str
+) -> None:
+    reply = Reply(error(200, "Come\nback", type=error_kind).body, 200, "application/json")
+    async with asking(name, reply) as asker:
+        failed = await asker.fail()
+    assert (failed.kind, failed.http_status, failed.retryable) == (kind, 200, True)
+    assert failed.message.endswith(": Come back")
+
+
+@pytest.mark.parametrize("name", IN_ONE_PIECE)
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b"<html>\n<p>Log in</html>", "text/html; charset=utf-8"),
+        (b'{"message": "no route"}', "application/json"),
+        (b'{"message": "no ro', "application/json"),
+        (b"[1]", "application/json"),
+    ],
+)
+async def test_v2_what_came_instead_of_an_answer_is_told(
+    name: str, body: bytes, content_type: str
+) -> None:
+    """All that was said is that there was no content."""
+    async with asking(name, Reply(body, 200, content_type)) as asker:
+        failed = await asker.fail()
+    assert (failed.kind, failed.http_status, failed.retryable) == ("bad_answer", 200, False)
+    assert repr(" ".join(body.decode().split())) in failed.message
 
 
 # --- keys -----------------------------------------------------------------------------------------
@@ -431,6 +702,23 @@ async def test_a_conversation_reaches_anthropic_with_its_results_in_order() -> N
     assert body["tools"][0]["name"] == "bash"
 
 
+async def test_a_thought_that_is_sealed_is_sent_to_nobody_but_who_sealed_it() -> None:
+    """Others were sent a thought of nothing, `<think></think>`, as the model's own words."""
+    sealed = ThinkingPart(
+        text="", signature="sealed", provider="anthropic", details={"redacted": True}
+    )
+    words = AssistantWords(
+        MessageId("m2"), (sealed, TextPart(text="Well.")), "claude-sonnet-5-5", "anthropic"
+    )
+    thread: tuple[Item, ...] = (HELLO, words, UserWords(MessageId("m3"), (TextPart(text="so?"),)))
+    async with asking(CHAT, chat({"content": "hi"})) as asker:
+        await asker.ask(*thread)
+        assert asker.provider.requests[0][2]["messages"][2]["content"] == "Well."
+    async with asking(CLAUDE, claude({"text": "hi"})) as asker:
+        await asker.ask(*thread)
+        assert "sealed" in json.dumps(asker.provider.requests[0][2]["messages"][1])
+
+
 async def test_a_conversation_reaches_a_server_of_ones_own_as_plain_chat() -> None:
     async with asking(CHAT, chat({"content": "hi"})) as asker:
         answer = await asker.ask(*THREAD)
@@ -443,6 +731,31 @@ async def test_a_conversation_reaches_a_server_of_ones_own_as_plain_chat() -> No
     ]
     assert body["messages"][3]["content"] == "fine"
     assert body["stream"] is True
+
+
+async def test_p5_calls_of_several_answers_that_came_under_one_id_are_told_apart() -> None:
+    """A server that numbers each answer's calls anew; another one refused all that followed."""
+    again = ToolCallPart(
+        tool_call_id=ToolCallId("ours-later"),
+        provider_call_id="call_0",
+        tool="bash",
+        arguments={"command": "pwd"},
+    )
+    thread: tuple[Item, ...] = (
+        HELLO,
+        AssistantWords(MessageId("m2"), (called("call_0"),), "local-model", "openai-chat"),
+        result("call_0"),
+        AssistantWords(MessageId("m3"), (again,), "local-model", "openai-chat"),
+        ToolResult(again.tool_call_id, "call_0", "bash", again.arguments, "ok", "here"),
+    )
+    async with asking(CLAUDE, claude({"text": "hi"})) as asker:
+        await asker.ask(*thread)
+        blocks = [
+            block for said in asker.provider.requests[0][2]["messages"] for block in said["content"]
+        ]
+    asked = [block["id"] for block in blocks if block["type"] == "tool_use"]
+    answered = [block["tool_use_id"] for block in blocks if block["type"] == "tool_result"]
+    assert asked == answered == ["call_0", "ours-later"]
 
 
 async def test_f16_half_a_character_from_a_model_is_replaced_visibly() -> None:

@@ -419,8 +419,11 @@ class Engine:
         except Refused as refused:
             self._reject(command_id, refused, now)
             return
-        if isinstance(words, SetModel):  # which may need no secrets, or others
-            self.in_flight = replace(self.in_flight, needs_credentials=False)
+        if isinstance(words, SetModel):  # which may need no secrets, or others, and asks no wait
+            is_waiting = self.in_flight.retry == "waiting"
+            retry = "due" if is_waiting else self.in_flight.retry
+            self.in_flight = replace(self.in_flight, needs_credentials=False, retry=retry)
+            self.acts += [Stop("retry")] if is_waiting else []
         if isinstance(words, Decide | SetMode):
             self.emit(cascade(self.session, self._toolkit), now)
 

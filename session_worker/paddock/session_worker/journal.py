@@ -1,12 +1,13 @@
 """The session's file as the loop uses it: one commit at a time, in a thread of its own."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from paddock.session_worker.redact import Redactor
 from paddock.session_worker.toolbox.threads import in_thread
+from paddock.store.errors import BlobNotFound, StoreError
 from paddock.store.events import Event, Row
 from paddock.store.fold import FOLD_VERSION, evolve
 from paddock.store.session import Session, dump, load
@@ -25,6 +26,9 @@ KEEPING_NICENESS = 10
 processor that other sessions' commands may want."""
 
 _READ_AT_ONCE = 2000
+
+MOST_IMAGE_BYTES = 20 << 20
+"""No provider takes a larger one."""
 
 
 def without_secrets_in(source: Path, secrets: Sequence[str]) -> Iterator[bytes]:
@@ -104,6 +108,35 @@ class Journal:
             return self.file.put_blob(without_secrets_in(source, secrets)).digest
 
         return await in_thread(put, niceness=KEEPING_NICENESS)
+
+    def has_blob(self, digest: str) -> bool:
+        """Return whether a blob of that digest is kept; a look at an index, too short for a thread.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        try:
+            return self.file.blob_named(digest).digest == digest
+        except BlobNotFound:
+            return False
+
+    async def images(self, digests: Iterable[str]) -> dict[str, bytes]:
+        """Return the content of these blobs: of those that can be read, and are not too large."""
+        return await in_thread(
+            lambda: {
+                digest: content
+                for digest in set(digests)
+                if (content := self._image(digest)) is not None
+            }
+        )
+
+    def _image(self, digest: str) -> bytes | None:
+        try:
+            if self.file.blob_named(digest).size_bytes > MOST_IMAGE_BYTES:
+                return None
+            return b"".join(self.file.blob(digest))
+        except (BlobNotFound, StoreError):
+            return None  # who is shown the conversation is told that it is not here
 
     async def keep_snapshot(
         self, session: Session, *, is_at_rest: bool = False, now: bool = False

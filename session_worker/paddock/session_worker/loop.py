@@ -77,7 +77,7 @@ from paddock.session_worker.turn import (
     RunAgent,
 )
 from paddock.session_worker.world import World
-from paddock.store.errors import StoreError, TooLarge
+from paddock.store.errors import BlobNotFound, StoreError, TooLarge
 from paddock.store.events import (
     OPERATION_ENDS,
     CommandAccepted,
@@ -206,16 +206,33 @@ class SessionLoop:
                 pass  # a word of a newer supervisor
 
     def _hear_command(self, command: Command) -> None:
-        """Take a command in, or refuse at once what no event could hold."""
+        """Take a command in, or refuse at once what no event could hold, or names what is not."""
         code, reason = BadArgument.code, flaw_in(command.arguments)
         if reason is not None:
             reason = f"the command {reason}"
         else:
             code, reason = TooLarge.code, too_large("the command", command.arguments, IN_A_FILE)
         if reason is None:
+            code, reason = BlobNotFound.code, self._missing_image(command)
+        if reason is None:
             self.arrive(Delivered(command))
         else:
             self._say(NotAccepted(command_id=command.command_id, code=code, reason=reason))
+
+    def _missing_image(self, command: Command) -> str | None:
+        """Return why no image of a command can be shown: its session has no such blob (S15)."""
+        parts = command.arguments.get("parts")
+        for part in parts if isinstance(parts, list) else ():
+            blob = part.get("blob") if isinstance(part, dict) else None
+            try:
+                is_missing = isinstance(blob, str) and not self._journal.has_blob(blob)
+            except StoreError:
+                return None  # that the disk fails is told by the commit of this command
+            if is_missing:
+                return (
+                    f"there is no blob {blob!r} in this session: its calls' outputs are its blobs"
+                )
+        return None
 
     def _now(self) -> Moment:
         return Moment(now_us(), mint)

@@ -42,6 +42,7 @@ from paddock.store.events import (
     AssistantPart,
     BudgetExceeded,
     Event,
+    Limits,
     ModelCallFailed,
     ModelCallFinished,
     ModelCallStarted,
@@ -181,15 +182,11 @@ def _advance_turn(
 ) -> Step:
     conversation = session.conversation
     if operation.model_call is not None:
-        step = _await_model(session, operation, operation.model_call, in_flight)
+        step = _await_model(session, operation, operation.model_call, in_flight, now)
         if step is not None:
             return step
         failed = operation.model_call
         return _ask(operation, failed.attempt + 1, failed.message_id, now, named(session.model()))
-    exceeded = _exceeded(session, operation, now)
-    if exceeded is not None:
-        text = f"{exceeded.limit} reached {exceeded.reached:g} of {exceeded.maximum:g}"
-        return Step([exceeded, *fail(session, operation, "budget_exceeded", text)])
     head = conversation.messages[conversation.head] if conversation.head else None
     if head is None or head.operation_id != operation.operation_id:
         return Step(fail(session, operation, "no_input", "the operation has no words to work on"))
@@ -201,6 +198,9 @@ def _advance_turn(
                 )
             ]
         )
+    exceeded = _exceeded(session, operation, now)
+    if exceeded is not None:  # only where more would be asked for: an answer that ends it, ends it
+        return _over(session, operation, exceeded)
     step = _ask(operation, 1, MessageId(now.mint()), now, named(session.model()))
     if session.life.title is None and operation.model_calls == 0:
         step.effects.append(RequestTitle(_text_of(head)))
@@ -208,7 +208,7 @@ def _advance_turn(
 
 
 def _await_model(
-    session: Session, operation: Operation, call: ModelCall, in_flight: InFlight
+    session: Session, operation: Operation, call: ModelCall, in_flight: InFlight, now: Moment
 ) -> Step | None:
     """Return what follows from the call that is open; None when it is to be made again."""
     if not call.failed or in_flight.needs_credentials or in_flight.retry == "waiting":
@@ -216,6 +216,14 @@ def _await_model(
     if call.retry_in_ms is None:
         kind, error = call.error_kind or "model_failed", call.error or "the model gave no answer"
         return Step(fail(session, operation, kind, error))
+    wait_ms = call.retry_in_ms if in_flight.retry == "none" else 0.0
+    late = _too_late(session, operation, now.at_us + int(wait_ms * 1000))
+    if late is not None:  # known before the wait
+        text = (
+            f"{call.error}; to ask again {late.reached:g} s after it began is beyond its"
+            f" operation_seconds ({late.maximum:g})"
+        )
+        return Step(fail(session, operation, "budget_exceeded", text))
     if call.retry_in_ms > 0 and in_flight.retry == "none":
         return Step(effects=[RetryLater(call.retry_in_ms)])
     return None
@@ -238,28 +246,44 @@ def _ask(
 
 
 def _exceeded(session: Session, operation: Operation, now: Moment) -> BudgetExceeded | None:
-    config = session.life.config
-    limits = config.limits if config else None
+    limits = _limits_of(session)
     reached: Sequence[tuple[str, float, float | None]] = (
         (
             "model_calls",
             operation.model_calls,
-            (limits.model_calls if limits else None) or DEFAULT_MODEL_CALLS,
+            limits.model_calls or DEFAULT_MODEL_CALLS,
         ),
-        ("tokens", operation.tokens, limits.tokens if limits else None),
-        ("cost_usd", operation.cost_usd, limits.cost_usd if limits else None),
-        (
-            "operation_seconds",
-            (now.at_us - operation.started_at) / 1e6,
-            limits.operation_seconds if limits else None,
-        ),
+        ("tokens", operation.tokens, limits.tokens),
+        ("cost_usd", operation.cost_usd, limits.cost_usd),
     )
     for name, value, maximum in reached:
         if maximum is not None and value >= maximum:
             return BudgetExceeded(
                 operation_id=operation.operation_id, limit=name, maximum=maximum, reached=value
             )
-    return None
+    return _too_late(session, operation, now.at_us)
+
+
+def _too_late(session: Session, operation: Operation, at_us: int) -> BudgetExceeded | None:
+    maximum = _limits_of(session).operation_seconds
+    seconds = (at_us - operation.started_at) / 1e6
+    if maximum is None or seconds < maximum:
+        return None
+    return BudgetExceeded(
+        operation_id=operation.operation_id,
+        limit="operation_seconds",
+        maximum=maximum,
+        reached=seconds,
+    )
+
+
+def _limits_of(session: Session) -> Limits:
+    return session.life.config.limits if session.life.config else Limits()
+
+
+def _over(session: Session, operation: Operation, exceeded: BudgetExceeded) -> Step:
+    text = f"{exceeded.limit} reached {exceeded.reached:g} of {exceeded.maximum:g}"
+    return Step([exceeded, *fail(session, operation, "budget_exceeded", text)])
 
 
 def _text_of(message: Message) -> str:

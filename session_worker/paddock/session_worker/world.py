@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +18,13 @@ from paddock.session_worker.errors import NeedsCredentials, UnknownModel
 from paddock.session_worker.journal import Journal
 from paddock.session_worker.model import (
     DeltaKind,
+    Item,
     Model,
     ModelAnswer,
     ModelFailed,
     ModelRequest,
     ToolDescription,
+    UserWords,
 )
 from paddock.session_worker.models.opening import open_model
 from paddock.session_worker.previews import Preview
@@ -44,7 +46,7 @@ from paddock.session_worker.turn import AskModel, model_items
 from paddock.session_worker.words import know_secrets
 from paddock.session_worker.workspace import workspace_seen
 from paddock.store.errors import StoreError, TooLarge
-from paddock.store.events import ThinkingPart
+from paddock.store.events import ImagePart, ThinkingPart
 from paddock.store.ids import ToolCallId
 from paddock.store.session import Call, Session
 from paddock.store.session_file.faults import translated
@@ -205,6 +207,7 @@ class World:
             return (time.monotonic() - began) * 1000
 
         try:
+            request = replace(request, images=await self._images(request))
             answer = await self._answer(effect, request)
         except asyncio.CancelledError:
             self._arrive(failed(None))
@@ -216,6 +219,10 @@ class World:
             self._arrive(failed(failure))
         else:
             self._arrive(Answered(effect.model_call_id, answer, elapsed()))
+
+    async def _images(self, request: ModelRequest) -> Mapping[str, bytes]:
+        named = tuple(images_in(request.items))
+        return await self._journal.images(named) if named else {}
 
     async def _answer(self, effect: AskModel, request: ModelRequest) -> ModelAnswer:
         channels: tuple[Literal["text", "thinking"], ...] = ("text", "thinking")
@@ -275,6 +282,13 @@ class World:
         except asyncio.CancelledError:
             return
         self._arrive(RetryDue())
+
+
+def images_in(items: Iterable[Item]) -> Iterator[str]:
+    """Yield the digests of the images that users sent."""
+    for item in items:
+        if isinstance(item, UserWords):
+            yield from (part.blob for part in item.parts if isinstance(part, ImagePart))
 
 
 def _unfit(answer: ModelAnswer) -> str | None:

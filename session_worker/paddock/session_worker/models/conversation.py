@@ -8,7 +8,8 @@ Loaded with the providers' libraries, never before (it imports pydantic-ai).
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
@@ -20,6 +21,7 @@ from paddock.session_worker.model import (
     AnswerPart,
     AssistantWords,
     Called,
+    Item,
     Malformed,
     ModelRequest,
     ToolResult,
@@ -33,6 +35,7 @@ from paddock.store.events import (
     ThinkingPart,
     ToolCallPart,
 )
+from paddock.store.ids import ToolCallId
 from paddock.store.text import whole, whole_object
 
 STATE = "response"
@@ -76,15 +79,21 @@ def parameters_of(request: ModelRequest) -> ModelRequestParameters:
     )
 
 
-def messages_of(request: ModelRequest, *, tells_errors: bool) -> list[wire.ModelMessage]:
-    """Return the conversation of a request; ``tells_errors``: results have an error flag there."""
+def messages_of(
+    request: ModelRequest, provider: str, *, tells_errors: bool
+) -> list[wire.ModelMessage]:
+    """Return the conversation of a request; ``tells_errors``: results have an error flag there.
+
+    ``provider`` is who is asked, by the name that pydantic-ai has for it.
+    """
     messages: list[wire.ModelMessage] = []
     asked: list[wire.ModelRequestPart] = []
-    for item in request.items:
+    for item in _told_apart(request.items):
         if isinstance(item, AssistantWords):
             _flush(messages, asked)
             asked = []
             response = _response_of(item)
+            response.parts = [part for part in response.parts if _is_for(provider, part)]
             if response.parts:
                 messages.append(response)
         else:
@@ -93,6 +102,37 @@ def messages_of(request: ModelRequest, *, tells_errors: bool) -> list[wire.Model
     if request.system_prompt and messages and isinstance(messages[-1], wire.ModelRequest):
         messages[-1].instructions = request.system_prompt
     return messages
+
+
+def _told_apart(items: Sequence[Item]) -> Iterator[Item]:
+    """Give each call of a conversation an id of its own, and its result the same.
+
+    Some servers begin anew to number calls with each answer; others, to which the conversation is
+    brought later, refuse one id twice.
+    """
+    ids: set[str] = set()
+    given: dict[ToolCallId, str] = {}
+    for item in items:
+        if isinstance(item, AssistantWords):
+            for call in item.parts:
+                if isinstance(call, ToolCallPart):
+                    is_taken = call.provider_call_id in ids
+                    given[call.tool_call_id] = (
+                        call.tool_call_id if is_taken else call.provider_call_id
+                    )
+                    ids.add(call.provider_call_id)
+            yield replace(item, parts=tuple(_under(part, given) for part in item.parts))
+        elif isinstance(item, ToolResult):
+            call_id = given.get(item.tool_call_id, item.provider_call_id)
+            yield replace(item, provider_call_id=call_id)
+        else:
+            yield item
+
+
+def _under(part: AssistantPart, given: Mapping[ToolCallId, str]) -> AssistantPart:
+    if not isinstance(part, ToolCallPart) or given[part.tool_call_id] == part.provider_call_id:
+        return part
+    return part.model_copy(update={"provider_call_id": given[part.tool_call_id]})
 
 
 def _flush(messages: list[wire.ModelMessage], asked: list[wire.ModelRequestPart]) -> None:
@@ -147,6 +187,15 @@ def _response_of(item: AssistantWords) -> wire.ModelResponse:
         parts=[_plain(part, item.provider) for part in item.parts if _says_anything(part)],
         model_name=item.model,
         provider_name=item.provider,
+    )
+
+
+def _is_for(provider: str, part: wire.ModelResponsePart) -> bool:
+    """Whether a part is to be sent: a thought that is sealed is empty to all but who sealed it."""
+    return (
+        not isinstance(part, wire.ThinkingPart)
+        or bool(part.content)
+        or part.provider_name == provider
     )
 
 

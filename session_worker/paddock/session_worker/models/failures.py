@@ -4,6 +4,8 @@ Loaded with the providers' libraries, never before (it imports pydantic-ai).
 """
 
 import os
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from pydantic_ai import exceptions
 
@@ -48,10 +50,13 @@ def failure_of(error: Exception, place: Place, *, is_open: bool) -> ModelFailed:
     seconds = getattr(error, "retry_after", None)
     # An error inside a stream tells the status it would have had; what came was a 200.
     came = 200 if is_open or getattr(error, "in_stream", False) else status
-    words = _words(error) if kind != "connection" else f"{place.host}: {_cause(error)}"
+    words = _words(error) if kind != "connection" else f"{_way_to(place)}: {_cause(error)}"
+    how = _HOW[kind]
+    if kind == "unknown_model" and not place.is_home and "model" not in _said(error).lower():
+        how = "has nothing at that address, which often ends in /v1"  # a page, or a router's word
     return ModelFailed(
         kind,
-        f"{place.provider.name} {_HOW[kind]}: {words}",
+        f"{place.provider.name} {how}: {words}",
         http_status=came,
         retry_after_ms=None if seconds is None else seconds * 1000,
     )
@@ -68,6 +73,20 @@ def unasked(error: Exception, place: Place) -> ModelFailed:
     """Return why a library makes no request of a name or an address, as ours."""
     message = f"{place.name} cannot be asked: {one_line(str(error))}"
     return ModelFailed("invalid_request", message)
+
+
+def _way_to(place: Place) -> str:
+    """Return the server that was to be reached, and the proxy that stands before it, if one does.
+
+    One that the environment names and that is not there was told as if the server were not.
+    """
+    parts = urlsplit(place.base_url)
+    proxies = getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy or proxy_bypass(parts.hostname or ""):
+        return place.host
+    shown = urlsplit(proxy if "://" in proxy else f"//{proxy}").netloc.rpartition("@")[2]
+    return f"{place.host} (by the proxy {shown} of the environment)"
 
 
 def _cause(error: BaseException) -> str:
@@ -97,6 +116,8 @@ def _kind(error: Exception, status: int | None, *, is_open: bool) -> FailureKind
         return "stream_cut"
     if kind == "bad_answer" and _ENDED_EARLY in str(error):
         return "stream_cut"
+    if kind == "bad_answer" and status is not None and not is_open:
+        return "invalid_request"  # 405, say: it is no answer at all
     return kind
 
 
@@ -119,15 +140,22 @@ _HOW: dict[FailureKind, str] = {
 
 def _words(error: Exception) -> str:
     """Return what the provider itself said, in one line."""
+    is_inside = getattr(error, "in_stream", False) or getattr(error, "status_code", None) is None
+    said = _said(error)
+    if said and (is_inside or not isinstance(getattr(error, "body", None), str)):
+        return one_line(said)
+    return one_line(str(error) or type(error).__name__)
+
+
+def _said(error: Exception) -> str:
+    """Return the provider's own words as they stand in what it sent, which may be nothing else."""
     body = getattr(error, "body", None)
     if isinstance(body, list) and body:  # Google's, of its form for OpenAI's clients
         body = body[0]
     if isinstance(body, dict):
         inner = body.get("error", body)
-        said = inner.get("message") if isinstance(inner, dict) else inner
-        if isinstance(said, str) and said:
-            return one_line(said)
-    return one_line(str(error) or type(error).__name__)
+        body = inner.get("message") if isinstance(inner, dict) else inner
+    return body if isinstance(body, str) else ""
 
 
 def one_line(text: str) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -65,7 +66,7 @@ async def _follow(session: "Session", after: int, *, wake: bool) -> bool:
     from paddock.supervisor.cli.asking import Asker
     from paddock.supervisor.cli.screen import Screen
 
-    screen = Screen(shows_users=True)
+    screen = Screen(shows_users=True, are_words_kept=not sys.stdout.isatty())
     task = asyncio.current_task()
     assert task is not None
     loop = asyncio.get_running_loop()

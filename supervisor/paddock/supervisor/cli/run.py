@@ -185,7 +185,10 @@ class Watching:
         if self._pressed:
             self._begin_interrupt(operation)
         watch = Watch(operation.command_id, operation.operation_id)
-        screen = self._screen = Screen(words=sys.stderr if self._is_quiet else sys.stdout)
+        screen = self._screen = Screen(
+            words=sys.stderr if self._is_quiet else sys.stdout,
+            are_words_kept=not sys.stdout.isatty(),
+        )
         if self._attended and not self._pressed:
             self._asker = Asker(self._session, screen)
         feed = self._session.follow(after=operation.sequence - 1, deltas=not self._is_quiet)

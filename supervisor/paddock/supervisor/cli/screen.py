@@ -1,7 +1,8 @@
 """A session as it is read on a terminal: the agent's words on stdout, all else on stderr.
 
 Words stream as previews come; the durable message decides what was said, so that what was lost is
-printed from it and what was void is marked. Nothing of a model or a tool is printed unclean (F15).
+printed from it and what was void is marked. In a file or a pipe no mark would stand beside it: only
+words that are durable go there. Nothing of a model or a tool is printed unclean (F15).
 """
 
 import os
@@ -27,6 +28,7 @@ from paddock.store.events import (
     Stored,
     TextPart,
     ToolCallFinished,
+    ToolCallPart,
     ToolCallRequested,
     ToolCallStarted,
     UserMessageAdded,
@@ -58,6 +60,8 @@ class Screen:
     notes: TextIO = field(default_factory=lambda: sys.stderr)
     shows_users: bool = False
     """Whether users' messages are printed as well: not where the user just typed them."""
+    are_words_kept: bool = False
+    """Whether words go to a file or a pipe, from which nothing can be taken back."""
     _lines: dict[str, _Line] = field(default_factory=dict)
     _calls: dict[str, ToolCallRequested] = field(default_factory=dict)
     _is_in_line: bool = False
@@ -126,7 +130,7 @@ class Screen:
             return
         if told.channel == "output":
             self._output(told)
-        if told.channel != "text":
+        if told.channel != "text" or self.are_words_kept:
             return
         line = self._lines.setdefault(told.message_id, _Line())
         if line.is_void:
@@ -174,6 +178,8 @@ class Screen:
         self.end_line()
         if event.finish_reason in _CUT:
             self.note(f"… ({_CUT[event.finish_reason]})", "33")
+        elif _is_silent(event, text):
+            self.note("… (the model ended its turn without a word)", "33")
 
     def _event(self, stored: Stored) -> None:
         event = stored.event
@@ -256,6 +262,12 @@ _CUT = {
     "content_filter": "the answer ends here: the model refused to go on, or a filter cut it off",
 }
 """What to say of an answer that is not whole, by why it ended: its words alone do not show it."""
+
+
+def _is_silent(event: AssistantMessageAdded, text: str) -> bool:
+    """Whether a model had nothing to say; a script's last turn may well be empty."""
+    has_call = any(isinstance(part, ToolCallPart) for part in event.parts)
+    return not text.strip() and not has_call and event.provider != "script"
 
 
 def _is_denied_unasked(event: ApprovalDecided) -> bool:
