@@ -9,10 +9,13 @@ from pydantic import JsonValue
 
 from paddock.store import events as e
 from paddock.store import reports
+from paddock.store.events import stored_of
+from paddock.store.fold import evolve
 from paddock.store.ids import MessageId, ModelCallId
 from paddock.store.projection import Database, Projector
 from paddock.store.projection.schema import VIEWS, document
 from paddock.store.query import query_json
+from paddock.store.session import Session
 from tests.store.logs import START_US, Story, a_day
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -168,6 +171,22 @@ def test_s8_message_count_follows_the_three_message_events_only(host: Host) -> N
         {"role": "assistant", "text": "I look."},
         {"role": "tool", "text": "3 passed"},
     ]
+
+
+def test_a_session_sums_the_tokens_that_were_told_though_others_were_not(host: Host) -> None:
+    story = Story(1).create().start()
+    for tokens in ((100, 20), (7, None), (3, 5)):
+        story.ask("hello")
+        story.say(story.think(tokens=tokens), "hi")
+        story.end()
+    tell(host, story)
+    query = "SELECT input_tokens, output_tokens FROM sessions"
+    assert host.ask(query) == [{"input_tokens": 110, "output_tokens": None}]
+    state = Session(story.session_id)
+    for row in story.rows():
+        evolve(state, stored_of(story.session_id, row))
+    totals = state.conversation.totals
+    assert (totals.uncounted_input_calls, totals.uncounted_output_calls) == (0, 1)
 
 
 def stages(host: Host) -> tuple[JsonValue, ...]:

@@ -57,7 +57,8 @@ def _model_call_finished(folded: Folded, row: Row, payload: Values, batch: Batch
     tokens = {name: _tokens(usage.get(name)) for name in _USAGE}
     memory.input_tokens += tokens["input_tokens"] or 0
     memory.output_tokens += tokens["output_tokens"] or 0
-    memory.uncounted_calls += tokens["input_tokens"] is None or tokens["output_tokens"] is None
+    memory.uncounted_input_calls += tokens["input_tokens"] is None
+    memory.uncounted_output_calls += tokens["output_tokens"] is None
     operation = folded.operations.get(row.operation_id or "")
     if cost is None:
         memory.unpriced_calls += 1

@@ -13,7 +13,7 @@ again. A view is the two together. So a batch writes few tables, and ten million
 from dataclasses import dataclass
 from typing import Literal
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Raised with every change here or in the fold: a database of another version is made anew."""
 
 HOST = "host"
