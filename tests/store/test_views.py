@@ -988,13 +988,14 @@ def test_files_of_one_name_in_two_workspaces_are_two_files(host: Host) -> None:
         (1, "/home/ann/repo", "setup.py"),
         (2, "/home/bob/repo", "setup.py"),
         (3, "/home/bob", "/home/ann/repo/setup.py"),
+        (4, "/", "home/ann/repo/setup.py"),
     ):
         story = Story(seed, now_us=now_us()).create(workspace=workspace).start()
         story.ask("x")
         story.change(story.call(None), path)
         tell(host, story)
     rows = host.ask(reports.query_of("shared_files"))
-    assert [(row["path"], row["sessions"]) for row in rows] == [("/home/ann/repo/setup.py", 2)]
+    assert [(row["path"], row["sessions"]) for row in rows] == [("/home/ann/repo/setup.py", 3)]
 
 
 def test_how_fast_deaths_were_mended_leaves_out_what_was_left_down(host: Host) -> None:
