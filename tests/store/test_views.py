@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import JsonValue
@@ -16,6 +17,7 @@ from paddock.store.projection import Database, Projector
 from paddock.store.projection.schema import VIEWS, document
 from paddock.store.query import query_json
 from paddock.store.session import Session
+from paddock.store.text import ALL_IS_KEPT
 from tests.store.logs import START_US, Story, a_day
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -611,6 +613,33 @@ def test_tool_calls_show_request_decision_start_and_result(host: Host) -> None:
         "error: <n> failed in <n>s",
         {"command": "pytest -q", "n": [1, None]},
         1_500.0,
+    ]
+
+
+def test_failed_commands_are_told_apart_by_what_they_wrote(host: Host) -> None:
+    story = Story(1).create().start()
+    story.ask("do it")
+    answer = story.think()
+    for text, more in (
+        ("Exit code 128\nfatal: not a git repository\n", {"exit_code": 128}),
+        ("Exit code 2\nls: cannot access '/a/b1'", {"exit_code": 2}),
+        ("Exit code 1", {"exit_code": 1}),
+        ("Exit code 1\n" + "x\n" * 2_000 + f"the end\n{ALL_IS_KEPT}…]", {"output_blob": "ab"}),
+        ("Timed out after 5 s\nso far", {"error_kind": "timeout", "error": "Timed out after 5 s"}),
+    ):
+        call = story.call(answer)
+        story.run(call)
+        error = text.partition("\n")[0]
+        told: dict[str, Any] = {"error_kind": "exit_code", "error": error, **more}
+        story.finish(call, "error", text=text, **told)
+    tell(host, story)
+    rows = host.ask("SELECT error_signature FROM tool_calls ORDER BY finished_at")
+    assert [row["error_signature"] for row in rows] == [
+        "exit_code: fatal: not a git repository",
+        "exit_code: ls: cannot access '<path>'",
+        "exit_code: Exit code <n>",
+        "exit_code: the end",
+        "timeout: Timed out after <n> s",
     ]
 
 
