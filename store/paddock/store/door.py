@@ -333,7 +333,8 @@ class _Link:
             async with asyncio.timeout(seconds):
                 await self._is_connected.wait()
         except TimeoutError as error:
-            message = f"no store answers at {self._address!r}; is the host up? `paddock status`"
+            where = f"no store answers at {self._address!r}"
+            message = f"{where}; `paddock status` tells how it and its host fare"
             raise StoreGone(message) from error
 
     async def ask(self, request: Request) -> tuple[int, "asyncio.Queue[Said | PaddockError]"]:
