@@ -194,6 +194,9 @@ async def test_f3_a_file_that_is_lost_under_a_store_that_runs_is_made_anew_and_t
                 return (await store.status()).notice is not None
 
             await wait_until_async(is_told, what="it is told")
+        await host.list_sessions()  # which gives no notice on
+        notices = [(await host.sql("SELECT 1")).notice or "" for _ in range(2)]
+        assert ["was made anew from the logs" in one for one in notices] == [True, False]
         assert await work.is_seen_whole()
         await assert_is_as_the_logs(made)
         await assert_is_told(capsys, monkeypatch, made)

@@ -171,7 +171,7 @@ class Story:
         *,
         model: str | None = "script",
         cost: float | None = None,
-        tokens: tuple[int, int] = (100, 20),
+        tokens: tuple[int | None, int | None] = (100, 20),
         took_ms: float = 900.0,
         retries: int = 0,
     ) -> MessageId:

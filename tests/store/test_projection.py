@@ -111,9 +111,9 @@ def test_r1_the_sessions_row_agrees_with_the_fold_of_the_session(seed: int) -> N
         shown, conversation = folded.session, state.conversation
         assert shown["message_count"] == conversation.message_count
         totals = conversation.totals
-        is_counted = not totals.uncounted_calls
-        assert shown["input_tokens"] == (totals.input_tokens if is_counted else None)
-        assert shown["output_tokens"] == (totals.output_tokens if is_counted else None)
+        went_in = None if totals.uncounted_input_calls else totals.input_tokens
+        came_out = None if totals.uncounted_output_calls else totals.output_tokens
+        assert (shown["input_tokens"], shown["output_tokens"]) == (went_in, came_out)
         assert folded.memory.head == conversation.head
         at_work = conversation.operation
         assert shown["open_operation_id"] == (at_work.operation_id if at_work else None)

@@ -3,16 +3,21 @@
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import JsonValue
 
 from paddock.store import events as e
 from paddock.store import reports
+from paddock.store.events import stored_of
+from paddock.store.fold import evolve
 from paddock.store.ids import MessageId, ModelCallId
 from paddock.store.projection import Database, Projector
 from paddock.store.projection.schema import VIEWS, document
 from paddock.store.query import query_json
+from paddock.store.session import Session
+from paddock.store.text import ALL_IS_KEPT
 from tests.store.logs import START_US, Story, a_day
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -168,6 +173,22 @@ def test_s8_message_count_follows_the_three_message_events_only(host: Host) -> N
         {"role": "assistant", "text": "I look."},
         {"role": "tool", "text": "3 passed"},
     ]
+
+
+def test_a_session_sums_the_tokens_that_were_told_though_others_were_not(host: Host) -> None:
+    story = Story(1).create().start()
+    for tokens in ((100, 20), (7, None), (3, 5)):
+        story.ask("hello")
+        story.say(story.think(tokens=tokens), "hi")
+        story.end()
+    tell(host, story)
+    query = "SELECT input_tokens, output_tokens FROM sessions"
+    assert host.ask(query) == [{"input_tokens": 110, "output_tokens": None}]
+    state = Session(story.session_id)
+    for row in story.rows():
+        evolve(state, stored_of(story.session_id, row))
+    totals = state.conversation.totals
+    assert (totals.uncounted_input_calls, totals.uncounted_output_calls) == (0, 1)
 
 
 def stages(host: Host) -> tuple[JsonValue, ...]:
@@ -595,6 +616,33 @@ def test_tool_calls_show_request_decision_start_and_result(host: Host) -> None:
     ]
 
 
+def test_failed_commands_are_told_apart_by_what_they_wrote(host: Host) -> None:
+    story = Story(1).create().start()
+    story.ask("do it")
+    answer = story.think()
+    for text, more in (
+        ("Exit code 128\nfatal: not a git repository\n", {"exit_code": 128}),
+        ("Exit code 2\nls: cannot access '/a/b1'", {"exit_code": 2}),
+        ("Exit code 1", {"exit_code": 1}),
+        ("Exit code 1\n" + "x\n" * 2_000 + f"the end\n{ALL_IS_KEPT}…]", {"output_blob": "ab"}),
+        ("Timed out after 5 s\nso far", {"error_kind": "timeout", "error": "Timed out after 5 s"}),
+    ):
+        call = story.call(answer)
+        story.run(call)
+        error = text.partition("\n")[0]
+        told: dict[str, Any] = {"error_kind": "exit_code", "error": error, **more}
+        story.finish(call, "error", text=text, **told)
+    tell(host, story)
+    rows = host.ask("SELECT error_signature FROM tool_calls ORDER BY finished_at")
+    assert [row["error_signature"] for row in rows] == [
+        "exit_code: fatal: not a git repository",
+        "exit_code: ls: cannot access '<path>'",
+        "exit_code: Exit code <n>",
+        "exit_code: the end",
+        "timeout: Timed out after <n> s",
+    ]
+
+
 def test_a_call_waits_for_a_decision_and_not_for_other_calls(host: Host) -> None:
     story = Story(1).create().start()
     story.ask("do it")
@@ -969,13 +1017,14 @@ def test_files_of_one_name_in_two_workspaces_are_two_files(host: Host) -> None:
         (1, "/home/ann/repo", "setup.py"),
         (2, "/home/bob/repo", "setup.py"),
         (3, "/home/bob", "/home/ann/repo/setup.py"),
+        (4, "/", "home/ann/repo/setup.py"),
     ):
         story = Story(seed, now_us=now_us()).create(workspace=workspace).start()
         story.ask("x")
         story.change(story.call(None), path)
         tell(host, story)
     rows = host.ask(reports.query_of("shared_files"))
-    assert [(row["path"], row["sessions"]) for row in rows] == [("/home/ann/repo/setup.py", 2)]
+    assert [(row["path"], row["sessions"]) for row in rows] == [("/home/ann/repo/setup.py", 3)]
 
 
 def test_how_fast_deaths_were_mended_leaves_out_what_was_left_down(host: Host) -> None:

@@ -72,3 +72,11 @@ def test_a_table_says_that_there_is_more(capsys: pytest.CaptureFixture[str]) -> 
     assert told.err == "the first 2 rows; --limit 0, --json or --csv gives all\n"
     table.print(0)
     assert capsys.readouterr().err == ""
+
+
+def test_a_plan_is_shown_as_it_was_drawn(capsys: pytest.CaptureFixture[str]) -> None:
+    table = TableResult()
+    table.begin(["explain_key", "explain_value"], ["VARCHAR", "VARCHAR"])
+    table.add([("physical_plan", "┌───┐\n│ a │\n└───┘")])
+    table.print(200)
+    assert capsys.readouterr().out == "┌───┐\n│ a │\n└───┘\n"

@@ -42,3 +42,13 @@ def test_a_table_shows_times_as_a_query_takes_them() -> None:
 
 def test_a_large_number_is_no_line_of_digits() -> None:
     assert (cell(1e300), cell(-2e15), cell(30_208.94)) == ("1e+300", "-2e+15", "30,208.9")
+    assert cell(1_234_567.89) == "1,234,567.9"
+
+
+def test_a_price_keeps_its_cents() -> None:
+    assert (cell(6.43), cell(12.05), cell(1_204.5), cell(0.0123)) == (
+        "6.43",
+        "12.05",
+        "1,204.5",
+        "0.0123",
+    )

@@ -9,6 +9,7 @@ from paddock.session_worker.stimuli import CallEnded
 from paddock.store.events import CommandQuarantined, CommandRejected, Event, ToolCallFinished
 from paddock.store.ids import CommandId
 from paddock.store.session import Call, CommandAnswer
+from paddock.store.text import ALL_IS_KEPT
 
 DIGITS_SHOWN = 12
 """Of a blob's digest in a result: enough to name it in its session."""
@@ -62,7 +63,7 @@ def result_of(call: Call, ended: CallEnded, now: Moment) -> ToolCallFinished:
     assert outcome is not None, "a call without an outcome has no result of its own"
     text = outcome.text
     if ended.blob is not None:
-        text += f"\n[all of it is kept: read_output with output={ended.blob[:DIGITS_SHOWN]}]"
+        text += f"\n{ALL_IS_KEPT}read_output with output={ended.blob[:DIGITS_SHOWN]}]"
     return result(
         call,
         outcome.status,

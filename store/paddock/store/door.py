@@ -132,31 +132,31 @@ class StoreClient:
         timeout_seconds: float = ANSWER_SECONDS,
         row_limit: int | None = None,
         wait_for: Mapping[SessionId, int] | None = None,
+        is_noted: bool = True,
     ) -> Result:
         """Return all rows of one SELECT or EXPLAIN; see :meth:`stream` where they may be many."""
         until = asyncio.get_running_loop().time() + timeout_seconds
         while True:
             left = until - asyncio.get_running_loop().time()
             try:
-                return await self._whole(query, params, left, row_limit, wait_for)
+                words = self.stream(
+                    query,
+                    params,
+                    timeout_seconds=left,
+                    row_limit=row_limit,
+                    wait_for=wait_for,
+                    is_noted=is_noted,
+                )
+                return await self._whole(words)
             except StoreGone:
                 if self._link is None or not self._link.is_broken or left <= 0:
                     raise
 
-    async def _whole(
-        self,
-        query: str,
-        params: Sequence[Any] | Mapping[str, Any],
-        timeout_seconds: float,
-        row_limit: int | None,
-        wait_for: Mapping[SessionId, int] | None,
-    ) -> Result:
+    async def _whole(self, words: AsyncGenerator[Said, None]) -> Result:
         rows: list[tuple[Any, ...]] = []
         header: Header | None = None
         is_cut = False
-        async for word in self.stream(
-            query, params, timeout_seconds=timeout_seconds, row_limit=row_limit, wait_for=wait_for
-        ):
+        async for word in words:
             match word:
                 case Header():
                     header = word
@@ -178,6 +178,7 @@ class StoreClient:
         timeout_seconds: float = ANSWER_SECONDS,
         row_limit: int | None = None,
         wait_for: Mapping[SessionId, int] | None = None,
+        is_noted: bool = True,
     ) -> AsyncGenerator[Said, None]:
         """Yield ``Header``, ``Rows``… (see ``unpack_rows``) and ``Done``, as they are asked for.
 
@@ -189,6 +190,7 @@ class StoreClient:
             timeout_ms=max(1, int(timeout_seconds * 1000)),
             row_limit=row_limit,
             wait_for=dict(wait_for or {}),
+            is_noted=is_noted,
         )
         link = await self._connected(timeout_seconds)
         deadline = asyncio.get_running_loop().time() + timeout_seconds + MORE_SECONDS
@@ -218,11 +220,11 @@ class StoreClient:
         """Return the sessions that a filter lets through, and how many without its limit."""
         chosen = wanted or SessionFilter()
         # As rows of a query, of which there may be more than one message holds.
-        found = await self.sql(*listing(chosen), wait_for=wait_for)
+        found = await self.sql(*listing(chosen), wait_for=wait_for, is_noted=False)
         sessions = json_rows(found.names, found.types, found.rows)
         if chosen.limit is None and not chosen.offset:
             return sessions, len(sessions)
-        total: int = (await self.sql(*counting(chosen))).rows[0][0]
+        total: int = (await self.sql(*counting(chosen), is_noted=False)).rows[0][0]
         return sessions, total
 
     async def session(
@@ -331,7 +333,8 @@ class _Link:
             async with asyncio.timeout(seconds):
                 await self._is_connected.wait()
         except TimeoutError as error:
-            message = f"no store answers at {self._address!r}; is the host up? `paddock status`"
+            where = f"no store answers at {self._address!r}"
+            message = f"{where}; `paddock status` tells how it and its host fare"
             raise StoreGone(message) from error
 
     async def ask(self, request: Request) -> tuple[int, "asyncio.Queue[Said | PaddockError]"]:

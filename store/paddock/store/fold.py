@@ -388,7 +388,8 @@ def _count(
     totals.cache_write_tokens += usage.cache_write_tokens or 0
     totals.output_tokens += usage.output_tokens or 0
     totals.reasoning_tokens += usage.reasoning_tokens or 0
-    totals.uncounted_calls += usage.input_tokens is None or usage.output_tokens is None
+    totals.uncounted_input_calls += usage.input_tokens is None
+    totals.uncounted_output_calls += usage.output_tokens is None
     totals.cost_usd += cost_usd or 0.0
     totals.unpriced_calls += cost_usd is None
     if operation is not None:

@@ -100,7 +100,8 @@ class Sql(Request):
     """One SELECT or EXPLAIN. Answered by ``Header``, ``Rows``…, ``Done`` with ``{rows, is_cut}``.
 
     ``wait_for``: the query begins when these events can be seen, or fails as ``timed_out``; event 0
-    stands for an erased session of which nothing can be seen any more.
+    stands for an erased session of which nothing can be seen any more. ``is_noted``: its asker
+    gives the header's notice on; what is told once is kept for such a one.
     """
 
     tag = "sql"
@@ -109,6 +110,7 @@ class Sql(Request):
     timeout_ms: Annotated[int, Field(gt=0, le=3_600_000)] = 30_000
     row_limit: Annotated[int, Field(ge=0)] | None = None
     wait_for: dict[SessionId, int] = Field(default_factory=dict)
+    is_noted: bool = True
 
 
 class GetSession(Request):

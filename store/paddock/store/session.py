@@ -247,7 +247,8 @@ class Totals:
     cache_write_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0
-    uncounted_calls: int = 0
+    uncounted_input_calls: int = 0
+    uncounted_output_calls: int = 0
     cost_usd: float = 0.0
     unpriced_calls: int = 0
 

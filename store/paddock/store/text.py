@@ -1,9 +1,11 @@
-"""What text must be to be stored: no half characters."""
+"""What text must be to be stored: no half characters. And the words that end a cut output."""
 
 import re
 
 from pydantic import JsonValue
 
+ALL_IS_KEPT = "[all of it is kept: "
+"""How the last line begins of what a model sees of a large output: it says where the rest is."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _WHOLE = "\N{REPLACEMENT CHARACTER}"
 

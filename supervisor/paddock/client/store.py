@@ -220,7 +220,9 @@ class Running:
         missing: list[str] = []
         while heads:
             try:
-                await self._client.sql("SELECT 1", timeout_seconds=seconds, wait_for=heads)
+                await self._client.sql(
+                    "SELECT 1", timeout_seconds=seconds, wait_for=heads, is_noted=False
+                )
                 break
             except (Damaged, SessionNotFound) as error:
                 named = SessionId(str(error.facts.get("session_id")))

@@ -302,10 +302,11 @@ class Keeper:
         progress = self.progress()
         is_whole = self.state() in {"ready", "catching_up"}
         is_whole = is_whole and not progress.damaged and not progress.waiting_for_fold
+        told = [] if is_whole else [self.word()]
         untold, self._untold = self._untold, None
-        if not is_whole:
-            return self.word()
-        return None if untold is None else f"the projection was made anew from the logs: {untold}"
+        if untold is not None:
+            told.append(f"the projection was made anew from the logs: {untold}")
+        return "; ".join(told) or None
 
     def status(self) -> StoreStatus:
         """Return how it fares."""

@@ -379,7 +379,8 @@ class Server:
             row_limit=request.row_limit,
             on_begin=running.begin,
         ) as asking:
-            header = Header(names=asking.names, types=asking.types, notice=self.keeper.caveat())
+            notice = self.keeper.caveat() if request.is_noted else None
+            header = Header(names=asking.names, types=asking.types, notice=notice)
             self._from_thread(self._say, key, header)
             for chunk in asking.chunks():
                 for packed in _split(chunk):

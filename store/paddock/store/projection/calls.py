@@ -57,7 +57,8 @@ def _model_call_finished(folded: Folded, row: Row, payload: Values, batch: Batch
     tokens = {name: _tokens(usage.get(name)) for name in _USAGE}
     memory.input_tokens += tokens["input_tokens"] or 0
     memory.output_tokens += tokens["output_tokens"] or 0
-    memory.uncounted_calls += tokens["input_tokens"] is None or tokens["output_tokens"] is None
+    memory.uncounted_input_calls += tokens["input_tokens"] is None
+    memory.uncounted_output_calls += tokens["output_tokens"] is None
     operation = folded.operations.get(row.operation_id or "")
     if cost is None:
         memory.unpriced_calls += 1
@@ -223,7 +224,9 @@ def _tool_call_finished(folded: Folded, row: Row, payload: Values, batch: Batch)
     if call["wait_ms"] is None:
         # What is told counts from the request to the start: the wait for other calls is in it.
         call["wait_ms"] = payload.get("wait_ms")
-    close_tool_call(folded, call, str(payload.get("status")), row.occurred_at, batch)
+    status = str(payload.get("status"))
+    end_tool_call(call, status, row.occurred_at, text)
+    close_tool_call(folded, call, status, row.occurred_at, batch)
 
 
 def close_approvals(folded: Folded, tool_call_id: str | None, at: int, batch: Batch) -> None:
@@ -253,8 +256,8 @@ def close_tool_call(folded: Folded, call: Values, status: str, at: int, batch: B
     batch.tool_calls.append(ROW_OF["tool_calls"](call))
 
 
-def end_tool_call(call: Values, status: str, at: int) -> None:
-    """Say how a call ended; :func:`take_up_tool_call` undoes it."""
+def end_tool_call(call: Values, status: str, at: int, text: str = "") -> None:
+    """Say how a call ended, and with what words; :func:`take_up_tool_call` undoes it."""
     call["status"] = status
     call["is_error"] = status != "ok"
     call["finished_at"] = at
@@ -262,9 +265,18 @@ def end_tool_call(call: Values, status: str, at: int) -> None:
     if call["duration_ms"] is None and is_timed:
         call["duration_ms"] = (at - call["started_at"]) / 1000
     if status != "ok":
-        call["error_signature"] = signature(
-            call["error_kind"] or status, call["error"] or call["output_head"] or ""
-        )
+        call["error_signature"] = signature(call["error_kind"] or status, _telling(call, text))
+
+
+def _telling(call: Values, text: str) -> str:
+    """Return the words that tell a call's error from others: of a command, those it wrote itself.
+
+    That it left with a code stands above them, and says nothing that its kind does not.
+    """
+    error: str = call["error"] or ""
+    if error and call["error_kind"] != "exit_code":
+        return error
+    return text.removeprefix(error).strip() or error
 
 
 def take_up_tool_call(call: Values) -> None:

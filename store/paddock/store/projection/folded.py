@@ -37,7 +37,8 @@ class Memory:
     head: str | None = None
     input_tokens: int = 0
     output_tokens: int = 0
-    uncounted_calls: int = 0
+    uncounted_input_calls: int = 0
+    uncounted_output_calls: int = 0
     cost_usd: float = 0.0
     unpriced_calls: int = 0
     failed_at: int | None = None
@@ -149,8 +150,8 @@ def summarize(folded: Folded) -> None:
     """Bring the session's own row up to its last event: what follows from all the rest."""
     session, memory = folded.session, folded.memory
     session["last_sequence"] = folded.sequence
-    session["input_tokens"] = None if memory.uncounted_calls else memory.input_tokens
-    session["output_tokens"] = None if memory.uncounted_calls else memory.output_tokens
+    session["input_tokens"] = None if memory.uncounted_input_calls else memory.input_tokens
+    session["output_tokens"] = None if memory.uncounted_output_calls else memory.output_tokens
     session["cost_usd"] = None if memory.unpriced_calls else memory.cost_usd
     # What a failed session left open is taken up again when that is freed; until then it ended.
     at_work = {} if memory.failed_at is not None else folded.operations

@@ -13,7 +13,7 @@ again. A view is the two together. So a batch writes few tables, and ten million
 from dataclasses import dataclass
 from typing import Literal
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 6
 """Raised with every change here or in the fold: a database of another version is made anew."""
 
 HOST = "host"
@@ -234,7 +234,11 @@ TOOL_CALLS = View(
         _number("exit_code"),
         _text("error_kind"),
         _text("error"),
-        _text("error_signature", "the error without what differs each time: numbers, paths, ids"),
+        _text(
+            "error_signature",
+            "the error without what differs each time: numbers, paths, ids; of a command that left "
+            "with a code it is the last line that it wrote",
+        ),
         _number("generation", "the worker that ran it, or was asked for it"),
         _time("requested_at"),
         _time("decided_at"),
@@ -589,7 +593,8 @@ def document() -> str:
         "     `python -m paddock.store.projection > docs/SQL.md`. Do not edit. -->",
         "",
         "`paddock sql QUERY` asks the views below, running sessions included. One SELECT (or",
-        "EXPLAIN, DESCRIBE, SHOW) a query; it can read nothing but these views, and write nothing.",
+        "EXPLAIN, DESCRIBE, SHOW) a query; it reaches nothing outside this database, and writes",
+        "nothing. What else is in there (the schema `internal`) is another with any version.",
         "Times are UTC timestamps in microseconds, durations (`_ms`) milliseconds, sizes bytes,",
         "money US dollars. NULL means *not known*, and never zero.",
         "",

@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+from paddock.store.text import ALL_IS_KEPT
+
 ARGUMENT_CHARACTERS = 10_000
 SIGNATURE_CHARACTERS = 160
 
@@ -22,6 +24,8 @@ def signature(kind: str, text: str) -> str:
     output what it said before it went.
     """
     lines = [line.strip() for line in text[-4_000:].splitlines() if line.strip()]
+    if lines and lines[-1].startswith(ALL_IS_KEPT):
+        del lines[-1]
     line = lines[-1][:400] if lines else ""
     told = _VARYING.sub(lambda found: _STAND_INS[str(found.lastgroup)], line)
     return f"{kind}: {told}"[:SIGNATURE_CHARACTERS] if told else kind

@@ -361,7 +361,7 @@ def _store(places: Places) -> Iterator[Finding]:
     try:
         status = run_async(ask())
     except (PaddockError, TimeoutError):
-        advice = "the host starts one that ended; sessions go on without it"
+        advice = "the host starts one that ended, and host.log says why it did; sessions go on"
         yield Finding("store", "note", "does not answer", advice)
         return
     if status.damaged:

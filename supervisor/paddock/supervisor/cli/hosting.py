@@ -198,7 +198,8 @@ async def _store_of(host: "Host") -> dict[str, Any]:
         async with asyncio.timeout(STORE_SECONDS):
             found = await (await host.store()).status()
     except TimeoutError:
-        return {"store": "does not answer; the host starts one that ended", "store_notice": None}
+        word = "does not answer; the host starts one that ended, and host.log says why it did"
+        return {"store": word, "store_notice": None}
     told: dict[str, Any] = {"store": found.word, "store_notice": found.notice}
     if found.state == "rebuilding":
         told["store_rebuilt"] = found.progress

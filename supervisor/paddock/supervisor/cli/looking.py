@@ -470,8 +470,8 @@ def _about(state: "State", data: Path) -> dict[str, Any]:
         "last_sequence": state.sequence,
         "folder": str(folder_of(data, state.session_id)),
         "message_count": conversation.message_count,
-        "input_tokens": None if totals.uncounted_calls else totals.input_tokens,
-        "output_tokens": None if totals.uncounted_calls else totals.output_tokens,
+        "input_tokens": None if totals.uncounted_input_calls else totals.input_tokens,
+        "output_tokens": None if totals.uncounted_output_calls else totals.output_tokens,
         "cost_usd": None if totals.unpriced_calls else totals.cost_usd,
         "operation": None
         if operation is None

@@ -155,8 +155,9 @@ def cell(value: Any) -> str:
         case bool():
             return "yes" if value else "no"
         case float():
-            is_long = abs(value) < 1 or abs(value) >= 1e15  # noqa: PLR2004 - digits that tell nothing
-            return f"{value:,.6g}" if is_long else f"{value:,.1f}"
+            # Six digits, so that money has its cents; of a large number all before the point.
+            is_large = 1e5 <= abs(value) < 1e15  # noqa: PLR2004 - beyond, digits tell nothing
+            return f"{value:,.1f}" if is_large else f"{value:,.6g}"
         case datetime():
             moment = value.replace(tzinfo=UTC) if value.tzinfo is None else value
             return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")

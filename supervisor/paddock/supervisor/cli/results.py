@@ -9,10 +9,12 @@ from decimal import Decimal
 from tempfile import SpooledTemporaryFile
 from typing import Any, Self
 
-from paddock.supervisor.cli.printing import hint, json_of, print_table
+from paddock.supervisor.cli.printing import clean, hint, json_of, print_table, say
 
 SPOOL_BYTES = 16 * 1024 * 1024
 """A result larger than this waits on the disk until it is whole."""
+PLAN = ["explain_key", "explain_value"]
+"""The columns of what EXPLAIN gives: a drawing of many lines."""
 
 
 class TableResult:
@@ -33,6 +35,10 @@ class TableResult:
     def print(self, limit: int) -> None:
         """Print the first rows (0: all), and say if there are more."""
         shown = self._rows[: limit or None]
+        if list(self._names) == PLAN:
+            for _, plan in shown:
+                say(clean(str(plan)))
+            return
         numbers = [
             name
             for place, name in enumerate(self._names)
