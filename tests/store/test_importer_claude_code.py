@@ -524,6 +524,8 @@ def test_calls_of_ours_are_run_and_all_others_carry_their_recorded_result(
         "Hook PreToolUse:Bash denied this tool",
         "Execution stopped by PreToolUse hook: no",
         "Operation stopped by hook: no",
+        "Bash operation blocked by hook:\n- [guard.sh]: no",
+        "Tool permission request failed: Error: Stream closed",
         "Permission to use Bash with command ls has been denied.",
         "Permission for this action has been denied. Reason: [Data Exfiltration] …",
         "This Bash command contains multiple operations. The following part requires approval: ls",

@@ -63,8 +63,10 @@ _REJECTED = re.compile(
     # Guards of the recorded agent's own session: ours has another memory, and would run the call.
     r"|File has not been read yet|File has been (?:modified|unexpectedly modified) since read"
     r"|.{0,500} was blocked\. For security"
+    r"|Tool permission request failed"
     # Hooks, which may end a call before it begins.
-    r"|(?:Hook )?PreToolUse\b|(?:Execution|Operation) stopped by (?:PreToolUse )?hook)"
+    r"|(?:Hook )?PreToolUse\b|(?:Execution|Operation) stopped by (?:PreToolUse )?hook"
+    r"|[\w-]+ operation blocked by hook\b)"
 )
 """How the result of a call that never ran begins."""
 
