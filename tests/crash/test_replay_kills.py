@@ -209,6 +209,45 @@ def test_l26_a_replay_killed_in_any_of_its_calls_ends_as_if_nothing_had_been(
     assert_asked_again_unless_it_happened(replay, at)
 
 
+def test_calls_with_secrets_are_made_though_no_log_keeps_what_they_were(replay: Replay) -> None:
+    recording = recording_with_keys(replay.folder.with_name("keys.jsonl"))
+    replay.run(recording, {"call": 1, "at": "before"})
+    assert_whole(replay, recording)
+    assert_one_death_in_that_call(replay)
+    statuses = [result.status for result in replay.results().values()]
+    assert statuses == ["interrupted", "interrupted", "ok", "ok"]
+
+
+def recording_with_keys(file: Path) -> dict[str, Any]:
+    """Write a transcript in which one answer writes two keys to two files."""
+    keys = {name: f"AKIA{letter * 16}\n" for name, letter in (("one", "A"), ("two", "B"))}
+    calls = [
+        {
+            "type": "tool_use",
+            "id": f"c-{name}",
+            "name": "Write",
+            "input": {"file_path": f"/recorded/{name}", "content": key},
+        }
+        for name, key in keys.items()
+    ]
+    results = [
+        {"type": "tool_result", "tool_use_id": call["id"], "content": "ok"} for call in calls
+    ]
+    said = (("user", "go"), ("assistant", calls), ("user", results))
+    records = [
+        {
+            "type": role,
+            "cwd": "/recorded",
+            "message": {"id": "m1", "role": role, "content": content},
+        }
+        for role, content in said
+    ]
+    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    hashes = {name: hashlib.sha256(key.encode()).hexdigest() for name, key in keys.items()}
+    begin: dict[str, Any] = {"initial_files": {}, "git_init": False}
+    return {**begin, "file": str(file), "calls": 2, "expected_final_sha256": hashes}
+
+
 def assert_one_death_in_that_call(replay: Replay) -> None:
     (death,) = replay.deaths()
     assert (death.signal, death.action) == (signal.SIGKILL, "restarted")

@@ -289,6 +289,12 @@ class Play:
         self.take(Prepared(found.tool_call_id, plan, error))
         return found
 
+    def one_prepared(self) -> ToolCallId:
+        """Return the first call that is to be checked, and take it off."""
+        found = next(act for act in self.open if isinstance(act, PrepareCall))
+        self.open.remove(found)
+        return found.tool_call_id
+
     def plan(self, call_id: ToolCallId) -> Plan:
         of_call = self.session.conversation.calls[call_id]
         return Plan(of_call.tool, of_call.arguments, {"n": 1}, call_id)

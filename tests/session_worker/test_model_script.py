@@ -130,6 +130,17 @@ async def test_a_call_that_came_back_interrupted_is_asked_again_each_time(tmp_pa
     assert (await talk.ask()).text == "Done."
 
 
+async def test_what_is_asked_again_stands_in_the_script_not_in_a_log_without_secrets(
+    tmp_path: Path,
+) -> None:
+    talk = Conversation(tmp_path, [{"tool_calls": [bash("echo key")]}, {"text": "Done."}])
+    talk.say("go")
+    (call,) = (await talk.ask()).calls
+    talk.result(call._replace(arguments={"command": "echo [redacted]"}), "interrupted")
+    (again,) = (await talk.ask()).calls
+    assert again.arguments == {"command": "echo key"}
+
+
 async def test_an_interrupted_call_that_is_known_to_have_happened_is_not_asked_again(
     tmp_path: Path,
 ) -> None:

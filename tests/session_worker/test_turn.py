@@ -282,6 +282,27 @@ def test_q7_the_queue_survives_a_restart() -> None:
     assert play.engine.stage() == "resting"
 
 
+def test_a_call_whose_secret_died_with_its_worker_is_interrupted_and_was_not_done() -> None:
+    play = yolo()
+    play.send("go")
+    key = "AKIA" + 16 * "A"
+    play.model_says(call("bash", command=f"echo {key}"), call("bash", command="echo a"))
+    play.crash()
+    play.start()
+    secret = play.one_prepared()
+    asked = play.session.conversation.calls[secret]
+    assert play.engine.arguments_of(asked) is None
+    play.take(Prepared(secret, None, "its secret is gone", is_lost=True))
+    play.prepare()
+    play.finish()
+    lost, ok = play.items()[-2:]
+    assert isinstance(lost, ToolResult)
+    assert isinstance(ok, ToolResult)
+    assert (lost.status, lost.happened, ok.status) == ("interrupted", False, "ok")
+    assert lost.text == "The call of bash was interrupted before it ran: its secret is gone"
+    assert play.kinds.count("approval_decided") == play.kinds.count("tool_call_finished") == 2
+
+
 def test_a4_always_cascades_to_waiting_calls_of_that_tool() -> None:
     play = Play()
     play.send("go")

@@ -78,6 +78,12 @@ def result_of(call: Call, ended: CallEnded, now: Moment) -> ToolCallFinished:
     )
 
 
+def lost(call: Call, words: str | None) -> ToolCallFinished:
+    """Return the result of a call that died with a worker before it began."""
+    text = f"The call of {call.tool} was interrupted before it ran: {words}"
+    return result(call, "interrupted", text, happened=False, error_kind="interrupted")
+
+
 def stopped(call: Call, ended: CallEnded, now: Moment) -> ToolCallFinished:
     """Return the result of a call that was cut off by a suspension."""
     return result(

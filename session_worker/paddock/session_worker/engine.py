@@ -23,7 +23,14 @@ from paddock.session_worker.acts import (
     Stop,
     StopAgent,
 )
-from paddock.session_worker.answers import answer_in, read_command, result_of, settled, stopped
+from paddock.session_worker.answers import (
+    answer_in,
+    lost,
+    read_command,
+    result_of,
+    settled,
+    stopped,
+)
 from paddock.session_worker.approvals import Toolkit
 from paddock.session_worker.commands import (
     accepted_deletion,
@@ -504,7 +511,11 @@ class Engine:
         if call is None or self.in_flight.stopping or (plan is None and stimulus.error is None):
             return  # stopped; it is prepared again when the work goes on
         if plan is not None and plan.foregone is not None and call.stage in _NOT_BEGUN:
-            self._close_foregone(call, CallEnded(call.tool_call_id, plan.foregone), now)
+            ended = CallEnded(call.tool_call_id, plan.foregone)
+            self._close_undone(call, result_of(call, ended, now), now)
+            return
+        if stimulus.is_lost and call.stage in _NOT_BEGUN:
+            self._close_undone(call, lost(call, stimulus.error), now)
             return
         events = on_prepared(self.session, self._toolkit, call.tool_call_id, stimulus.error, now)
         self.emit(events, now)
@@ -522,7 +533,7 @@ class Engine:
         self.in_flight = replace(self.in_flight, calls=self.in_flight.calls | {call.tool_call_id})
         self.acts.append(RunCall(call.tool_call_id, plan))
 
-    def _close_foregone(self, call: Call, ended: CallEnded, now: Moment) -> None:
+    def _close_undone(self, call: Call, closing: ToolCallFinished, now: Moment) -> None:
         """A call whose outcome is known without an effect needs neither approval nor intent."""
         decided = ApprovalDecided(
             operation_id=call.operation_id,
@@ -533,7 +544,7 @@ class Engine:
         )
         if call.stage == "requested":
             self.emit([decided], now)
-        self.emit([result_of(call, ended, now)], now)
+        self.emit([closing], now)
 
     def _take_call(self, stimulus: CallEnded, now: Moment) -> None:
         self._landed(stimulus.tool_call_id)

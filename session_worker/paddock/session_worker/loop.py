@@ -402,7 +402,7 @@ class SessionLoop:
         call = self.engine.session.conversation.calls[act.tool_call_id]
         arguments = self.engine.arguments_of(call)
         if arguments is None:
-            self.arrive(Prepared(act.tool_call_id, None, LOST_ARGUMENTS))
+            self.arrive(Prepared(act.tool_call_id, None, LOST_ARGUMENTS, is_lost=True))
         else:
             self._world.prepare_call(call, arguments)
 

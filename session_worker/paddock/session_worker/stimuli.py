@@ -36,6 +36,8 @@ class Prepared:
     tool_call_id: ToolCallId
     plan: Plan | None
     error: str | None = None
+    is_lost: bool = False
+    """What it was to be run with died with the worker before; ``error`` says so."""
 
 
 @dataclass(frozen=True, slots=True)

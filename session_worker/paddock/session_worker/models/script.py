@@ -253,7 +253,10 @@ def _again(turns: Sequence[Turn], result: ToolResult) -> Called:
     turn, place, attempt = map(int, ours.groups())
     observed = None
     if turn < len(turns) and place < len(turns[turn].calls):
-        observed = turns[turn].calls[place].observed
+        call = turns[turn].calls[place]
+        observed = call.observed
+        if call.name == result.tool:  # the log has what was asked for without its secrets
+            arguments = dict(call.arguments)
     return Called(_call_id(turn, place, attempt + 1), result.tool, arguments, observed)
 
 
