@@ -564,6 +564,16 @@ def test_a_line_that_an_edit_took_out_goes_with_its_end(
     assert edited(recording, {"old_string": old, "new_string": ""}, result) == (took, "")
 
 
+def test_an_edit_that_claude_p_printed_is_made_with_the_text_that_was_found(
+    recording: Recording,
+) -> None:
+    given: JsonValue = {"old_string": '"a"', "new_string": "b"}
+    block: JsonValue = {"type": "tool_use", "id": "c1", "name": "Edit", "input": given}
+    recording.assistant("m1", block)
+    recording.result("c1", tool_use_result={"oldString": "\u201ca\u201d", "newString": "b"})
+    assert recording.read().turns[0].calls[0].arguments["old_string"] == "\u201ca\u201d"
+
+
 def test_an_edit_is_made_with_the_text_that_was_found_in_the_file(recording: Recording) -> None:
     curly = {"oldString": "\u201ca\u201d", "newString": "\u201cb\u201d"}
     given: JsonValue = {"old_string": '"a"', "new_string": '"b"'}

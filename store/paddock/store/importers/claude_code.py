@@ -79,6 +79,8 @@ _BOOKKEEPING = re.compile(
 _REMINDER = re.compile(r"\s*<system-reminder>")
 
 _EDITORS = frozenset({"Edit", "MultiEdit", "Write"})
+_COPIES = ("toolUseResult", "tool_use_result")
+"""Under what name a record has a copy of its result: in a transcript, and from `claude -p`."""
 _REPLACED = "toolUseResult"
 """Where a record keeps what an edit really took out of its file and put in; see `_replaced`."""
 
@@ -169,7 +171,8 @@ def _parse(source: bytes | str | Iterable[bytes | str]) -> _Lines:
         for value in values:
             if isinstance(value, dict):
                 # A copy of the result, often the larger part of the file: little of it is kept.
-                replaced = _replaced(value.pop("toolUseResult", None))
+                copies = [value.pop(name, None) for name in _COPIES]
+                replaced = next(filter(None, map(_replaced, copies)), None)
                 if replaced is not None:
                     value[_REPLACED] = replaced
                 result.records.append(value)
