@@ -210,6 +210,16 @@ def test_what_makes_a_new_file_by_several_edits_is_a_write() -> None:
     assert mapped[0] == "multi_edit_file"
 
 
+def test_a_notebook_that_is_known_whole_is_written_whole() -> None:
+    given = {"notebook_path": "/tmp/rec/a.ipynb", "new_source": "1", "edit_mode": "replace"}
+    assert map_claude_code_call("NotebookEdit", given, "/tmp/rec", "/new") is None
+    known = {**given, "updated_file": '{"in": "/tmp/rec"}'}
+    assert map_claude_code_call("NotebookEdit", known, "/tmp/rec", "/new") == (
+        "write_file",
+        {"path": "/new/a.ipynb", "content": '{"in": "/tmp/rec"}'},
+    )
+
+
 def test_arguments_become_ours_and_contents_stay_as_recorded() -> None:
     given = {"file_path": "/tmp/rec/a", "content": "in /tmp/rec", "extra": 1}
     assert map_claude_code_call("Write", given, "/tmp/rec", "/new") == (

@@ -599,6 +599,20 @@ def test_a_file_is_written_as_it_was_after_a_user_changed_the_proposal(
     assert recording.read().turns[0].calls[0].arguments["content"] == "kept"
 
 
+@pytest.mark.parametrize("error", [None, "", "Cell not found"])
+def test_a_notebook_is_told_as_it_was_after_an_edit_of_a_cell(
+    recording: Recording, error: str | None
+) -> None:
+    recording.user("do it")
+    given: dict[str, JsonValue] = {"notebook_path": "/recorded/a.ipynb", "new_source": "1"}
+    block: JsonValue = {"type": "tool_use", "id": "c1", "name": "NotebookEdit", "input": given}
+    recording.assistant("m1", block)
+    told: JsonValue = {"original_file": "{}", "updated_file": "{1}", "error": error}
+    recording.result("c1", toolUseResult=told)
+    known: dict[str, JsonValue] = {} if error else {"updated_file": "{1}"}
+    assert recording.read().turns[0].calls[0].arguments == {**given, **known}
+
+
 def test_each_of_several_edits_takes_the_line_end_that_it_took(recording: Recording) -> None:
     recording.user("do it")
     edits: JsonValue = [

@@ -58,6 +58,7 @@ _ARGUMENTS: Final[Mapping[str, Mapping[str, str]]] = {
     "Glob": {"pattern": "pattern", "path": "path"},
     "LS": {"path": "path", "ignore": "ignore"},
 }
+_NOTEBOOK: Final = "updated_file"  # which a recording adds to what was asked, where it is known
 _EDIT_ARGUMENTS: Final = ("old_string", "new_string", "replace_all")
 _DRIVE: Final = re.compile(r"([A-Za-z]):[\\/]+")
 _HOME: Final = re.compile(r"(?:/Users/[^/]+|/home/[^/]+|/root)(?=/|$)")
@@ -83,6 +84,9 @@ def map_claude_code_call(
     ``cwd`` instead; contents of files and searched texts stay as they were recorded. A call that
     was made elsewhere in that folder, since its shell had gone there, is made there again.
     """
+    if name == "NotebookEdit" and isinstance(arguments.get(_NOTEBOOK), str):
+        path, content = arguments.get("notebook_path"), arguments[_NOTEBOOK]
+        name, arguments = "Write", {"file_path": path, "content": content}
     ours = CLAUDE_CODE_TOOLS.get(name)
     if ours is None:
         return None

@@ -78,7 +78,9 @@ _BOOKKEEPING = re.compile(
 
 _REMINDER = re.compile(r"\s*<system-reminder>")
 
-_EDITORS = frozenset({"Edit", "MultiEdit", "Write"})
+_EDITORS = frozenset({"Edit", "MultiEdit", "Write", "NotebookEdit"})
+NOTEBOOK = "updated_file"
+"""What a NotebookEdit is told with beside its arguments: the whole notebook as it was then."""
 _COPIES = ("toolUseResult", "tool_use_result")
 """Under what name a record has a copy of its result: in a transcript, and from `claude -p`."""
 _REPLACED = "toolUseResult"
@@ -426,6 +428,9 @@ def _replaced(told: JsonValue) -> Json | None:
         return {"old_string": old + "\n" if took else old, "new_string": new}
     if isinstance(content, str) and isinstance(told.get("filePath"), str):
         return {"content": content}
+    notebook = told.get("updated_file")
+    if isinstance(notebook, str) and not told.get("error"):
+        return {NOTEBOOK: notebook}
     return _replaced_by_many(told.get("edits"), told.get("originalFileContents"))
 
 
@@ -476,7 +481,8 @@ def _call(block: Json, record: Json, outcomes: Mapping[str, Outcome]) -> Recorde
     outcome = outcomes.get(str(block.get("id")))
     if outcome is not None and outcome.replaced is not None:
         # Under the same names: a result that belongs to another tool changes nothing.
-        told = {key: value for key, value in outcome.replaced.items() if key in arguments}
+        named = {*arguments, NOTEBOOK}
+        told = {key: value for key, value in outcome.replaced.items() if key in named}
         arguments = {**arguments, **told} if block.get("name") in _EDITORS else arguments
     return RecordedCall(
         call_id=str(block.get("id")),
