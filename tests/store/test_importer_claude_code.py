@@ -541,6 +541,15 @@ def test_a_call_that_was_ended_before_it_began_is_not_run(recording: Recording, 
     assert turn["tool_calls"][0]["observed"] == {"text": text, "is_error": True}
 
 
+def test_a_change_of_a_file_that_failed_is_not_made(recording: Recording) -> None:
+    failed = "EACCES: permission denied, open '/recorded/a'"
+    recording.user("do it")
+    recording.calls("m1", "c1", "Edit")
+    recording.result("c1", failed, is_error=True)
+    _, (turn, _) = script(recording.read())
+    assert turn["tool_calls"][0]["observed"] == {"text": failed, "is_error": True}
+
+
 @pytest.mark.parametrize(
     ("old", "told", "took"),
     [

@@ -13,7 +13,7 @@ import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from pydantic import JsonValue
@@ -479,6 +479,9 @@ def _call(block: Json, record: Json, outcomes: Mapping[str, Outcome]) -> Recorde
     given = block.get("input")
     arguments = _arguments(given) if isinstance(given, dict) else {}
     outcome = outcomes.get(str(block.get("id")))
+    if outcome is not None and outcome.is_error and block.get("name") in _EDITORS:
+        # All or nothing: it changed nothing, and here it may be that nothing stands in its way.
+        outcome = replace(outcome, was_rejected=True)
     if outcome is not None and outcome.replaced is not None:
         # Under the same names: a result that belongs to another tool changes nothing.
         named = {*arguments, NOTEBOOK}

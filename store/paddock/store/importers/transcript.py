@@ -35,7 +35,8 @@ class Outcome:
     at: int | None
     """UTC microseconds."""
     was_rejected: bool = False
-    """The call never ran: a user, a hook or the agent's own guard refused it."""
+    """The call never ran (a user, a hook or the agent's own guard refused it), or might as well
+    not have: an edit that failed."""
     replaced: Mapping[str, JsonValue] | None = None
     """Of an edit: its arguments as they were carried out, where that is told."""
 
