@@ -541,6 +541,19 @@ def test_a_call_that_was_ended_before_it_began_is_not_run(recording: Recording, 
     assert turn["tool_calls"][0]["observed"] == {"text": text, "is_error": True}
 
 
+@pytest.mark.parametrize(
+    ("kind", "runs"), [("permission-rule", False), ("user-rejected", False), ("interrupted", True)]
+)
+def test_a_call_that_is_said_to_have_been_denied_is_not_run_whatever_its_result_says(
+    recording: Recording, kind: str, *, runs: bool
+) -> None:
+    recording.user("do it")
+    recording.calls("m1", "c1")
+    recording.result("c1", "Force push is blocked", is_error=True, toolDenialKind=kind)
+    _, (turn, _) = script(recording.read())
+    assert ("observed" not in turn["tool_calls"][0]) is runs
+
+
 def test_a_change_of_a_file_that_failed_is_not_made(recording: Recording) -> None:
     failed = "EACCES: permission denied, open '/recorded/a'"
     recording.user("do it")
