@@ -108,6 +108,14 @@ def test_a_call_that_was_made_on_windows_is_made_here() -> None:
     }
 
 
+@pytest.mark.parametrize("folder", ["/tmp/rec copy", "/tmp/rec+1", "/tmp/rec, old", "/tmp/rec.d"])
+def test_a_file_in_a_folder_whose_name_goes_on_stays_there(folder: str) -> None:
+    mapped = map_claude_code_call("Read", {"file_path": f"{folder}/a"}, "/tmp/rec", "/new")
+    assert mapped == ("read_file", {"path": f"{folder}/a"})
+    mapped = map_claude_code_call("Read", {"file_path": "/tmp/rec"}, "/tmp/rec", "/new")
+    assert mapped == ("read_file", {"path": "/new"})
+
+
 def test_a_path_that_goes_up_and_down_again_is_where_it_leads() -> None:
     given = {"file_path": "/tmp/rec/../rec/a", "content": ""}
     mapped = map_claude_code_call("Write", given, "/tmp/rec", "/new")

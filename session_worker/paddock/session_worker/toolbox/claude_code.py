@@ -130,7 +130,7 @@ def _is_none_to_it(name: str, argument: str, value: object) -> bool:
 
 def _turn_whole(recorded_cwd: str, cwd: str) -> Turn:
     """Return a function that turns what is a path from its first letter to its last."""
-    turn = turn_paths(_posix(recorded_cwd), cwd)
+    turn = turn_paths(_posix(recorded_cwd), cwd, is_whole=True)
     if not _DRIVE.match(recorded_cwd):
         return lambda path: turn(normpath(path) if "/../" in path else path)
     return lambda path: turn(_posix(path))
@@ -176,13 +176,16 @@ def _moved(name: str, arguments: dict[str, object], below: str) -> dict[str, obj
     return arguments
 
 
-def turn_paths(recorded_cwd: str, cwd: str, *, in_shell: bool = False) -> Turn:
+def turn_paths(
+    recorded_cwd: str, cwd: str, *, in_shell: bool = False, is_whole: bool = False
+) -> Turn:
     """Return a function that puts ``cwd`` wherever a text names ``recorded_cwd`` as a path.
 
     As a path means: whole (``/tmp/a`` is no part of ``/tmp/ab`` or ``/x/tmp/a``), with what follows
     it. macOS calls the same folder ``/private/tmp/a`` too, and on Windows ``C:/tmp/a`` is written
     with backslashes as well, or ``/c/tmp/a``. In a shell command it is quoted as the place needs at
     which it stands, so that it stays one word. A folder in a user's home may begin with ``~``.
+    A text that ``is_whole`` is a path and nothing else: ``/tmp/a b`` is another folder there.
     """
     if _DRIVE.match(recorded_cwd):
         return _turn_windows(recorded_cwd, cwd, in_shell=in_shell)
@@ -195,9 +198,10 @@ def turn_paths(recorded_cwd: str, cwd: str, *, in_shell: bool = False) -> Turn:
         # By itself a tilde is a path only as a word: it stands in =~ and in HEAD~ too.
         tilde = "~" if home.end() < len(recorded) else r"(?:~(?=/)|(?<!\S)~(?=[\s;&|)]|$))"
         path = rf"(?:{path}|(?:{tilde}|\$HOME|\$\{{HOME\}}){_written(recorded[home.end() :])})"
+    end = "(?=/|$)" if is_whole else r"(?![\w-]|\.\w)"
     pattern = re.compile(
         r"(?:(?<![\w.~/-])|(?<=\s-[A-Za-z])|(?<=://))"  # -I/tmp/a and file:///tmp/a are meant
-        rf"{path}(?![\w-]|\.\w)"
+        rf"{path}{end}"
     )
     target = cwd.rstrip("/") or "/"
     if not in_shell or (home is None and not SPECIAL.search(target)):
