@@ -554,6 +554,30 @@ def test_a_call_that_is_said_to_have_been_denied_is_not_run_whatever_its_result_
     assert ("observed" not in turn["tool_calls"][0]) is runs
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "String to replace not found in file.",
+        "Found 2 matches of the string to replace, but replace_all is false.",
+        "No changes to make: old_string and new_string are exactly the same.",
+    ],
+)
+def test_a_change_that_its_own_words_rule_out_is_tried(recording: Recording, text: str) -> None:
+    recording.user("do it")
+    recording.calls("m1", "c1", "Edit")
+    recording.result("c1", text, is_error=True)
+    _, (turn, _) = script(recording.read())
+    assert "observed" not in turn["tool_calls"][0]
+
+
+def test_of_what_sub_agents_did_it_is_told_that_it_is_not_done(recording: Recording) -> None:
+    recording.user("do it")
+    recording.calls("m1", "c1", "Task")
+    recording.result("c1", "the sub-agent is done")
+    (problem,) = recording.read().problems
+    assert problem.what == "what sub-agents did is not done again (calls that sent them: 1)"
+
+
 def test_a_change_of_a_file_that_failed_is_not_made(recording: Recording) -> None:
     failed = "EACCES: permission denied, open '/recorded/a'"
     recording.user("do it")

@@ -47,6 +47,9 @@ TYPES = frozenset(
 SYNTHETIC = "<synthetic>"
 """The model of messages that the client wrote itself: errors, "No response requested."."""
 
+SENDS = frozenset({"Task", "Agent"})
+"""Tools that send a sub-agent, whose work stands in side chains, or in files of its own."""
+
 LEVELS = 50
 """Of lists and objects in one another, in a call's arguments; a session's log takes 100."""
 
@@ -69,6 +72,11 @@ _REJECTED = re.compile(
     r"|[\w-]+ operation blocked by hook\b)"
 )
 """How the result of a call that never ran begins."""
+
+_FAILS_HERE_TOO = re.compile(
+    r"\s*(?:String to replace not found|Found \d+ matches|No changes to make|File does not exist)"
+)
+"""How the result of a change begins that the words of its call ruled out, here as there."""
 
 _STOPPED_MIDWAY = ("interrupted", "cancelled")
 """Kinds of denial (which newer versions name) of calls that may have run for a while."""
@@ -485,7 +493,12 @@ def _call(block: Json, record: Json, outcomes: Mapping[str, Outcome]) -> Recorde
     given = block.get("input")
     arguments = _arguments(given) if isinstance(given, dict) else {}
     outcome = outcomes.get(str(block.get("id")))
-    if outcome is not None and outcome.is_error and block.get("name") in _EDITORS:
+    if (
+        outcome is not None
+        and outcome.is_error
+        and block.get("name") in _EDITORS
+        and _FAILS_HERE_TOO.match(outcome.text) is None
+    ):
         # All or nothing: it changed nothing, and here it may be that nothing stands in its way.
         outcome = replace(outcome, was_rejected=True)
     if outcome is not None and outcome.replaced is not None:
@@ -692,6 +705,10 @@ def _counts(
 
 
 def _tell(problems: list[Problem], counts: Counts) -> None:
+    sent = sum(call.tool in SENDS and call.outcome is not None for call in counts.calls)
+    if sent:
+        what = f"what sub-agents did is not done again (calls that sent them: {sent})"
+        problems.append(Problem(None, what))
     problems += [
         Problem(None, f"call {call.call_id} ({call.tool}) was never answered")
         for call in counts.calls

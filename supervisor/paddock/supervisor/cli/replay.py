@@ -63,7 +63,7 @@ def replay(
     Each prompt of the recording is an operation. Recorded paths are turned to the workspace, which
     is never the recorded folder unless you name it. Calls of tools that Paddock does not have, and
     calls that were refused when it was recorded, give their recorded result and run nothing; so do
-    changes of files that failed. What sub-agents did runs, too, if the file holds it.
+    changes of files for which something stood in the way. What sub-agents did is not done again.
 
     Recorded commands are executed. So in a terminal you are asked for each that changes something,
     and unattended it takes --mode yolo.
