@@ -124,7 +124,9 @@ async def test_f2_without_inodes_nothing_is_left_down_and_work_goes_on_when_ther
         assert await do(session) == "did 0"
         with out_of_inodes(disk):
             if died:
-                os.kill(on_disk.worker_pid(session.session_id), signal.SIGKILL)
+                pid = on_disk.worker_pid(session.session_id)
+                assert pid is not None
+                os.kill(pid, signal.SIGKILL)
             else:
                 await session.suspend()
             with pytest.raises(StoreError) as told:
