@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -111,6 +112,47 @@ async def code_of_a_command(session: Session) -> str:
     except PaddockError as error:
         return error.code
     return "accepted"
+
+
+@pytest.mark.parametrize("died", [False, True])
+async def test_f2_without_inodes_nothing_is_left_down_and_work_goes_on_when_there_are_some(
+    disk: Path, on_disk: HostForTests, ground: Path, *, died: bool
+) -> None:
+    """There is room for every byte of a log, and none for a file: a worker cannot begin."""
+    async with await on_disk.connect() as host, asyncio.timeout(2 * SECONDS):
+        session = await worker(on_disk, host, ground / "work")
+        assert await do(session) == "did 0"
+        with out_of_inodes(disk):
+            if died:
+                pid = on_disk.worker_pid(session.session_id)
+                assert pid is not None
+                os.kill(pid, signal.SIGKILL)
+            else:
+                await session.suspend()
+            with pytest.raises(StoreError) as told:
+                await session.send("go on")
+            assert told.value.code == "disk_full"
+        assert await do(session) == "did 1"
+        ends = [
+            stored.event.ending
+            for stored in judge.read_log(on_disk.data, session.session_id)
+            if stored.event.kind == "worker_exited"
+        ]
+        assert ends == ["crashed" if died else "suspended"], "nobody died for want of a file"
+
+
+@contextlib.contextmanager
+def out_of_inodes(disk: Path) -> Iterator[None]:
+    """Leave no inode on a disk, and all of its room."""
+    folder = disk / "many"
+    folder.mkdir()
+    try:
+        with contextlib.suppress(OSError):
+            for number in range(10_000_000):
+                (folder / str(number)).touch()
+        yield
+    finally:
+        shutil.rmtree(folder)
 
 
 # --- read-only ---

@@ -14,6 +14,8 @@ import pytest
 EXT4_IOC_SHUTDOWN = 0x8004587D
 WITHOUT_FLUSH = 2
 """Not even the journal is written (linux/fs/ext4/ext4.h)."""
+SMALL_DISKS_INODES = 10_000
+"""A test can use them up; by itself a tmpfs has one for every second page of the machine."""
 GOING_SECONDS = 30.0
 """For a process that was told to go to have let go of its files."""
 
@@ -24,7 +26,7 @@ def small_disk(disk: Path, size_bytes: int) -> Iterator[Path]:
     disk.mkdir()
     if os.geteuid() != 0:
         pytest.skip("mounting a small tmpfs needs root")
-    options = f"size={size_bytes},mode=700"
+    options = f"size={size_bytes},mode=700,nr_inodes={SMALL_DISKS_INODES}"
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", options, "paddock-test", disk],
         capture_output=True,

@@ -59,6 +59,18 @@ def test_who_waited_for_one_that_stays_asks_anew() -> None:
     assert fleet.ask(B, []) == NoRoom(1, 1)
 
 
+def test_who_waits_for_one_whose_room_went_to_who_came_first_waits_for_the_other_instead() -> None:
+    """That other one was wanted again and stayed, and nobody was told: it waited in vain."""
+    fleet = Fleet(2)
+    first, second = SessionId("first"), SessionId("second")
+    fleet.take(A)
+    fleet.take(B)
+    assert fleet.ask(first, [Candidate(A, 0.0)]) == Wait(A)
+    assert fleet.ask(second, [Candidate(B, 0.0)]) == Wait(B)
+    assert fleet.give_back(B) == [first]
+    assert fleet.victim_stayed(A) == [second]
+
+
 def test_adoption_may_exceed_the_limit_and_nobody_gets_room_until_it_is_below_again() -> None:
     fleet = Fleet(1)
     fleet.take(A)

@@ -480,6 +480,18 @@ def test_a_worker_with_work_stays_when_it_was_only_asked() -> None:
     assert life.stage is Stage.LIVE
 
 
+def test_who_left_to_make_room_and_is_wanted_again_keeps_it_and_says_so() -> None:
+    """Who waited for that room waited in vain, for 30 s, while others could have left."""
+    life = lived()
+    step(life, LeaveAsked(2.0, "capacity", 10.0, force=False))
+    step(life, Commanded(2.1, command(1)))
+    play(life, SaidBye(2.2, "suspended", 4), Exited(2.3, 1))
+    effects = step(life, Buried(2.4, 1, 4, "suspended", "capacity"))
+    assert Stayed() in effects
+    assert GiveBackRoom() not in effects
+    assert life.stage is Stage.STARTING
+
+
 def test_who_was_only_asked_and_does_not_answer_in_time_stays() -> None:
     life = lived()
     step(life, LeaveAsked(2.0, "capacity", 10.0, force=False, ticket=ticket(1)))
@@ -497,7 +509,7 @@ def test_a_command_that_arrives_while_it_leaves_goes_to_the_next_generation() ->
     assert step(life, Commanded(2.1, command(1))) == []
     play(life, SaidBye(2.2, "suspended", 4), Exited(2.3, 1))
     effects = step(life, Buried(2.4, 1, 4, "suspended", "idle"))
-    assert [type(effect) for effect in effects] == [Spawn]
+    assert [type(effect) for effect in effects] == [Stayed, Spawn]
 
 
 def test_who_does_not_leave_is_killed_and_who_survives_that_is_stuck_with_its_pid() -> None:

@@ -877,6 +877,30 @@ def test_restart_keeps_the_workers(home: Path, ground: Path) -> None:
     assert paddock(home, "down").code == 0
 
 
+def test_a_restart_with_settings_that_are_wrong_leaves_the_host_as_it_is(home: Path) -> None:
+    assert paddock(home, "up").code == 0
+    before = paddock(home, "status", "--json").json["pid"]
+    file = home / "config" / "config.toml"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text('[host]\nidle_after_seconds = "long"\n')
+    refused = paddock(home, "restart")
+    assert refused.code == exit_codes.USAGE
+    assert "idle_after_seconds" in refused.line
+    assert paddock(home, "status", "--json").json["pid"] == before
+    assert paddock(home, "down").code == 0
+
+
+def test_a_restart_after_which_no_host_starts_says_that_none_runs(home: Path) -> None:
+    assert paddock(home, "up").code == 0
+    lock = home / "data" / "host.lock"
+    lock.unlink()
+    lock.mkdir()
+    failed = paddock(home, "restart")
+    assert failed.code != 0
+    assert "no host runs now" in failed.err
+    assert paddock(home, "status").code == exit_codes.HOST
+
+
 def adopted(home: Path) -> list[Any]:
     lives = paddock(home, "ps", "--json").json
     return [life for life in lives if life["generation"] is not None]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -309,6 +310,27 @@ def test_a_stopped_zygote_is_killed_and_replaced(host: HostProcess, workspace: P
         client.create(workspace)
     eventually(lambda: client.ask("status")["zygote_pid"] not in {zygote, None}, "the next one")
     eventually(lambda: not is_there(zygote), "the stopped one is gone")
+
+
+def test_sessions_start_again_once_a_host_that_ran_out_of_descriptors_has_some(
+    home: Path, workspace: Path
+) -> None:
+    with hosting(home) as host:
+        client = host.client()
+        kept = client.create(workspace)
+        zygote = client.ask("status")["zygote_pid"]
+        allowed = resource.prlimit(host.pid, resource.RLIMIT_NOFILE)
+        used = descriptors_of(host.pid)
+        none_left = next(number for number in range(10) if number == 9 or number not in used)
+        resource.prlimit(host.pid, resource.RLIMIT_NOFILE, (none_left, allowed[1]))
+        os.kill(zygote, signal.SIGKILL)
+        eventually(lambda: "Too many open files" in host.log.read_text(), "no next one yet")
+        resource.prlimit(host.pid, resource.RLIMIT_NOFILE, allowed)
+        assert {kept, client.create(workspace)} <= client.lives().keys()
+
+
+def descriptors_of(pid: int) -> set[int]:
+    return {int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir()}
 
 
 def test_l26_a_killed_store_is_started_again_and_no_session_notices(

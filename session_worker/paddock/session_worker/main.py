@@ -52,6 +52,7 @@ from paddock.store.events import Limits as SessionLimits
 from paddock.store.ids import CommandId, SessionId
 from paddock.store.session import Session
 from paddock.store.session_file import SessionFile, folder_of, this_process
+from paddock.store.session_file.faults import translated
 
 # In the zygote, once: the schemas of the tools are drawn before the fork. In each worker it took
 # 12 ms of the 25 from its fork to its greeting, and a megabyte of its own (benchmarks/README.md).
@@ -146,7 +147,8 @@ def _redirect_output(orders: StartOrders) -> None:
     """
     folder = folder_of(Path(orders.data), orders.session_id)
     path = _words_of(folder, orders.start_id)
-    out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    with translated(path):
+        out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     os.dup2(out, 2)
     os.dup2(nowhere, 0)

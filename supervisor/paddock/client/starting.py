@@ -151,7 +151,6 @@ def _log_file(places: Places) -> Path:
 
 def _check(places: Places) -> None:
     """Say what is wrong in this process, where it is known by its own class."""
-    from paddock.supervisor.home import check_length, read_configuration
     from paddock.supervisor.origins import is_in_session
 
     if is_in_session(places.data):
@@ -161,6 +160,17 @@ def _check(places: Places) -> None:
             "start it from outside, with `paddock up`"
         )
         raise NoHost(message, data=str(places.data))
+    check_settings(places)
+
+
+def check_settings(places: Places) -> None:
+    """Say what is wrong with the settings of a host that would be started here.
+
+    Raises:
+        BadConfiguration, PathTooLong: One of them cannot be.
+    """
+    from paddock.supervisor.home import check_length, read_configuration
+
     read_configuration({}, environment(places))
     check_length(places.runtime)
 

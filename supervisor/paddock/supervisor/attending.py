@@ -19,7 +19,7 @@ from paddock.store.ids import SessionId
 from paddock.store.session_file import erase, folder_lost, folder_of
 from paddock.store.session_file.lock import boot_id, pid_namespace
 from paddock.store.session_file.place import place_of
-from paddock.supervisor import burial
+from paddock.supervisor import births, burial
 from paddock.supervisor.children import ZygoteBroke
 from paddock.supervisor.processes import Process, Status
 from paddock.supervisor.record import Record, now_us
@@ -64,8 +64,13 @@ class Attendant:
         record.start_id, record.status, record.was_stopped = start_id, Status(), False
         entry = Entry(record.session_id, start_id, self._boot_id, self._pid_namespace)
         orders = self._orders(record, spawn, start_id)
+
+        def enter() -> None:
+            births.look_for_room(self._host.setting.data, record.session_id)
+            self._host.registry.enter(entry, now_us())
+
         try:
-            await self._host.in_registry(lambda: self._host.registry.enter(entry, now_us()))
+            await self._host.in_registry(enter)
             process = await self._host.nursery.fork(orders, lambda: record.life.awaits(spawn.start))
         except Exception as raised:  # noqa: BLE001 - the machine waits for one answer
             error = raised if isinstance(raised, PaddockError) else Bug(f"no fork: {raised!r}")

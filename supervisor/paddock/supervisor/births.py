@@ -16,7 +16,7 @@ import msgpack
 from paddock.session_worker.errors import WorkspaceMissing
 from paddock.session_worker.ledger import digest_of
 from paddock.session_worker.redact import redact_json
-from paddock.store.errors import AlreadyExists, Damaged, NeedsFold, SessionNotFound
+from paddock.store.errors import AlreadyExists, Damaged, DiskFull, NeedsFold, SessionNotFound
 from paddock.store.events import (
     CommandAccepted,
     CommandQuarantined,
@@ -43,6 +43,8 @@ TAIL_EVENTS = 6
 BEGINNING_SECONDS = 5.0
 """To begin, a worker opens its file and imports its agent; who takes longer is one all the same."""
 PAUSE_SECONDS = 0.005
+FILES_OF_A_START = 4
+"""Its stderr, the folder of its outputs, and the two beside its log."""
 WIRE_BYTES = 4 * 1024 * 1024
 """Of events in one message, unless one alone is larger."""
 
@@ -71,6 +73,25 @@ class Look:
     start_ticks: int = 0
     config: SessionConfig | None = None
     """What it was created with, where that could be read by the way."""
+
+
+def look_for_room(data: Path, session_id: SessionId) -> None:
+    """Look whether a worker could make its files beside the log, however much room there is.
+
+    It would die for want of them, and the next one, until the session is left down; and where there
+    is room for bytes but not for files, each death would stand in the log, as the session's own.
+
+    Raises:
+        DiskFull: The file system takes no more files.
+    """
+    folder = folder_of(data, session_id)
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return  # a folder that is lost is told by who opens the file
+    if found.f_files and found.f_favail < FILES_OF_A_START:  # some do not count them: 0 of 0
+        message = f"no more files can be made in {str(folder)!r} (out of inodes); make room"
+        raise DiskFull(message, path=str(folder))
 
 
 def create(

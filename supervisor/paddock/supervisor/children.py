@@ -23,7 +23,6 @@ from pathlib import Path
 
 from multiprocess import forkserver, get_context
 from multiprocess.context import reduction, set_spawning_popen
-from multiprocess.util import close_fds
 
 from paddock.store.errors import PeerBroke
 from paddock.supervisor.processes import Process, Status, is_readable
@@ -53,12 +52,14 @@ class ZygoteBroke(PeerBroke):
 class Zygote:
     """One forkserver process; made by ``start`` and of no use after ``end`` or its death."""
 
-    def __init__(self, process: Process, target: str, address: Path, alive: int) -> None:
+    def __init__(
+        self, process: Process, target: str, address: Path, *, alive: int, nothing: int
+    ) -> None:
         self.process = process
         self._target = target
         self._address = address
         self._alive = alive
-        self._nothing = os.open(os.devnull, os.O_RDONLY)
+        self._nothing = nothing
         self._threads = ThreadPoolExecutor(FORKS_AT_ONCE, "fork")
         self._gone = asyncio.Event()
         self._spare: _Unborn | None = None
@@ -77,22 +78,22 @@ class Zygote:
             ZygoteBroke: It could not import what it should, or was not ready in time.
         """
         address = folder / f"{SOCKET_PREFIX}{os.urandom(4).hex()}"
-        alive_read, alive_write = os.pipe()
-        report_read, report_write = os.pipe()
         try:
-            with socket.socket(socket.AF_UNIX) as listener:
+            with contextlib.ExitStack() as ours, contextlib.ExitStack() as its:
+                alive_read, alive_write = _pipe(its, ours)
+                report_read, report_write = _pipe(ours, its)
+                nothing = os.open(os.devnull, os.O_RDONLY)
+                ours.callback(os.close, nothing)
+                listener = its.enter_context(socket.socket(socket.AF_UNIX))
                 listener.bind(str(address))
                 listener.listen(128)
                 process = _launch(target, listener.fileno(), alive_read, report_write)
+                ours.pop_all()
         except OSError as error:  # no room for the socket, or no descriptor
-            close_fds(alive_write, report_read)
             address.unlink(missing_ok=True)
             message = f"the zygote could not be started: {error}"
             raise ZygoteBroke(message) from error
-        finally:
-            os.close(alive_read)
-            os.close(report_write)
-        zygote = cls(process, target, address, alive_write)
+        zygote = cls(process, target, address, alive=alive_write, nothing=nothing)
         process.watch(ended)
         try:
             report = await _report(report_read, READY_SECONDS)
@@ -108,6 +109,10 @@ class Zygote:
         if "error" in report:
             zygote.end()
             message = f"the zygote could not be made ready: {report['error']}"
+            raise ZygoteBroke(message, pid=process.pid)
+        if process.is_dead:  # ``ended`` was called before anybody had it, and is not called again
+            zygote.close()
+            message = f"the zygote (process {process.pid}) was killed as it became ready"
             raise ZygoteBroke(message, pid=process.pid)
         zygote._make_spare()
         return zygote
@@ -215,29 +220,23 @@ class Zygote:
 
     def _fork(self, rehearses: bool) -> "_Unborn":  # noqa: FBT001 - run_in_executor has no keywords
         """Do as ``multiprocess.popen_forkserver.Popen`` does; runs in a thread, may block."""
-        parent_read, child_write = os.pipe()
-        child_read, parent_write = os.pipe()
-        door, child_door = socket.socketpair()
-        try:
-            with socket.socket(socket.AF_UNIX) as client:
+        with contextlib.ExitStack() as ours:
+            with contextlib.ExitStack() as its:
+                parent_read, child_write = _pipe(ours, its)
+                child_read, parent_write = _pipe(its, ours)
+                door, child_door = socket.socketpair()
+                ours.enter_context(door)
+                its.enter_context(child_door)
+                client = its.enter_context(socket.socket(socket.AF_UNIX))
                 client.connect(str(self._address))
                 # In this order: what it reads, what it writes, the life line, the resource tracker
                 # (none: an end that is never written to).
                 fds = [child_read, child_write, self._alive, self._nothing, child_door.fileno()]
                 reduction.sendfds(client, fds)
-            os.close(child_write)
-            child_write = -1  # else its own end would keep the pipe of a dead zygote open
+            # Not before: our own copy of its end would keep the pipe of a dead zygote open.
             pid = forkserver.read_signed(parent_read)
-        except BaseException:
-            close_fds(parent_read, parent_write)
-            door.close()
-            raise
-        finally:
-            os.close(child_read)
-            child_door.close()
-            if child_write >= 0:
-                os.close(child_write)
-        process = Process(pid, _pidfd_of(pid, parent_read), sentinel=parent_read)
+            process = Process(pid, _pidfd_of(pid, parent_read), sentinel=parent_read)
+            ours.pop_all()
         scratch = self._address.with_name(f"{REHEARSAL_PREFIX}{pid}") if rehearses else None
         with contextlib.suppress(BrokenPipeError), os.fdopen(parent_write, "wb") as file:
             file.write(_entry(self._target, scratch))  # less than a pipe takes at once
@@ -293,6 +292,14 @@ def sweep(folder: Path) -> None:
         left.unlink(missing_ok=True)
     for left in folder.glob(f"{REHEARSAL_PREFIX}*"):
         shutil.rmtree(left, ignore_errors=True)
+
+
+def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[int, int]:
+    """Return the ends of a pipe, to read and to write, each closed with its stack."""
+    read, write = os.pipe()
+    reader.callback(os.close, read)
+    writer.callback(os.close, write)
+    return read, write
 
 
 def _entry(target: str, scratch: Path | None) -> bytes:

@@ -107,7 +107,7 @@ class Fleet:
         """Free the session's room, or its place in the line; return who has a room now."""
         self._rooms.discard(session_id)
         self._waiting.pop(session_id, None)
-        return self._serve()
+        return self._serve(session_id)
 
     def victim_stayed(self, victim: SessionId) -> list[SessionId]:
         """Take note that a victim would not leave; return who must ask anew."""
@@ -116,11 +116,18 @@ class Fleet:
             del self._waiting[waiter]
         return losers
 
-    def _serve(self) -> list[SessionId]:
+    def _serve(self, left: SessionId) -> list[SessionId]:
+        """Give free rooms to who came first; who waited for ``left`` waits for theirs instead.
+
+        Else nobody would be told where that one stays.
+        """
         served = []
         while self._waiting and len(self._rooms) < self.limit:
             waiter = next(iter(self._waiting))
-            del self._waiting[waiter]
+            victim = self._waiting.pop(waiter)
+            for other, awaited in self._waiting.items():
+                if awaited == left:
+                    self._waiting[other] = victim
             self._rooms.add(waiter)
             served.append(waiter)
         return served

@@ -290,6 +290,8 @@ class Life:
         """Start the next worker, now or after a pause."""
         self.why = self.why if self.is_wanted else f"restart after {stimulus.reason}"
         self.owes_start = True
+        if self.has_room:
+            self.do(Stayed())  # it left to make room, and is wanted again: another must make it
         seconds = stimulus.restart_seconds or 0.0
         if seconds > 0:
             self.stage = Stage.BACKING_OFF

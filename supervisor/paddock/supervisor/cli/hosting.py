@@ -142,18 +142,31 @@ def _may_go_on(facts: Any, message: str) -> bool:
 def restart(*, deadline: Deadline = 20.0) -> int:
     """End the host and start it anew; workers live on and are adopted, tools included.
 
+    Where the settings are wrong it is not ended.
+
     Examples:
       paddock restart          # after an upgrade
     """
     from paddock.client.places import announced, places_of
-    from paddock.client.starting import start_host
+    from paddock.client.starting import check_settings, start_host
+    from paddock.store.errors import PaddockError
     from paddock.supervisor.errors import NoHost
 
     places = places_of()
 
+    async def start() -> int:
+        try:
+            return await start_host(
+                places, deadline_seconds=30, idle_exit_seconds=None, watched=True
+            )
+        except PaddockError:
+            hint("no host runs now; sessions at work go on by themselves, until there is one again")
+            raise
+
     async def work() -> int:
         from paddock.client import connect
 
+        check_settings(places)
         try:
             async with await connect(start=False, name="cli") as host:
                 await host.down(force=True, keep_workers=True, deadline_seconds=deadline)
@@ -161,11 +174,7 @@ def restart(*, deadline: Deadline = 20.0) -> int:
             hint("no host was running")
         found = announced(places)
         is_back = found is not None and found.is_live()
-        pid = (
-            found.pid
-            if is_back and found is not None
-            else await start_host(places, deadline_seconds=30, idle_exit_seconds=None, watched=True)
-        )
+        pid = found.pid if is_back and found is not None else await start()
         say(f"restarted: pid {pid}")
         return exit_codes.DONE
 
