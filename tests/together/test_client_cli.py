@@ -428,6 +428,20 @@ def test_the_one_key_that_is_there_chooses_the_model_and_is_never_written(
     assert [file for file in written if key.encode() in file.read_bytes()] == []
 
 
+def test_the_default_model_is_taken_where_none_is_named_and_named(
+    host: HostForTests, ground: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "goes before no setting")
+    monkeypatch.setenv("PADDOCK_DEFAULT_MODEL", script(ground, turn("by default")))
+    said = paddock(host.home, "run", "hello")
+    assert (said.code, said.out) == (0, "by default\n")
+    assert "default_model" in said.err
+    monkeypatch.setenv("PADDOCK_DEFAULT_MODEL", "nobody's")
+    said = paddock(host.home, "new")
+    assert said.code == exit_codes.NOT_FOUND
+    assert "nobody's" in said.line
+
+
 def test_a_session_whose_key_is_gone_says_so_and_can_be_interrupted(
     home: Path, ground: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,7 +39,10 @@ def run(
     ] = "builtin",
     model: Annotated[
         str | None,
-        typer.Option(help="PROVIDER:MODEL, an alias, or script:FILE. Default: the one with a key."),
+        typer.Option(
+            help="PROVIDER:MODEL, an alias, or script:FILE. "
+            "Default: default_model, else the one with a key."
+        ),
     ] = None,
     cwd: Annotated[Path | None, typer.Option(help="The workspace. Default: this folder.")] = None,
     mode: Annotated[
