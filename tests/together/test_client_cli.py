@@ -135,6 +135,32 @@ def test_x8_a_session_keeps_its_context_across_unattended_runs(
     ]
 
 
+def test_a18_an_unattended_run_denies_also_in_a_session_that_was_made_to_be_asked(
+    host: HostForTests, ground: Path
+) -> None:
+    paddock(host.home, "new", "asks", "--model", script(ground, *NOTE), "--cwd", str(ground))
+    said = paddock(host.home, "run", "--session", "asks", "--json", "go")
+    assert (said.code, said.json["status"]) == (0, "completed")
+    assert "1 call(s) needed an approval" in said.err
+    assert not (ground / "note").exists()
+    assert paddock(host.home, "approvals", "--json").json == []
+
+
+def test_a_run_in_a_session_sets_its_mode_and_refuses_what_it_cannot_change(
+    host: HostForTests, ground: Path
+) -> None:
+    model = script(ground, *NOTE)
+    paddock(host.home, "new", "allows", "--model", model, "--cwd", str(ground))
+    for option in (("--cwd", str(ground)), ("--model", model), ("--agent", "a:b"), ("--name", "")):
+        refused = paddock(host.home, "run", "--session", "allows", *option, "go")
+        assert refused.code == exit_codes.USAGE
+        assert option[0] in refused.line
+    said = paddock(host.home, "run", "--session", "allows", "--mode", "yolo", "--json", "go")
+    assert said.json["final_message"] == "Done."
+    assert (ground / "note").exists()
+    assert paddock(host.home, "show", "allows", "--json").json["mode"] == "yolo"
+
+
 def test_x7_an_unknown_session_is_an_error(host: HostForTests) -> None:
     said = paddock(host.home, "run", "--session", "nobody", "--json", "hello")
     assert said.code == exit_codes.NOT_FOUND
