@@ -72,3 +72,13 @@ def test_a_table_says_that_there_is_more(capsys: pytest.CaptureFixture[str]) -> 
     assert told.err == "the first 2 rows; --limit 0, --json or --csv gives all\n"
     table.print(0)
     assert capsys.readouterr().err == ""
+
+
+def test_f15_a_name_of_a_column_does_not_drive_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    table = TableResult()
+    table.begin(["\x1b[31mred\nand more", "b"], ["INTEGER", "INTEGER"])
+    table.add([(1, 2)])
+    table.print(0)
+    assert capsys.readouterr().out == "red and more  b\n           1  2\n"
