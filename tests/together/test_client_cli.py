@@ -214,6 +214,9 @@ def test_sent_words_are_waited_for_by_their_exit_code(host: HostForTests, ground
     sent = paddock(host.home, "send", "talker", "--key", "k", "--json", "ciao").json
     again = paddock(host.home, "send", "talker", "--key", "k", "--json", "ciao").json
     assert sent == again
+    other = paddock(host.home, "send", "talker", "--key", "k", "farewell")
+    assert other.code == exit_codes.REFUSED
+    assert "the key 'k' was given with something else" in other.line
     waited = paddock(host.home, "wait", "talker", "--json")
     assert (waited.code, waited.json["operation_id"]) == (0, sent["operation_id"])
     failed = paddock(host.home, "send", "talker", "more?", "--wait")
@@ -493,6 +496,15 @@ def test_sql_that_writes_is_refused_in_one_line(host: HostForTests) -> None:
     said = paddock(host.home, "sql", "delete from events")
     assert said.code == exit_codes.SQL
     assert "DELETE" in said.line
+
+
+def test_an_empty_name_is_refused_as_an_argument_as_it_is_as_an_option(
+    host: HostForTests, ground: Path
+) -> None:
+    for words in (("new", ""), ("new", "--name", ""), ("run", "--name", "", "go")):
+        said = paddock(host.home, *words, "--model", script(ground, turn("never")))
+        assert said.code == exit_codes.USAGE
+        assert "name needs at least one character" in said.line
 
 
 def test_a_taken_name_is_refused_in_one_line(host: HostForTests, ground: Path) -> None:
