@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from paddock.client import starting
 from paddock.client.places import places_of
 from paddock.session_worker.toolbox.marks import mark_of, set_mark
 from paddock.session_worker.turn import DEFAULT_MODEL_CALLS
@@ -20,6 +21,7 @@ from paddock.store.ids import uuid7
 from paddock.store.session_file import folder_of
 from paddock.supervisor import store_child
 from paddock.supervisor.cli import exit_codes
+from paddock.supervisor.errors import HostRunning
 from paddock.testing import HostForTests, call, turn, wait_until, write_script
 from tests.house import provider_server
 from tests.together.cli import PADDOCK, begin, environment, paddock
@@ -579,6 +581,15 @@ def test_f13_a_second_host_on_one_folder_is_refused_with_the_pid_of_the_first(
     assert second.returncode == exit_codes.HOST
     assert f"process {host.pid}" in second.stderr
     assert len(second.stderr.splitlines()) == 1
+
+
+async def test_f13_a_host_that_stands_elsewhere_is_named_also_while_another_start_is_tried(
+    host: HostForTests, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PADDOCK_DATA", str(host.home / "data"))
+    monkeypatch.setattr(starting, "TRY_AGAIN_SECONDS", 0.0)  # one is at its start at the end, too
+    with pytest.raises(HostRunning, match=f"process {host.pid}:"):
+        await starting.start_host(places_of(home), deadline_seconds=10)
 
 
 def test_a_folder_that_is_gone_is_told_in_one_line(host: HostForTests, ground: Path) -> None:

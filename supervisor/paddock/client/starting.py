@@ -43,6 +43,7 @@ async def start_host(
     ``watched`` a small process stays behind that starts the host again if it dies.
 
     Raises:
+        HostRunning: Another one has the data folder, and is not announced in this runtime folder.
         HostGone: It ended, or did not come up within the deadline; with what it said last.
         BadConfiguration: It did not like its settings.
         NoHost: A session of this home started this process, whose end would be the host's.
@@ -70,22 +71,27 @@ async def _start(places: Places, line: Sequence[str], until: float, *, is_host: 
     log = _log_file(places)
     began_at = log.stat().st_size
     pid = await asyncio.to_thread(_detach, line, environment(places), log)
+    taken: str | None = None
     while (found := _live(places)) is None:
         is_over = asyncio.get_running_loop().time() >= until
-        if start_ticks_of(pid) is None:
+        is_there = start_ticks_of(pid) is not None
+        if not is_there:
             said = _said(log, began_at)
             if not _is_taken(said):
                 raise _failed(said)
-            if is_over:
-                raise HostRunning(f"{_message_and_code(said[-1])[0]}; it does not answer")
+            taken = said[-1]
+        if is_over:
+            if is_there:
+                os.kill(pid, signal.SIGKILL)
+            if taken is not None:
+                raise HostRunning(f"{_message_and_code(taken)[0]}; it does not answer here")
+            raise HostGone(f"the host did not come up in time; see {str(log)!r}", log=str(log))
+        if not is_there:
             # That host is leaving, or coming and not announced yet: look again, then try again.
             await asyncio.sleep(TRY_AGAIN_SECONDS)
             began_at = log.stat().st_size
             if _live(places) is None:
                 pid = await asyncio.to_thread(_detach, line, environment(places), log)
-        elif is_over:
-            os.kill(pid, signal.SIGKILL)
-            raise HostGone(f"the host did not come up in time; see {str(log)!r}", log=str(log))
         await asyncio.sleep(LOOK_AGAIN_SECONDS)
     if is_host and found != pid and start_ticks_of(pid) is not None:
         # Another came first. Ours would take its place, were that one ended before ours has looked.
