@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from paddock.client import starting
-from paddock.client.places import places_of
+from paddock.client.places import announced, places_of
 from paddock.session_worker.toolbox.marks import mark_of, set_mark
 from paddock.session_worker.turn import DEFAULT_MODEL_CALLS
 from paddock.store.ids import uuid7
@@ -839,6 +839,18 @@ def test_a_command_starts_a_host_and_what_it_did_is_seen_without_one(
     assert paddock(home, "logs", "alone").code == 0
     rows = paddock(home, "sql", "--json", "select name from sessions").json
     assert rows == [{"name": "alone"}]
+
+
+def test_a_host_that_a_command_started_leaves_when_its_settings_say(
+    home: Path, ground: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PADDOCK_LEAVE_AFTER_SECONDS", "0.5")
+    assert paddock(home, "new", "alone", "--model", script(ground, turn("never"))).code == 0
+    started = announced(places_of(home))  # to ask it would be to use it
+    try:
+        wait_until(lambda: started is None or not started.is_live(), 60, what="the host leaves")
+    finally:
+        paddock(home, "down", "--force")
 
 
 def test_what_died_with_the_machine_is_not_told_to_be_live(home: Path, ground: Path) -> None:

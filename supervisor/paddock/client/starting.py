@@ -9,13 +9,16 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import IO, TYPE_CHECKING, NoReturn
 
 from paddock.client.failures import error_of
 from paddock.client.places import Places, announced
 from paddock.store.errors import PaddockError
 from paddock.store.session_file import start_ticks_of
 from paddock.supervisor.errors import HostGone, HostRunning, NoHost, OwnerStuck
+
+if TYPE_CHECKING:
+    from paddock.supervisor.config import Settings
 
 LOOK_AGAIN_SECONDS = 0.01
 LAST_WORDS_BYTES = 4000
@@ -34,13 +37,14 @@ async def start_host(
     places: Places,
     *,
     deadline_seconds: float,
-    idle_exit_seconds: float | None = IDLE_EXIT_SECONDS,
+    idle_exit_seconds: float | None = None,
     watched: bool = False,
 ) -> int:
     """Start a host of its own session and wait until it announced itself; return its pid.
 
     Another one that is started at the same time is as good: then this returns that one's pid. With
-    ``watched`` a small process stays behind that starts the host again if it dies.
+    ``watched`` a small process stays behind that starts the host again if it dies; without, it
+    leaves when nobody uses it, as its settings say, or after IDLE_EXIT_SECONDS.
 
     Raises:
         HostRunning: Another one has the data folder, and is not announced in this runtime folder.
@@ -48,7 +52,9 @@ async def start_host(
         BadConfiguration: It did not like its settings.
         NoHost: A session of this home started this process, whose end would be the host's.
     """
-    _check(places)
+    settings = _check(places)
+    if idle_exit_seconds is None and settings.leave_after_seconds is None and not watched:
+        idle_exit_seconds = IDLE_EXIT_SECONDS
     line = command_line(idle_exit_seconds, watched=watched)
     until = asyncio.get_running_loop().time() + deadline_seconds
     places.data.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -155,8 +161,8 @@ def _log_file(places: Places) -> Path:
     return log
 
 
-def _check(places: Places) -> None:
-    """Say what is wrong in this process, where it is known by its own class."""
+def _check(places: Places) -> "Settings":
+    """Return the settings; say what is wrong in this process, where it is known by its class."""
     from paddock.supervisor.home import check_length, read_configuration
     from paddock.supervisor.origins import is_in_session
 
@@ -167,8 +173,9 @@ def _check(places: Places) -> None:
             "start it from outside, with `paddock up`"
         )
         raise NoHost(message, data=str(places.data))
-    read_configuration({}, environment(places))
+    settings = read_configuration({}, environment(places)).settings
     check_length(places.runtime)
+    return settings
 
 
 def serve_here(places: Places, idle_exit_seconds: float | None) -> NoReturn:

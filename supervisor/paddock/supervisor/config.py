@@ -50,10 +50,6 @@ class Settings(BaseModel):
     """Whether the kernel keeps tools out of the host's folders: where it can, or run none."""
 
 
-LEAVE_AFTER_SECONDS = 600.0
-"""For a host that a verb started by the way."""
-
-
 @dataclass(frozen=True, slots=True)
 class Folders:
     """Where a host keeps what."""
