@@ -80,3 +80,13 @@ def test_a_plan_is_shown_as_it_was_drawn(capsys: pytest.CaptureFixture[str]) -> 
     table.add([("physical_plan", "┌───┐\n│ a │\n└───┘")])
     table.print(200)
     assert capsys.readouterr().out == "┌───┐\n│ a │\n└───┘\n"
+
+
+def test_f15_a_name_of_a_column_does_not_drive_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    table = TableResult()
+    table.begin(["\x1b[31mred\nand more", "b"], ["INTEGER", "INTEGER"])
+    table.add([(1, 2)])
+    table.print(0)
+    assert capsys.readouterr().out == "red and more  b\n           1  2\n"

@@ -61,8 +61,7 @@ def test_no_words_at_all_print_the_help(capsys: pytest.CaptureFixture[str]) -> N
 def test_every_verb_has_examples_in_its_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert answer([verb, "--help"]) == exit_codes.DONE
     out = capsys.readouterr().out
-    if verb != "store":
-        assert f"  paddock {verb}" in out or f"paddock {verb}" in out.partition("Examples:")[2]
+    assert f"paddock {verb}" in out.partition("Examples:")[2]
     assert "--as-json" not in out
     assert command_of(verb) is not None
 
@@ -256,6 +255,22 @@ def test_a_number_that_is_none_is_told(capsys: pytest.CaptureFixture[str]) -> No
     code, line = refused(capsys, "down", "--deadline", "soon")
     assert code == exit_codes.USAGE
     assert "--deadline" in line
+
+
+def test_an_empty_home_is_no_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (("--home=", "ls"), ("--home", "", "ls"), ("--home",)):
+        code, line = refused(capsys, *words)
+        assert code == exit_codes.USAGE
+        assert "--home needs a folder" in line
+
+
+@pytest.mark.parametrize("seconds", ["nan", "-5"])
+def test_an_idle_exit_that_cannot_be_is_told_by_the_name_that_was_typed(
+    seconds: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, line = refused(capsys, "up", "--idle-exit", seconds)
+    assert code == exit_codes.USAGE
+    assert "'--idle-exit'" in line
 
 
 def test_home_goes_before_the_verb_and_over_the_environment(

@@ -41,6 +41,10 @@ def test_flags_go_before_the_environment_before_the_file_before_the_defaults() -
     [
         ("[host]\nidle_after = 3", "idle_after (from /c/config.toml) is unknown"),
         ("[host]\nmax_live_sessions = 0", "max_live_sessions (from /c/config.toml) is 0"),
+        *(
+            (f"[host]\n{count} = {2**63}", f"{count} (from /c/config.toml) is {2**63}")
+            for count in ("max_live_sessions", "max_waiting_commands", "memory_limit_mb")
+        ),
         ("idle = ", "is no TOML"),
         ("[other]\na = 1", "'other' is unknown"),
     ],

@@ -13,13 +13,15 @@ from typing import Any
 
 import pytest
 
-from paddock.client.places import places_of
+from paddock.client import starting
+from paddock.client.places import announced, places_of
 from paddock.session_worker.toolbox.marks import mark_of, set_mark
 from paddock.session_worker.turn import DEFAULT_MODEL_CALLS
 from paddock.store.ids import uuid7
 from paddock.store.session_file import folder_of
 from paddock.supervisor import store_child
 from paddock.supervisor.cli import exit_codes
+from paddock.supervisor.errors import HostRunning
 from paddock.testing import HostForTests, call, turn, wait_until, write_script
 from tests.house import provider_server
 from tests.together.cli import PADDOCK, begin, environment, paddock
@@ -135,6 +137,32 @@ def test_x8_a_session_keeps_its_context_across_unattended_runs(
     ]
 
 
+def test_a18_an_unattended_run_denies_also_in_a_session_that_was_made_to_be_asked(
+    host: HostForTests, ground: Path
+) -> None:
+    paddock(host.home, "new", "asks", "--model", script(ground, *NOTE), "--cwd", str(ground))
+    said = paddock(host.home, "run", "--session", "asks", "--json", "go")
+    assert (said.code, said.json["status"]) == (0, "completed")
+    assert "1 call(s) needed an approval" in said.err
+    assert not (ground / "note").exists()
+    assert paddock(host.home, "approvals", "--json").json == []
+
+
+def test_a_run_in_a_session_sets_its_mode_and_refuses_what_it_cannot_change(
+    host: HostForTests, ground: Path
+) -> None:
+    model = script(ground, *NOTE)
+    paddock(host.home, "new", "allows", "--model", model, "--cwd", str(ground))
+    for option in (("--cwd", str(ground)), ("--model", model), ("--agent", "a:b"), ("--name", "")):
+        refused = paddock(host.home, "run", "--session", "allows", *option, "go")
+        assert refused.code == exit_codes.USAGE
+        assert option[0] in refused.line
+    said = paddock(host.home, "run", "--session", "allows", "--mode", "yolo", "--json", "go")
+    assert said.json["final_message"] == "Done."
+    assert (ground / "note").exists()
+    assert paddock(host.home, "show", "allows", "--json").json["mode"] == "yolo"
+
+
 def test_x7_an_unknown_session_is_an_error(host: HostForTests) -> None:
     said = paddock(host.home, "run", "--session", "nobody", "--json", "hello")
     assert said.code == exit_codes.NOT_FOUND
@@ -188,6 +216,9 @@ def test_sent_words_are_waited_for_by_their_exit_code(host: HostForTests, ground
     sent = paddock(host.home, "send", "talker", "--key", "k", "--json", "ciao").json
     again = paddock(host.home, "send", "talker", "--key", "k", "--json", "ciao").json
     assert sent == again
+    other = paddock(host.home, "send", "talker", "--key", "k", "farewell")
+    assert other.code == exit_codes.REFUSED
+    assert "the key 'k' was given with something else" in other.line
     waited = paddock(host.home, "wait", "talker", "--json")
     assert (waited.code, waited.json["operation_id"]) == (0, sent["operation_id"])
     failed = paddock(host.home, "send", "talker", "more?", "--wait")
@@ -440,6 +471,20 @@ def test_v5_what_is_kept_of_a_run_holds_no_answer_that_was_cut_off(
     assert "broke off its answer" in said.err
 
 
+def test_the_default_model_is_taken_where_none_is_named_and_named(
+    host: HostForTests, ground: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "goes before no setting")
+    monkeypatch.setenv("PADDOCK_DEFAULT_MODEL", script(ground, turn("by default")))
+    said = paddock(host.home, "run", "hello")
+    assert (said.code, said.out) == (0, "by default\n")
+    assert "default_model" in said.err
+    monkeypatch.setenv("PADDOCK_DEFAULT_MODEL", "nobody's")
+    said = paddock(host.home, "new")
+    assert said.code == exit_codes.NOT_FOUND
+    assert "nobody's" in said.line
+
+
 def test_a_session_whose_key_is_gone_says_so_and_can_be_interrupted(
     home: Path, ground: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -465,6 +510,15 @@ def test_sql_that_writes_is_refused_in_one_line(host: HostForTests) -> None:
     said = paddock(host.home, "sql", "delete from events")
     assert said.code == exit_codes.SQL
     assert "DELETE" in said.line
+
+
+def test_an_empty_name_is_refused_as_an_argument_as_it_is_as_an_option(
+    host: HostForTests, ground: Path
+) -> None:
+    for words in (("new", ""), ("new", "--name", ""), ("run", "--name", "", "go")):
+        said = paddock(host.home, *words, "--model", script(ground, turn("never")))
+        assert said.code == exit_codes.USAGE
+        assert "name needs at least one character" in said.line
 
 
 def test_a_taken_name_is_refused_in_one_line(host: HostForTests, ground: Path) -> None:
@@ -539,6 +593,15 @@ def test_f13_a_second_host_on_one_folder_is_refused_with_the_pid_of_the_first(
     assert second.returncode == exit_codes.HOST
     assert f"process {host.pid}" in second.stderr
     assert len(second.stderr.splitlines()) == 1
+
+
+async def test_f13_a_host_that_stands_elsewhere_is_named_also_while_another_start_is_tried(
+    host: HostForTests, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PADDOCK_DATA", str(host.home / "data"))
+    monkeypatch.setattr(starting, "TRY_AGAIN_SECONDS", 0.0)  # one is at its start at the end, too
+    with pytest.raises(HostRunning, match=f"process {host.pid}:"):
+        await starting.start_host(places_of(home), deadline_seconds=10)
 
 
 def test_a_folder_that_is_gone_is_told_in_one_line(host: HostForTests, ground: Path) -> None:
@@ -788,6 +851,18 @@ def test_a_command_starts_a_host_and_what_it_did_is_seen_without_one(
     assert paddock(home, "logs", "alone").code == 0
     rows = paddock(home, "sql", "--json", "select name from sessions").json
     assert rows == [{"name": "alone"}]
+
+
+def test_a_host_that_a_command_started_leaves_when_its_settings_say(
+    home: Path, ground: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PADDOCK_LEAVE_AFTER_SECONDS", "0.5")
+    assert paddock(home, "new", "alone", "--model", script(ground, turn("never"))).code == 0
+    started = announced(places_of(home))  # to ask it would be to use it
+    try:
+        wait_until(lambda: started is None or not started.is_live(), 60, what="the host leaves")
+    finally:
+        paddock(home, "down", "--force")
 
 
 def test_what_died_with_the_machine_is_not_told_to_be_live(home: Path, ground: Path) -> None:

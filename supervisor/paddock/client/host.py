@@ -463,7 +463,13 @@ class Host:
             by=self._by,
         )
         ask = SendCommand(session_id=session_id, command=command, credentials=self.credentials)
-        settled = await self._settle(ask, _Until(deadline_seconds))
+        try:
+            settled = await self._settle(ask, _Until(deadline_seconds))
+        except AlreadyExists as error:
+            if key is None:
+                raise
+            message = f"the key {key!r} was given with something else before; take another key"
+            raise AlreadyExists(message, **error.facts) from error
         if settled.kind in ("command_rejected", "command_quarantined"):
             code = settled.code or (
                 "quarantined" if settled.kind == "command_quarantined" else "refused"

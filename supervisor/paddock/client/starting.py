@@ -9,13 +9,16 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import IO, TYPE_CHECKING, NoReturn
 
 from paddock.client.failures import error_of
 from paddock.client.places import Places, announced
 from paddock.store.errors import PaddockError
 from paddock.store.session_file import start_ticks_of
 from paddock.supervisor.errors import HostGone, HostRunning, NoHost, OwnerStuck
+
+if TYPE_CHECKING:
+    from paddock.supervisor.config import Settings
 
 LOOK_AGAIN_SECONDS = 0.01
 LAST_WORDS_BYTES = 4000
@@ -34,20 +37,24 @@ async def start_host(
     places: Places,
     *,
     deadline_seconds: float,
-    idle_exit_seconds: float | None = IDLE_EXIT_SECONDS,
+    idle_exit_seconds: float | None = None,
     watched: bool = False,
 ) -> int:
     """Start a host of its own session and wait until it announced itself; return its pid.
 
     Another one that is started at the same time is as good: then this returns that one's pid. With
-    ``watched`` a small process stays behind that starts the host again if it dies.
+    ``watched`` a small process stays behind that starts the host again if it dies; without, it
+    leaves when nobody uses it, as its settings say, or after IDLE_EXIT_SECONDS.
 
     Raises:
+        HostRunning: Another one has the data folder, and is not announced in this runtime folder.
         HostGone: It ended, or did not come up within the deadline; with what it said last.
         BadConfiguration: It did not like its settings.
         NoHost: A session of this home started this process, whose end would be the host's.
     """
-    _check(places)
+    settings = _check(places)
+    if idle_exit_seconds is None and settings.leave_after_seconds is None and not watched:
+        idle_exit_seconds = IDLE_EXIT_SECONDS
     line = command_line(idle_exit_seconds, watched=watched)
     until = asyncio.get_running_loop().time() + deadline_seconds
     places.data.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -70,22 +77,27 @@ async def _start(places: Places, line: Sequence[str], until: float, *, is_host: 
     log = _log_file(places)
     began_at = log.stat().st_size
     pid = await asyncio.to_thread(_detach, line, environment(places), log)
+    taken: str | None = None
     while (found := _live(places)) is None:
         is_over = asyncio.get_running_loop().time() >= until
-        if start_ticks_of(pid) is None:
+        is_there = start_ticks_of(pid) is not None
+        if not is_there:
             said = _said(log, began_at)
             if not _is_taken(said):
                 raise _failed(said)
-            if is_over:
-                raise HostRunning(f"{_message_and_code(said[-1])[0]}; it does not answer")
+            taken = said[-1]
+        if is_over:
+            if is_there:
+                os.kill(pid, signal.SIGKILL)
+            if taken is not None:
+                raise HostRunning(f"{_message_and_code(taken)[0]}; it does not answer here")
+            raise HostGone(f"the host did not come up in time; see {str(log)!r}", log=str(log))
+        if not is_there:
             # That host is leaving, or coming and not announced yet: look again, then try again.
             await asyncio.sleep(TRY_AGAIN_SECONDS)
             began_at = log.stat().st_size
             if _live(places) is None:
                 pid = await asyncio.to_thread(_detach, line, environment(places), log)
-        elif is_over:
-            os.kill(pid, signal.SIGKILL)
-            raise HostGone(f"the host did not come up in time; see {str(log)!r}", log=str(log))
         await asyncio.sleep(LOOK_AGAIN_SECONDS)
     if is_host and found != pid and start_ticks_of(pid) is not None:
         # Another came first. Ours would take its place, were that one ended before ours has looked.
@@ -149,8 +161,8 @@ def _log_file(places: Places) -> Path:
     return log
 
 
-def _check(places: Places) -> None:
-    """Say what is wrong in this process, where it is known by its own class."""
+def _check(places: Places) -> "Settings":
+    """Return the settings; say what is wrong in this process, where it is known by its class."""
     from paddock.supervisor.origins import is_in_session
 
     if is_in_session(places.data):
@@ -160,19 +172,20 @@ def _check(places: Places) -> None:
             "start it from outside, with `paddock up`"
         )
         raise NoHost(message, data=str(places.data))
-    check_settings(places)
+    return check_settings(places)
 
 
-def check_settings(places: Places) -> None:
-    """Say what is wrong with the settings of a host that would be started here.
+def check_settings(places: Places) -> "Settings":
+    """Return the settings of a host that would be started here.
 
     Raises:
         BadConfiguration, PathTooLong: One of them cannot be.
     """
     from paddock.supervisor.home import check_length, read_configuration
 
-    read_configuration({}, environment(places))
+    settings = read_configuration({}, environment(places)).settings
     check_length(places.runtime)
+    return settings
 
 
 def serve_here(places: Places, idle_exit_seconds: float | None) -> NoReturn:

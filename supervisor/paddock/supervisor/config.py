@@ -18,6 +18,8 @@ TABLE = "host"
 PREFIX = "PADDOCK_"
 DATA, RUNTIME, CONFIG = "data", "run", "config"
 """The names of the folders in a ``PADDOCK_HOME``."""
+LARGEST = 10**12
+"""Of a count: the wire takes no number above 2**63, and bytes are a million times the megabytes."""
 
 
 class Settings(BaseModel):
@@ -31,25 +33,21 @@ class Settings(BaseModel):
     suspend_deadline_seconds: Annotated[float, Field(gt=0)] = 10.0
     start_timeout_seconds: Annotated[float, Field(gt=0)] = 30.0
     adopt_within_seconds: Annotated[float, Field(gt=0)] = 10.0
-    max_restarts: Annotated[int, Field(ge=0)] = 3
-    max_restarts_an_hour: Annotated[int, Field(ge=0)] = 20
-    max_live_sessions: Annotated[int, Field(ge=1)] = 256
+    max_restarts: Annotated[int, Field(ge=0, le=LARGEST)] = 3
+    max_restarts_an_hour: Annotated[int, Field(ge=0, le=LARGEST)] = 20
+    max_live_sessions: Annotated[int, Field(ge=1, le=LARGEST)] = 256
     at_capacity: AtCapacity = "suspend_idle"
-    max_waiting_commands: Annotated[int, Field(ge=1)] = 64
+    max_waiting_commands: Annotated[int, Field(ge=1, le=LARGEST)] = 64
     leave_after_seconds: Annotated[float, Field(ge=0)] | None = None
     """A host that nobody uses leaves after so long; None: it stays until it is told to."""
     default_model: str | None = None
-    memory_limit_mb: Annotated[int, Field(ge=1)] | None = None
-    memory_reserve_mb: Annotated[int, Field(ge=0)] | None = None
+    memory_limit_mb: Annotated[int, Field(ge=1, le=LARGEST)] | None = None
+    memory_reserve_mb: Annotated[int, Field(ge=0, le=LARGEST)] | None = None
     """Below so much available memory sessions at rest are suspended; 0: never."""
     cgroups: Literal["auto", "off"] = "auto"
     """Whether tools are put into control groups where the machine gives them."""
     sandbox: Literal["auto", "require", "off"] = "auto"
     """Whether the kernel keeps tools out of the host's folders: where it can, or run none."""
-
-
-LEAVE_AFTER_SECONDS = 600.0
-"""For a host that a verb started by the way."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,11 +75,12 @@ def read_words(argument: str | None, what: str = "PROMPT") -> str:
 
 
 def model_for(model: str | None, agent: str) -> str | None:
-    """Return the model to ask: the one named, or that of the one provider whose key is here.
+    """Return the model to ask: the one named, ``default_model``, or that of the one key here.
 
     A function agent asks models by itself, or none, so it is given none that was not named.
 
     Raises:
+        BadConfiguration: None was named, and the settings cannot be read.
         UnknownModel: No model goes by that name; or a script cannot be read.
         NeedsCredentials: Its key is not in the environment.
         NoModel: None was named and none can be chosen.
@@ -95,7 +96,13 @@ def model_for(model: str | None, agent: str) -> str | None:
     if agent != "builtin":
         return None
     from paddock.supervisor.cli.printing import hint
+    from paddock.supervisor.home import read_configuration
 
+    if configured := read_configuration({}).settings.default_model:
+        chosen = absolute_model(configured)
+        check_model(chosen, os.environ)
+        hint(f"model: {chosen} (it is default_model; --model names another)")
+        return chosen
     chosen = default_model(os.environ)
     hint(f"model: {chosen} (its key is here; --model names another)")
     return chosen

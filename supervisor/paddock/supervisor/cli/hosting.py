@@ -34,7 +34,7 @@ def up(
         bool, typer.Option("--foreground", help="Stay here, as a service manager wants it.")
     ] = False,
     idle_exit: Annotated[
-        float | None, typer.Option(help="Leave after so many idle seconds. Default: never.")
+        float | None, typer.Option(min=0, help="Leave after so many idle seconds. Default: never.")
     ] = None,
     as_json: AsJson = False,
 ) -> int:

@@ -180,6 +180,8 @@ def _home_of(words: list[str]) -> list[str]:
         if len(words) < 2:  # noqa: PLR2004 - the option and its value
             raise _WrongUsage("paddock: --home needs a folder")
         home, words = words[1], words[2:]
+    if home == "":
+        raise _WrongUsage("paddock: --home needs a folder")
     if home is not None:
         try:
             os.environ["PADDOCK_HOME"] = os.path.abspath(os.path.expanduser(home))  # noqa: PTH100, PTH111

@@ -9,7 +9,7 @@ from decimal import Decimal
 from tempfile import SpooledTemporaryFile
 from typing import Any, Self
 
-from paddock.supervisor.cli.printing import clean, hint, json_of, print_table, say
+from paddock.supervisor.cli.printing import cell, clean, hint, json_of, print_table, say
 
 SPOOL_BYTES = 16 * 1024 * 1024
 """A result larger than this waits on the disk until it is whole."""
@@ -39,13 +39,14 @@ class TableResult:
             for _, plan in shown:
                 say(clean(str(plan)))
             return
+        names = [cell(name) for name in self._names]
         numbers = [
             name
-            for place, name in enumerate(self._names)
+            for place, name in enumerate(names)
             if shown and all(isinstance(row[place], int | float | None) for row in shown)
         ]
         told = [[table_cell(value) for value in row] for row in shown]
-        print_table(self._names, told, empty="no rows", right=numbers)
+        print_table(names, told, empty="no rows", right=numbers)
         if len(shown) < len(self._rows):
             hint(f"the first {limit} rows; --limit 0, --json or --csv gives all")
 

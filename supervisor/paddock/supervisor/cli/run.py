@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +26,7 @@ from paddock.supervisor.cli.printing import hint, print_json
 
 if TYPE_CHECKING:
     from paddock.client import Host, Operation, Outcome, Session
+    from paddock.store.events import Stored
     from paddock.supervisor.cli.asking import Asker
     from paddock.supervisor.cli.screen import Screen
 
@@ -39,15 +41,20 @@ def run(
     ] = "builtin",
     model: Annotated[
         str | None,
-        typer.Option(help="PROVIDER:MODEL, an alias, or script:FILE. Default: the one with a key."),
+        typer.Option(
+            help="PROVIDER:MODEL, an alias, or script:FILE. "
+            "Default: default_model, else the one with a key."
+        ),
     ] = None,
     cwd: Annotated[Path | None, typer.Option(help="The workspace. Default: this folder.")] = None,
     mode: Annotated[
-        Mode, typer.Option(help="normal asks before it changes anything; yolo allows all.")
-    ] = Mode.NORMAL,
+        Mode | None,
+        typer.Option(help="normal (the default) asks before it changes anything; yolo allows all."),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="A name for the session.")] = None,
     session: Annotated[
-        str | None, typer.Option(help="Go on in this session instead of making one.")
+        str | None,
+        typer.Option(help="Go on in this session instead of making one; --mode sets its mode."),
     ] = None,
     label: Annotated[list[str] | None, typer.Option(help="key=value; may be repeated.")] = None,
     env: Annotated[
@@ -76,19 +83,22 @@ def run(
     words = last_message(read_words(prompt)) if messages else read_words(prompt)
     attended = is_terminal() and not as_json
     labels = labels_of(label)
-    if session is not None and (name is not None or labels):
-        raise BadArgument("--session goes on in a session; --name and --label make a new one")
+    if session is not None:
+        named = None if agent == "builtin" else agent
+        _goes_on(agent=named, model=model, cwd=cwd, name=name, label=label, env=env)
 
     async def work(host: "Host") -> int:
         if session is not None:
             found = await host.session(session)
+            if mode is not None:
+                await found.set_mode(mode.value)
         else:
             found = await host.new(
                 name,
                 agent=agent,
                 model=chosen,
                 cwd=cwd,
-                mode=mode.value,
+                mode=(mode or Mode.NORMAL).value,
                 unattended=not attended,
                 labels=labels,
                 environment=environment,
@@ -112,11 +122,19 @@ def run(
 
     environment = collect(os.environ, env or ())
     chosen = None if session is not None else model_for(model, agent)
-    if cwd is not None or session is None:
+    if session is None:
         from paddock.client.host import workspace_at
 
         workspace_at(cwd)  # before a host is started for nothing
     return with_host(work)
+
+
+def _goes_on(**options: object) -> None:
+    """Raise BadArgument for an option of a new session where one is gone on in."""
+    for name, value in options.items():
+        if value is not None:
+            message = f"--session goes on in a session as it was made; leave out --{name}"
+            raise BadArgument(message)
 
 
 def last_message(text: str) -> str:
@@ -206,13 +224,28 @@ class Watching:
                             self._asker.ask()
                     if isinstance(told, Stored) and (outcome := watch.take(told)):
                         return outcome
+                    if not self._attended and isinstance(told, Stored):
+                        await self._deny(told, watch.operation_id)
                     if watch.lacks is not None and feed.is_caught_up:
                         raise self._session.lacking(watch.lacks)
             return watch.gone(self._session.session_id, feed.position)
         finally:
             screen.end_line()
-            self.denied = screen.denied
+            self.denied += screen.denied
             self._ask_no_more()
+
+    async def _deny(self, told: "Stored", operation_id: str | None) -> None:
+        """Deny what a session asks that was made to be asked, but by nobody who is here."""
+        from paddock.session_worker.approvals import UNATTENDED
+        from paddock.session_worker.errors import NothingToDecide
+        from paddock.store.events import ApprovalRequested
+
+        event = told.event
+        if not isinstance(event, ApprovalRequested) or event.operation_id != operation_id:
+            return
+        with suppress(NothingToDecide):  # it was decided elsewhere, or before
+            await self._session.decide(event.approval_id, "denied", note=UNATTENDED, door="cli")
+            self.denied += 1
 
     def _interrupt(self) -> None:
         self._pressed += 1

@@ -71,7 +71,7 @@ def new(
 
     async def work(host: "Host") -> None:
         session = await host.new(
-            name or named,
+            name if name is not None else named,
             agent=agent,
             model=chosen,
             cwd=cwd,

@@ -29,7 +29,14 @@ store = typer.Typer(
     no_args_is_help=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Verify, rebuild, snapshot what is stored.",
+    help="""Verify, rebuild, snapshot what is stored.
+
+\b
+Examples:
+  paddock store verify
+  paddock store rebuild
+  paddock store snapshot /tmp/paddock.duckdb
+""",
 )
 
 
