@@ -1,8 +1,10 @@
 """A function agent in a real worker: steps and calls are done once, whatever dies (P4-P6)."""
 
+import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 
+from typing import IO
 import pytest
 
 from paddock.agent import agent, tool
@@ -19,6 +21,7 @@ from pathlib import Path
 import asyncio
 import time
 from pydantic import BaseModel
+import fcntl
 from paddock.agent import Context, StepFailed, StepInterrupted, agent, tool
 
 HERE = Path(__file__).parent
@@ -106,6 +109,31 @@ async def once(s: Context) -> None:
 @agent("quitter")
 async def quitter(s: Context) -> None:
     async for turn in s.turns():
+@tool(effects="write", approval="allow", timeout_seconds=600)
+def linger(what: str) -> str:
+    held = (HERE / "held").open("w")
+    fcntl.flock(held, fcntl.LOCK_EX)
+    note("lingers")
+    time.sleep(600)
+    return what
+
+@agent("hasty")
+async def hasty(s: Context) -> None:
+    async for turn in s.turns():
+        if turn.text == "more":
+            await turn.reply("still here")
+            return
+        call = asyncio.create_task(s.call(linger, what=turn.text))
+        while not (HERE / "held").exists() or "lingers" not in (HERE / "notes").read_text():
+            await asyncio.sleep(0.01)
+        if turn.text == "raises":
+            raise ValueError("enough")
+        if turn.text == "returns":
+            return
+        if turn.text == "replies":
+            await turn.reply("done with that")
+            note((await call).status)
+
         raise SystemExit("enough")
 
 class OddError(Exception):
@@ -628,6 +656,46 @@ def test_whatever_escapes_from_a_step_is_recorded_and_raised_as_its_failure(
     steps = [s.event for s in host.events() if s.event.kind == "step_finished"]
     assert [step.status for step in steps] == ["error"] * 12
     host.suspend()
+
+@pytest.mark.parametrize(
+    ("way", "status"),
+    [
+        ("replies", "completed"),
+        ("goes on", "completed"),
+        ("returns", "completed"),
+        ("raises", "failed"),
+    ],
+)
+def test_p5_a_call_that_its_agent_left_open_is_cancelled_before_the_end_and_its_tool_ended(
+    host: BenchHost, way: str, status: str
+) -> None:
+    folder = create(host, "hasty")
+    host.start()
+    host.send(way)
+    host.rest()
+    kinds = [str(stored.event.kind) for stored in host.events()]
+    assert kinds.count("tool_call_finished") == 1
+    assert kinds.index("tool_call_finished") < kinds.index(f"operation_{status}")
+    (call,) = host.state().conversation.calls.values()
+    assert call.status == "cancelled"
+    with (folder / "held").open() as held:
+        while not _is_free(held):
+            host.hear(0.1)
+    host.send("more")
+    host.rest()
+    assert replies(host)[-1] == "still here"
+    if way == "replies":
+        assert (folder / "notes").read_text().split() == ["lingers", "cancelled"]
+    host.suspend()
+
+
+def _is_free(held: IO[str]) -> bool:
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
 
 
 WAYS = ["left", "raised", "next"]
