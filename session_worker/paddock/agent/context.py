@@ -8,7 +8,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast, get_args, get_type_hints
 
-from pydantic import JsonValue, TypeAdapter
+from pydantic import JsonValue, PydanticUserError, TypeAdapter
+from pydantic_core import to_json
 
 from paddock.agent import handed
 from paddock.agent.declare import TOOL_MARK, ToolDeclaration
@@ -168,14 +169,15 @@ class Context:
         re-entry: an object that is no JSON (a client, a function) by its repr without the address.
 
         Raises:
-            TypeError, ValueError: The key, the effects or the arguments can be none; nothing ran.
+            TypeError, ValueError: The key, the effects, the arguments or the annotated type can be
+                none; nothing ran.
             StepFailed: It raised, now or when it ran.
             StepInterrupted: It writes, and was cut off by a death.
             OperationEnded: The turn's operation was ended meanwhile.
         """
         key = handed.name("the key of a step", key)
-        adapter = _returned_by(function)
         _check_step(key, function, effects)
+        adapter = _returned_by(key, function)
         digest = _digest_of_arguments(key, [args, kwargs])
         operation_id = self._open_turn().operation_id
         place = self._place(key)
@@ -193,7 +195,7 @@ class Context:
         try:
             result = await _run(function, args, kwargs)
             value = whole_value(_drawn(f"the value of step {place!r}", result, adapter))
-            result = adapter.validate_python(value)  # on re-entry it is this one as well
+            result = _read(value, adapter)  # on re-entry it is this one as well
         except asyncio.CancelledError as raised:
             if _is_cancelled():
                 raise  # the step is cut off with its agent, or by it
@@ -315,21 +317,36 @@ def _drawn(what: str, value: object, adapter: TypeAdapter[Any]) -> JsonValue:
     """Return a step's value as JSON, by its function's annotation, if it has one."""
     if adapter.core_schema["type"] == "any":
         return handed.plain(what, value)
-    return handed.fitting(what, adapter.dump_python(value, mode="json"))
+    drawn = adapter.dump_python(value, mode="json", by_alias=False, round_trip=True)
+    return handed.fitting(what, drawn)
 
 
-def _returned_by(function: Callable[..., object]) -> TypeAdapter[Any]:
+def _read[T](value: JsonValue, adapter: TypeAdapter[T]) -> T:
+    """Return what was drawn as its function's type again: a strict model, too, takes its JSON."""
+    if adapter.core_schema["type"] == "any":
+        return cast("T", value)
+    return adapter.validate_json(to_json(value), by_alias=True, by_name=True)
+
+
+def _returned_by(key: str, function: Callable[..., object]) -> TypeAdapter[Any]:
     """Return how the function's values are written and read: by its annotation, if it has one."""
     try:
         returned = get_type_hints(function).get("return", Any)
-    except (NameError, TypeError):
-        returned = Any  # annotations that cannot be resolved say nothing
-    return TypeAdapter(returned)
+    except Exception:  # noqa: BLE001 - whatever the user's annotations come to
+        returned = Any  # those that cannot be resolved say nothing
+    try:
+        return TypeAdapter(returned)
+    except PydanticUserError as error:
+        message = (
+            f"step {key!r}: no value can be recorded of the type that its function is annotated to "
+            f"return, {returned!r}; annotate what JSON holds, a dataclass or a pydantic model"
+        )
+        raise TypeError(message) from error
 
 
 def _value_of[T](step: Step, adapter: "TypeAdapter[T]") -> T:
     if step.status == "ok":
-        return adapter.validate_python(step.value)
+        return _read(step.value, adapter)
     if step.status == "error":
         raise StepFailed(f"step {step.step_key!r}: {step.error}", step_key=step.step_key)
     message = (
