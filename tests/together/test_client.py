@@ -528,6 +528,28 @@ async def test_sql_that_writes_is_refused(paddock: Host) -> None:
 
 async def test_s5_sessions_are_listed_by_what_is_known_of_them(paddock: Host, ground: Path) -> None:
     model = write_script(ground / "s.json", [])
+async def test_l10_a_subscription_that_was_given_up_before_its_answer_is_none(
+    paddock: Host, ground: Path
+) -> None:
+    """It was the host's for as long as the client was there: its session was never idle again."""
+    session = await paddock.new(model=write_script(ground / "s.json", []), cwd=ground)
+    for turns_of_the_loop in range(8):
+        feed = session.follow(exclusive=True)
+        beginning = asyncio.create_task(feed.begin())
+        for _ in range(turns_of_the_loop):
+            await asyncio.sleep(0)
+        beginning.cancel()
+        await asyncio.gather(beginning, return_exceptions=True)
+
+    async def is_alone() -> bool:
+        (life,) = await paddock.lives()
+        return bool(life["subscribers"] == 0)
+
+    await wait_until_async(is_alone)
+    async with session.follow(exclusive=True):  # who listens alone is let in
+        pass
+
+
     for number in ("1", "2"):
         await paddock.new(model=model, cwd=ground, labels={"batch": "x", "number": number})
     found = await paddock.list_sessions(labels={"batch": "x"}, order_by="created", descending=False)

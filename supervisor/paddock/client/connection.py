@@ -135,6 +135,7 @@ class Connection:
     ) -> Reply:
         """Return the answer to a request; ``on_answer`` sees it before any later message is read.
 
+        It sees one, too, that comes when nobody waits for it any more: it may have begun something.
         ``settled`` is what :meth:`settled` gave for a command; it fails if that does, accepted.
 
         Raises:
@@ -156,7 +157,8 @@ class Connection:
             message = f"{verb.verb!r} was not answered within {deadline_seconds:g} s"
             raise TimedOut(message, seconds=deadline_seconds, verb=verb.verb) from error
         finally:
-            self._asked.pop(number, None)
+            if on_answer is None:
+                self._asked.pop(number, None)
 
     def tell(self, verb: Verb) -> None:
         """Send a request whose answer nobody waits for; nothing happens when the host is gone."""

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -427,11 +428,7 @@ class Host:
         until = _Until(deadline_seconds)
         while True:
             connection = await self._link.connection(min(REACH_SECONDS, until.left()))
-
-            def answered(reply: Reply, connection: Connection = connection) -> None:
-                if on_answer is not None:
-                    on_answer(connection, reply)
-
+            answered = None if on_answer is None else partial(on_answer, connection)
             try:
                 return await connection.ask(verb, deadline_seconds=until.left(), on_answer=answered)
             except HostGone:
