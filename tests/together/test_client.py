@@ -174,6 +174,19 @@ async def test_ensure_gives_the_session_of_a_name_to_all_who_ask_at_once(
 
 
 async def test_l27_the_same_id_and_configuration_give_the_same_session(
+async def test_ensure_never_takes_another_session_for_one_whose_name_is_in_its_id(
+    paddock: Host, ground: Path
+) -> None:
+    model = write_script(ground / "s.json", [])
+    other = await paddock.new("another", model=model, cwd=ground)
+    name = other.session_id[-6:]
+    named = await paddock.ensure(name, model=model, cwd=ground)
+    assert named.session_id != other.session_id
+    again = await paddock.ensure(name, model=model, cwd=ground)
+    assert again.session_id == named.session_id
+    assert (await paddock.ensure(other.session_id)).session_id == other.session_id
+
+
     paddock: Host, ground: Path
 ) -> None:
     session_id = SessionId(new_id())

@@ -266,11 +266,14 @@ class Host:
         return await self.create_session(config, credentials=secrets, session_id=session_id)
 
     async def ensure(self, name: str, **config: Any) -> Session:
-        """Return the session of a name, created (as :meth:`new` does) if there is none."""
-        try:
-            return await self.session(name)
-        except SessionNotFound:
-            pass
+        """Return the session of a name (or whole id), created (as :meth:`new` does) if it is not.
+
+        A part of another's id, as :meth:`session` takes it, is no name of that one.
+        """
+        with contextlib.suppress(SessionNotFound):
+            found = await self.session(name)
+            if is_uuid7(name) or name.lower() not in found.session_id:
+                return found
         try:
             return await self.new(name, **config)
         except AlreadyExists:  # somebody was quicker
