@@ -206,6 +206,23 @@ async def test_l20_an_unknown_session_is_a_typed_not_found(paddock: Host) -> Non
     with pytest.raises(SessionNotFound):
         await paddock.get_session(SessionId(new_id()))
 
+    with pytest.raises(SessionNotFound):
+        await Session(paddock, SessionId(new_id())).send("hello?", key="once")
+
+
+async def test_l20_whatever_is_asked_of_a_deleted_session_is_a_typed_not_found(
+    paddock: Host, ground: Path
+) -> None:
+    session = await paddock.new(model=write_script(ground / "s.json", []), cwd=ground)
+    await session.delete()
+    for asked in (
+        session.touch(),
+        session.put_credentials({"env:KEY": "value"}),
+        session.resume(),
+        session.follow().begin(),
+    ):
+        with pytest.raises(SessionNotFound):
+            await asked
 
 async def test_a_part_of_an_id_is_enough(paddock: Host, ground: Path) -> None:
     session = await paddock.new(model=write_script(ground / "s.json", []), cwd=ground)
