@@ -675,6 +675,20 @@ async def test_what_is_asked_of_a_connection_that_nobody_awaited_is_told(
     with pytest.raises(AttributeError, match=r"'status' .* `await connect"):
         forgotten.status()
     forgotten.close()
+async def test_who_asks_while_no_host_is_there_is_told_when_the_client_is_closed(
+    lone_host: HostForTests,
+) -> None:
+    client = await lone_host.connect()
+    connection = await client._link.connection(60)
+    lone_host.kill()
+    await connection.wait_ended()
+    asked = asyncio.create_task(client.lives())
+    await asyncio.sleep(0)  # it looks for the next host now
+    await client.close()
+    with pytest.raises(HostGone, match="closed"):
+        await asked
+
+
 
 
 def test_a_client_of_another_loop_says_so_and_goes_on_in_its_own(host: HostForTests) -> None:
