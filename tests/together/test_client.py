@@ -30,6 +30,7 @@ from paddock.session_worker.protocol import Interrupt
 from paddock.store.errors import AlreadyExists, SessionNotFound, SqlRefused, TimedOut
 from paddock.store.events import SessionConfig, Stored, UserMessageAdded
 from paddock.store.ids import ApprovalId, CommandId, SessionId
+from paddock.store.protocol import SessionFilter
 from paddock.store.session_file import folder_of
 from paddock.supervisor.cli.run import Watching
 from paddock.supervisor.errors import BadConfiguration, HostGone, NoHost, PathTooLong
@@ -173,7 +174,6 @@ async def test_ensure_gives_the_session_of_a_name_to_all_who_ask_at_once(
     assert len({one.session_id for one in found}) == 1
 
 
-async def test_l27_the_same_id_and_configuration_give_the_same_session(
 async def test_ensure_never_takes_another_session_for_one_whose_name_is_in_its_id(
     paddock: Host, ground: Path
 ) -> None:
@@ -187,6 +187,7 @@ async def test_ensure_never_takes_another_session_for_one_whose_name_is_in_its_i
     assert (await paddock.ensure(other.session_id)).session_id == other.session_id
 
 
+async def test_l27_the_same_id_and_configuration_give_the_same_session(
     paddock: Host, ground: Path
 ) -> None:
     session_id = SessionId(new_id())
@@ -205,7 +206,6 @@ async def test_l20_an_unknown_session_is_a_typed_not_found(paddock: Host) -> Non
         await paddock.session("nobody-is-called-that")
     with pytest.raises(SessionNotFound):
         await paddock.get_session(SessionId(new_id()))
-
     with pytest.raises(SessionNotFound):
         await Session(paddock, SessionId(new_id())).send("hello?", key="once")
 
@@ -223,6 +223,7 @@ async def test_l20_whatever_is_asked_of_a_deleted_session_is_a_typed_not_found(
     ):
         with pytest.raises(SessionNotFound):
             await asked
+
 
 async def test_a_part_of_an_id_is_enough(paddock: Host, ground: Path) -> None:
     session = await paddock.new(model=write_script(ground / "s.json", []), cwd=ground)
@@ -299,6 +300,8 @@ async def test_what_can_be_no_words_or_decision_is_told_in_one_line(
         "after: Input should be a valid integer": session.follow(after="one").begin(),
         "text: Input should be a valid string, not None": session.host.session(None),
         "query: Input should be a valid string, not 5": session.host.sql(5),
+        "model: Input should be a valid string, not 5": session.set_model(5),
+        "a whole number of more than 64 bits cannot be sent": session.annotate("n", 2**70),
     }
     for told, saying in said.items():
         with pytest.raises(BadArgument, match=re.escape(told)):
@@ -525,6 +528,28 @@ async def test_a_feed_ends_when_its_session_is_deleted(paddock: Host, ground: Pa
         await session.send("hello?")
 
 
+async def test_l10_a_subscription_that_was_given_up_before_its_answer_is_none(
+    paddock: Host, ground: Path
+) -> None:
+    """It was the host's for as long as the client was there: its session was never idle again."""
+    session = await paddock.new(model=write_script(ground / "s.json", []), cwd=ground)
+    for turns_of_the_loop in range(8):
+        feed = session.follow(exclusive=True)
+        beginning = asyncio.create_task(feed.begin())
+        for _ in range(turns_of_the_loop):
+            await asyncio.sleep(0)
+        beginning.cancel()
+        await asyncio.gather(beginning, return_exceptions=True)
+
+    async def is_alone() -> bool:
+        (life,) = await paddock.lives()
+        return bool(life["subscribers"] == 0)
+
+    await wait_until_async(is_alone)
+    async with session.follow(exclusive=True):  # who listens alone is let in
+        pass
+
+
 async def some[T](things: list[T]) -> list[T]:
     return things
 
@@ -558,33 +583,15 @@ async def test_sql_that_writes_is_refused(paddock: Host) -> None:
 
 async def test_s5_sessions_are_listed_by_what_is_known_of_them(paddock: Host, ground: Path) -> None:
     model = write_script(ground / "s.json", [])
-async def test_l10_a_subscription_that_was_given_up_before_its_answer_is_none(
-    paddock: Host, ground: Path
-) -> None:
-    """It was the host's for as long as the client was there: its session was never idle again."""
-    session = await paddock.new(model=write_script(ground / "s.json", []), cwd=ground)
-    for turns_of_the_loop in range(8):
-        feed = session.follow(exclusive=True)
-        beginning = asyncio.create_task(feed.begin())
-        for _ in range(turns_of_the_loop):
-            await asyncio.sleep(0)
-        beginning.cancel()
-        await asyncio.gather(beginning, return_exceptions=True)
-
-    async def is_alone() -> bool:
-        (life,) = await paddock.lives()
-        return bool(life["subscribers"] == 0)
-
-    await wait_until_async(is_alone)
-    async with session.follow(exclusive=True):  # who listens alone is let in
-        pass
-
-
     for number in ("1", "2"):
         await paddock.new(model=model, cwd=ground, labels={"batch": "x", "number": number})
     found = await paddock.list_sessions(labels={"batch": "x"}, order_by="created", descending=False)
     assert [row["labels"]["number"] for row in found] == ["1", "2"]
     assert await paddock.list_sessions(labels={"batch": "y"}) == []
+    chosen = SessionFilter(labels={"batch": "x"}, order_by="created")
+    (second,) = await paddock.list_sessions(chosen, status="live", limit=1)
+    assert second["labels"]["number"] == "2"
+    assert await paddock.list_sessions(chosen, status=("failed", "deleted")) == []
 
 
 async def test_secrets_are_given_by_reference_and_never_logged(
@@ -668,13 +675,6 @@ async def test_a_connection_is_awaited_or_entered_or_both(host: HostForTests) ->
     await (await task).close()
 
 
-async def test_what_is_asked_of_a_connection_that_nobody_awaited_is_told(
-    host: HostForTests,
-) -> None:
-    forgotten: Any = connect(host.home, start=False)
-    with pytest.raises(AttributeError, match=r"'status' .* `await connect"):
-        forgotten.status()
-    forgotten.close()
 async def test_who_asks_while_no_host_is_there_is_told_when_the_client_is_closed(
     lone_host: HostForTests,
 ) -> None:
@@ -689,6 +689,13 @@ async def test_who_asks_while_no_host_is_there_is_told_when_the_client_is_closed
         await asked
 
 
+async def test_what_is_asked_of_a_connection_that_nobody_awaited_is_told(
+    host: HostForTests,
+) -> None:
+    forgotten: Any = connect(host.home, start=False)
+    with pytest.raises(AttributeError, match=r"'status' .* `await connect"):
+        forgotten.status()
+    forgotten.close()
 
 
 def test_a_client_of_another_loop_says_so_and_goes_on_in_its_own(host: HostForTests) -> None:

@@ -15,7 +15,7 @@ import zmq
 from pydantic import JsonValue
 
 from paddock.client.failures import error_of
-from paddock.session_worker.errors import BadMessage
+from paddock.session_worker.errors import BadArgument, BadMessage
 from paddock.session_worker.incoming import Incoming
 from paddock.session_worker.wire import MESSAGE_LIMIT_BYTES
 from paddock.store.errors import PaddockError, TimedOut, TooLarge
@@ -336,6 +336,11 @@ def _packed(word: FromClient) -> bytes:
             "put them into a file and name that"
         )
         raise TooLarge(message, size_bytes=size, limit_bytes=MESSAGE_LIMIT_BYTES) from error
+    except TypeError as error:
+        message = (
+            f"{word.tag!r}: a whole number of more than 64 bits cannot be sent; say it as text"
+        )
+        raise BadArgument(message) from error
 
 
 def _ask(number: int, verb: Verb) -> Ask:

@@ -292,11 +292,16 @@ class Host:
     async def list_sessions(
         self, chosen: "SessionFilter | None" = None, **named: Any
     ) -> list[dict[str, Any]]:
-        """Return the rows of ``sessions`` that a filter chooses; ``named`` are its fields."""
+        """Return the rows of ``sessions`` that a filter chooses.
+
+        ``named`` are fields of it, and count above those of ``chosen``.
+        """
         from paddock.store.protocol import SessionFilter
 
         store = await self.store()
-        return await store.list_sessions(chosen or SessionFilter(**named))
+        if chosen is not None:
+            named = {**chosen.model_dump(exclude_unset=True), **named}
+        return await store.list_sessions(SessionFilter(**named))
 
     async def get_session(self, session_id: SessionId) -> dict[str, Any]:
         """Return a session's row of the view ``sessions``.

@@ -215,7 +215,8 @@ class Session:
             UnknownModel: No model goes by that name; or a script is missing, or is none.
         """
         name = absolute_model(model)
-        check_name(name)
+        if isinstance(name, str):  # else its word says what it is
+            check_name(name)
         await self.command(SetModel(model=name))
 
     async def set_mode(self, mode: Literal["normal", "plan", "yolo"]) -> None:
