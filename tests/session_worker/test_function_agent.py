@@ -922,3 +922,68 @@ def test_a_step_whose_type_cannot_be_recorded_is_refused_before_it_runs(host: Be
     assert said.startswith("1 step 'hide': no value can be recorded of the type")
     assert not (folder / "notes").exists()
     host.suspend()
+
+
+SHELF = """
+from paddock.agent import tool
+
+@tool(effects="none", approval="allow")
+def take(what: str) -> str:
+    return f"NAME: {what}"
+
+class Box:
+    @staticmethod
+    @tool(effects="none", approval="allow")
+    def lift(what: str) -> str:
+        return what
+"""
+SHOP = """
+from paddock.agent import agent
+from . import near
+from .far import take
+from .far import Box
+
+@agent("shop")
+async def shop(s):
+    async for turn in s.turns():
+        told = [(await s.call(take, what="one")).text]
+        for other in (near.take, near.give, Box.lift):
+            try:
+                told.append((await s.call(other, what="two")).text)
+            except ValueError as error:
+                told.append(str(error))
+        await turn.reply("\\n".join(told))
+
+the_same = shop
+"""
+
+
+def test_an_agents_tools_are_those_of_its_module_and_the_modules_it_names_and_never_another(
+    host: BenchHost,
+) -> None:
+    """A tool by its module was unknown, and of two with one name the other was called."""
+    package = host.data.parent / "agents" / "counter"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "far.py").write_text(SHELF.replace("NAME", "far"))
+    near = SHELF.replace("NAME", "near")
+    (package / "near.py").write_text(near + near.split("class")[0].replace("take", "give"))
+    (package / "shop.py").write_text(SHOP)
+    host.create(agent="counter.shop", python_path=[str(package.parent)])
+    host.start()
+    host.send("go")
+    host.rest()
+    (said,) = replies(host)
+    assert said.splitlines() == [
+        "far: one",
+        (
+            "two tools go by the name 'take', counter.far:take and counter.near:take:"
+            " give one another, @tool(name=...)"
+        ),
+        "near: two",
+        (
+            "tool 'lift' (counter.far:Box.lift) is not one of its agent's: have it, or its module,"
+            " as a name in the agent's module"
+        ),
+    ]
+    host.suspend()

@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast, get_args, get_type_hints
@@ -125,10 +125,14 @@ class Turn:
 class Context:
     """A function agent's view of its session; ``state`` is JSON values, kept at each reply."""
 
-    def __init__(self, session_id: str, state: dict[str, JsonValue], desk: Desk) -> None:
+    def __init__(
+        self, session_id: str, state: dict[str, JsonValue], desk: Desk, tools: Mapping[str, str]
+    ) -> None:
         self.session_id = session_id
         self.state = state
         self._desk = desk
+        self._tools = tools
+        """Which function goes by the name of each tool: ``module:qualname``."""
         self._turn: Turn | None = None
         self._kept = digest_of(state)
         self._places: dict[str, int] = {}
@@ -214,14 +218,16 @@ class Context:
     async def call(self, tool: "Callable[..., Any] | str", **arguments: Any) -> CallResult:
         """Have a tool called: decided, recorded, run in a process of its own.
 
-        ``tool`` is a function marked with :func:`~paddock.agent.tool`, or a built-in one's name.
+        ``tool`` is a function marked with :func:`~paddock.agent.tool`, in the agent's module or in
+        one that is a name there (``from . import tools``); or the name of one, or of a built-in.
 
         Raises:
-            TypeError, ValueError: It is no tool, or the arguments hold what JSON cannot hold.
+            TypeError, ValueError: It is no tool of this agent's, or the arguments hold what JSON
+                cannot hold.
             OperationEnded: The turn's operation was ended meanwhile.
             TooLarge: No event can hold the arguments.
         """
-        name = tool if isinstance(tool, str) else _declared(tool).name
+        name = tool if isinstance(tool, str) else self._name_of(_declared(tool))
         name = handed.name("the name of a tool", name)
         plain = cast("dict[str, JsonValue]", handed.plain(f"a call of {name!r}", arguments))
         operation_id = self._open_turn().operation_id
@@ -261,6 +267,19 @@ class Context:
             message = f"the state must be a dict, not {type(self.state).__name__}"
             raise TypeError(message)
         return plain
+
+    def _name_of(self, declared: ToolDeclaration) -> str:
+        known = self._tools.get(declared.name)
+        if known == declared.reference:
+            return declared.name
+        message = (
+            f"tool {declared.name!r} ({declared.reference}) is not one of its agent's: have it, or "
+            "its module, as a name in the agent's module"
+            if known is None
+            else f"two tools go by the name {declared.name!r}, {known} and {declared.reference}: "
+            "give one another, @tool(name=...)"
+        )
+        raise ValueError(message)
 
     def _open_turn(self) -> Turn:
         if self._turn is None or self._turn.is_answered:
