@@ -497,7 +497,8 @@ def test_a_command_that_arrives_while_it_leaves_goes_to_the_next_generation() ->
     assert step(life, Commanded(2.1, command(1))) == []
     play(life, SaidBye(2.2, "suspended", 4), Exited(2.3, 1))
     effects = step(life, Buried(2.4, 1, 4, "suspended", "idle"))
-    assert [type(effect) for effect in effects] == [Spawn]
+    # It keeps its room: who waited for that asks anew, and does not wait for it till the deadline.
+    assert [type(effect) for effect in effects] == [Stayed, Spawn]
 
 
 def test_who_does_not_leave_is_killed_and_who_survives_that_is_stuck_with_its_pid() -> None:

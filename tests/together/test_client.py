@@ -753,6 +753,51 @@ async def test_a_wrong_setting_is_told_by_its_class(
         await connect(home)
 
 
+@pytest.fixture
+def small_host(home: Path) -> Iterator[HostForTests]:
+    """Give a host in which one session may live at once."""
+    made = HostForTests(home, max_live_sessions=1)
+    yield made
+    made.end()
+
+
+async def test_l27_who_hears_that_an_operation_has_ended_may_have_the_room_of_its_session(
+    small_host: HostForTests, ground: Path
+) -> None:
+    """Its worker told some milliseconds later that it was at rest, and there was no room yet."""
+    async with await small_host.connect() as paddock:
+        model = write_script(ground / "s.json", [turn("ok")] * 20)
+        sessions = []
+        for _ in range(2):
+            session = await paddock.new(model=model, cwd=ground)
+            await (await session.send("first")).wait(60)
+            sessions.append(session)
+        for session in sessions * 8:
+            outcome = await (await session.send("and on")).wait(60)
+            assert outcome.status == "completed"
+
+
+async def test_p11_who_waits_for_the_room_of_one_that_comes_back_is_told_that_there_is_none(
+    small_host: HostForTests, ground: Path
+) -> None:
+    """It waited till its deadline for a session that had left, and lived again in its room."""
+    async with await small_host.connect() as paddock:
+        model = write_script(ground / "s.json", [turn("ok", delay_ms=1)] * 20)
+        cold = await paddock.new(model=model, cwd=ground)
+        live = await paddock.new(model=model, cwd=ground)
+        for _ in range(4):
+            came = await asyncio.gather(
+                *(one.send("go", deadline_seconds=20) for one in (cold, live)),
+                return_exceptions=True,
+            )
+            assert not [error for error in came if isinstance(error, TimedOut)], came
+            for operation in came:
+                if isinstance(operation, Operation):
+                    await operation.wait(60)
+            if isinstance(came[0], Operation):
+                cold, live = live, cold
+
+
 async def test_r8_a_client_whose_host_is_killed_sees_every_event_once_and_in_order(
     lone_host: HostForTests,
     ground: Path,

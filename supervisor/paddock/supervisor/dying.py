@@ -11,6 +11,7 @@ from paddock.supervisor.stimuli import (
     LeaveAsked,
     NotBuried,
     Notify,
+    Stayed,
     TimerFired,
     Wanted,
 )
@@ -53,6 +54,8 @@ def buried(life: Life, stimulus: Buried) -> None:
         life.is_wanted = False
     is_wanted = life.is_wanted or not life.queue.is_empty
     if is_wanted or (stimulus.restart_seconds is not None and not was_asked):
+        if was_asked:
+            life.do(Stayed())  # it keeps its room: who waits for that is to ask anew
         life.start_again(stimulus)
         return
     if leaving is not None:
