@@ -406,6 +406,18 @@ async def test_a_wait_with_a_deadline_lets_the_operation_go_on(paddock: Host, gr
     await operation.interrupt()
 
 
+async def test_p4_an_operation_of_a_session_that_is_deleted_is_waited_for_no_more(
+    paddock: Host, ground: Path
+) -> None:
+    session = await paddock.new(
+        model=write_script(ground / "s.json", [SLOW]), cwd=ground, mode="yolo"
+    )
+    operation = await session.send("work")
+    await session.delete()
+    outcome = await operation.wait(60)
+    assert (outcome.status, outcome.error_kind) == ("deleted", "session_deleted")
+
+
 async def test_an_approval_is_found_by_a_part_of_its_id_and_decided_once(
     paddock: Host, ground: Path
 ) -> None:
