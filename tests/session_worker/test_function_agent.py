@@ -1,9 +1,13 @@
 """A function agent in a real worker: steps and calls are done once, whatever dies (P4-P6)."""
 
+import fcntl
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import pytest
+from pydantic import BaseModel
 
 from paddock.agent import agent, tool
 from paddock.agent.handed import same_in_every_process
@@ -17,8 +21,10 @@ from tests.session_worker.test_worker import certify, wait_until_started
 MODULE = '''
 from pathlib import Path
 import asyncio
+import fcntl
 import time
-from pydantic import BaseModel
+from datetime import datetime
+from pydantic import BaseModel, ConfigDict, Field, computed_field
 from paddock.agent import Context, StepFailed, StepInterrupted, agent, tool
 
 HERE = Path(__file__).parent
@@ -102,6 +108,31 @@ async def once(s: Context) -> None:
         if turn.text == "last":
             raise ValueError("after the last word")
         return
+
+@tool(effects="write", approval="allow", timeout_seconds=600)
+def linger(what: str) -> str:
+    held = (HERE / "held").open("w")
+    fcntl.flock(held, fcntl.LOCK_EX)
+    note("lingers")
+    time.sleep(600)
+    return what
+
+@agent("hasty")
+async def hasty(s: Context) -> None:
+    async for turn in s.turns():
+        if turn.text == "more":
+            await turn.reply("still here")
+            return
+        call = asyncio.create_task(s.call(linger, what=turn.text))
+        while not (HERE / "held").exists() or "lingers" not in (HERE / "notes").read_text():
+            await asyncio.sleep(0.01)
+        if turn.text == "raises":
+            raise ValueError("enough")
+        if turn.text == "returns":
+            return
+        if turn.text == "replies":
+            await turn.reply("done with that")
+            note((await call).status)
 
 @agent("quitter")
 async def quitter(s: Context) -> None:
@@ -191,6 +222,45 @@ async def rounder(s: Context) -> None:
         plan = await s.step("plan", think, turn.text)
         said = f"{await s.step('pair', pair)} {await s.step('half', half)} {type(plan).__name__}"
         await turn.reply(said)
+
+class Invoice(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    number: str = Field(alias="invoiceNumber")
+    at: datetime
+
+    @computed_field
+    @property
+    def day(self) -> str:
+        return self.at.date().isoformat()
+
+def bill() -> Invoice:
+    note("bill")
+    return Invoice(invoiceNumber="I1", at=datetime(2026, 1, 2))
+
+@agent("biller")
+async def biller(s: Context) -> None:
+    async for turn in s.turns():
+        invoice = await s.step("bill", bill)
+        await s.call(refund, order_id="A", cents=1)
+        await turn.reply(f"{invoice.number} {invoice.day}")
+
+class Opaque:
+    pass
+
+def hide() -> Opaque:
+    note("hidden")
+    return Opaque()
+
+def unknown() -> "asyncio.Nothing":
+    return 1
+
+@agent("hider")
+async def hider(s: Context) -> None:
+    async for turn in s.turns():
+        try:
+            await s.step("hide", hide)
+        except TypeError as error:
+            await turn.reply(f"{await s.step('unknown', unknown)} {error}")
 
 def deep(levels):
     return [] if levels == 1 else [deep(levels - 1)]
@@ -450,6 +520,15 @@ class Nameless:
     pass
 
 
+class Tagged(BaseModel):
+    tags: frozenset[int]
+
+
+@dataclass
+class Kept:
+    tags: set[int]
+
+
 class Unspeakable:
     def __repr__(self) -> str:
         raise ValueError
@@ -462,6 +541,10 @@ class Unspeakable:
         (Unspeakable(), Unspeakable(), Nameless()),
         ({0, 8}, {8, 0}, {0, 16}),
         ([frozenset({"b", (1, "a")})], [frozenset({(1, "a"), "b"})], [frozenset("b")]),
+        (Tagged(tags=frozenset({0, 8})), Tagged(tags=frozenset({8, 0})), Tagged(tags=frozenset())),
+        ([Kept({0, 8})], [Kept({8, 0})], [Kept({0})]),
+        (b"\xff", bytearray(b"\xff"), b"\xfe"),
+        (b"text", "text", b"other"),
         ({"many": iter([1])}, {"many": iter([2])}, {"many": map(int, "1")}),
         ({"a": 1, "b": 2.5}, {"b": 2.5, "a": 1}, {"a": 1}),
     ],
@@ -572,6 +655,46 @@ def test_p4_an_agent_that_ends_after_a_reply_is_entered_anew_for_what_was_queued
     assert ended is not None
     assert ended.status == "completed"
     host.suspend()
+
+
+@pytest.mark.parametrize(
+    ("way", "status"),
+    [
+        ("replies", "completed"),
+        ("goes on", "completed"),
+        ("returns", "completed"),
+        ("raises", "failed"),
+    ],
+)
+def test_p5_a_call_that_its_agent_left_open_is_cancelled_before_the_end_and_its_tool_ended(
+    host: BenchHost, way: str, status: str
+) -> None:
+    folder = create(host, "hasty")
+    host.start()
+    host.send(way)
+    host.rest()
+    kinds = [str(stored.event.kind) for stored in host.events()]
+    assert kinds.count("tool_call_finished") == 1
+    assert kinds.index("tool_call_finished") < kinds.index(f"operation_{status}")
+    (call,) = host.state().conversation.calls.values()
+    assert call.status == "cancelled"
+    with (folder / "held").open() as held:
+        while not _is_free(held):
+            host.hear(0.1)
+    host.send("more")
+    host.rest()
+    assert replies(host)[-1] == "still here"
+    if way == "replies":
+        assert (folder / "notes").read_text().split() == ["lingers", "cancelled"]
+    host.suspend()
+
+
+def _is_free(held: IO[str]) -> bool:
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def test_an_agent_that_exits_fails_its_operation(host: BenchHost) -> None:
@@ -770,4 +893,97 @@ def test_a_step_gives_the_first_time_what_it_gives_on_re_entry(host: BenchHost) 
     host.send("go")
     host.rest()
     assert replies(host) == ["[1, 2] half \ufffd Plan"]
+    host.suspend()
+
+
+def test_a_step_gives_a_model_back_by_its_fields_now_and_on_re_entry(host: BenchHost) -> None:
+    """One with an alias, a computed field, or strict, was done and then failed to be read."""
+    folder = create(host, "biller")
+    (folder / "slow").touch()
+    host.start()
+    host.send("go")
+    wait_until_started(host)
+    host.kill()
+    (folder / "slow").unlink()
+    certify(host)
+    host.start()
+    host.rest()
+    assert replies(host) == ["I1 2026-01-02"]
+    assert (folder / "notes").read_text().split().count("bill") == 1
+    host.suspend()
+
+
+def test_a_step_whose_type_cannot_be_recorded_is_refused_before_it_runs(host: BenchHost) -> None:
+    folder = create(host, "hider")
+    host.start()
+    host.send("go")
+    host.rest()
+    (said,) = replies(host)
+    assert said.startswith("1 step 'hide': no value can be recorded of the type")
+    assert not (folder / "notes").exists()
+    host.suspend()
+
+
+SHELF = """
+from paddock.agent import tool
+
+@tool(effects="none", approval="allow")
+def take(what: str) -> str:
+    return f"NAME: {what}"
+
+class Box:
+    @staticmethod
+    @tool(effects="none", approval="allow")
+    def lift(what: str) -> str:
+        return what
+"""
+SHOP = """
+from paddock.agent import agent
+from . import near
+from .far import take
+from .far import Box
+
+@agent("shop")
+async def shop(s):
+    async for turn in s.turns():
+        told = [(await s.call(take, what="one")).text]
+        for other in (near.take, near.give, Box.lift):
+            try:
+                told.append((await s.call(other, what="two")).text)
+            except ValueError as error:
+                told.append(str(error))
+        await turn.reply("\\n".join(told))
+
+the_same = shop
+"""
+
+
+def test_an_agents_tools_are_those_of_its_module_and_the_modules_it_names_and_never_another(
+    host: BenchHost,
+) -> None:
+    """A tool by its module was unknown, and of two with one name the other was called."""
+    package = host.data.parent / "agents" / "counter"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "far.py").write_text(SHELF.replace("NAME", "far"))
+    near = SHELF.replace("NAME", "near")
+    (package / "near.py").write_text(near + near.split("class")[0].replace("take", "give"))
+    (package / "shop.py").write_text(SHOP)
+    host.create(agent="counter.shop", python_path=[str(package.parent)])
+    host.start()
+    host.send("go")
+    host.rest()
+    (said,) = replies(host)
+    assert said.splitlines() == [
+        "far: one",
+        (
+            "two tools go by the name 'take', counter.far:take and counter.near:take:"
+            " give one another, @tool(name=...)"
+        ),
+        "near: two",
+        (
+            "tool 'lift' (counter.far:Box.lift) is not one of its agent's: have it, or its module,"
+            " as a name in the agent's module"
+        ),
+    ]
     host.suspend()

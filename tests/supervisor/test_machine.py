@@ -509,6 +509,7 @@ def test_a_command_that_arrives_while_it_leaves_goes_to_the_next_generation() ->
     assert step(life, Commanded(2.1, command(1))) == []
     play(life, SaidBye(2.2, "suspended", 4), Exited(2.3, 1))
     effects = step(life, Buried(2.4, 1, 4, "suspended", "idle"))
+    # It keeps its room: who waited for that asks anew, and does not wait for it till the deadline.
     assert [type(effect) for effect in effects] == [Stayed, Spawn]
 
 

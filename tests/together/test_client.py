@@ -30,6 +30,7 @@ from paddock.session_worker.protocol import Interrupt
 from paddock.store.errors import AlreadyExists, SessionNotFound, SqlRefused, TimedOut
 from paddock.store.events import SessionConfig, Stored, UserMessageAdded
 from paddock.store.ids import ApprovalId, CommandId, SessionId
+from paddock.store.protocol import SessionFilter
 from paddock.store.session_file import folder_of
 from paddock.supervisor.cli.run import Watching
 from paddock.supervisor.errors import BadConfiguration, HostGone, NoHost, PathTooLong
@@ -173,6 +174,19 @@ async def test_ensure_gives_the_session_of_a_name_to_all_who_ask_at_once(
     assert len({one.session_id for one in found}) == 1
 
 
+async def test_ensure_never_takes_another_session_for_one_whose_name_is_in_its_id(
+    paddock: Host, ground: Path
+) -> None:
+    model = write_script(ground / "s.json", [])
+    other = await paddock.new("another", model=model, cwd=ground)
+    name = other.session_id[-6:]
+    named = await paddock.ensure(name, model=model, cwd=ground)
+    assert named.session_id != other.session_id
+    again = await paddock.ensure(name, model=model, cwd=ground)
+    assert again.session_id == named.session_id
+    assert (await paddock.ensure(other.session_id)).session_id == other.session_id
+
+
 async def test_l27_the_same_id_and_configuration_give_the_same_session(
     paddock: Host, ground: Path
 ) -> None:
@@ -192,6 +206,23 @@ async def test_l20_an_unknown_session_is_a_typed_not_found(paddock: Host) -> Non
         await paddock.session("nobody-is-called-that")
     with pytest.raises(SessionNotFound):
         await paddock.get_session(SessionId(new_id()))
+    with pytest.raises(SessionNotFound):
+        await Session(paddock, SessionId(new_id())).send("hello?", key="once")
+
+
+async def test_l20_whatever_is_asked_of_a_deleted_session_is_a_typed_not_found(
+    paddock: Host, ground: Path
+) -> None:
+    session = await paddock.new(model=write_script(ground / "s.json", []), cwd=ground)
+    await session.delete()
+    for asked in (
+        session.touch(),
+        session.put_credentials({"env:KEY": "value"}),
+        session.resume(),
+        session.follow().begin(),
+    ):
+        with pytest.raises(SessionNotFound):
+            await asked
 
 
 async def test_a_part_of_an_id_is_enough(paddock: Host, ground: Path) -> None:
@@ -269,6 +300,8 @@ async def test_what_can_be_no_words_or_decision_is_told_in_one_line(
         "after: Input should be a valid integer": session.follow(after="one").begin(),
         "text: Input should be a valid string, not None": session.host.session(None),
         "query: Input should be a valid string, not 5": session.host.sql(5),
+        "model: Input should be a valid string, not 5": session.set_model(5),
+        "a whole number of more than 64 bits cannot be sent": session.annotate("n", 2**70),
     }
     for told, saying in said.items():
         with pytest.raises(BadArgument, match=re.escape(told)):
@@ -371,6 +404,18 @@ async def test_a_wait_with_a_deadline_lets_the_operation_go_on(paddock: Host, gr
         await operation.wait(0.1)
     assert (await session.state()).conversation.operation is not None
     await operation.interrupt()
+
+
+async def test_p4_an_operation_of_a_session_that_is_deleted_is_waited_for_no_more(
+    paddock: Host, ground: Path
+) -> None:
+    session = await paddock.new(
+        model=write_script(ground / "s.json", [SLOW]), cwd=ground, mode="yolo"
+    )
+    operation = await session.send("work")
+    await session.delete()
+    outcome = await operation.wait(60)
+    assert (outcome.status, outcome.error_kind) == ("deleted", "session_deleted")
 
 
 async def test_an_approval_is_found_by_a_part_of_its_id_and_decided_once(
@@ -495,6 +540,28 @@ async def test_a_feed_ends_when_its_session_is_deleted(paddock: Host, ground: Pa
         await session.send("hello?")
 
 
+async def test_l10_a_subscription_that_was_given_up_before_its_answer_is_none(
+    paddock: Host, ground: Path
+) -> None:
+    """It was the host's for as long as the client was there: its session was never idle again."""
+    session = await paddock.new(model=write_script(ground / "s.json", []), cwd=ground)
+    for turns_of_the_loop in range(8):
+        feed = session.follow(exclusive=True)
+        beginning = asyncio.create_task(feed.begin())
+        for _ in range(turns_of_the_loop):
+            await asyncio.sleep(0)
+        beginning.cancel()
+        await asyncio.gather(beginning, return_exceptions=True)
+
+    async def is_alone() -> bool:
+        (life,) = await paddock.lives()
+        return bool(life["subscribers"] == 0)
+
+    await wait_until_async(is_alone)
+    async with session.follow(exclusive=True):  # who listens alone is let in
+        pass
+
+
 async def some[T](things: list[T]) -> list[T]:
     return things
 
@@ -533,6 +600,10 @@ async def test_s5_sessions_are_listed_by_what_is_known_of_them(paddock: Host, gr
     found = await paddock.list_sessions(labels={"batch": "x"}, order_by="created", descending=False)
     assert [row["labels"]["number"] for row in found] == ["1", "2"]
     assert await paddock.list_sessions(labels={"batch": "y"}) == []
+    chosen = SessionFilter(labels={"batch": "x"}, order_by="created")
+    (second,) = await paddock.list_sessions(chosen, status="live", limit=1)
+    assert second["labels"]["number"] == "2"
+    assert await paddock.list_sessions(chosen, status=("failed", "deleted")) == []
 
 
 async def test_secrets_are_given_by_reference_and_never_logged(
@@ -616,6 +687,20 @@ async def test_a_connection_is_awaited_or_entered_or_both(host: HostForTests) ->
     await (await task).close()
 
 
+async def test_who_asks_while_no_host_is_there_is_told_when_the_client_is_closed(
+    lone_host: HostForTests,
+) -> None:
+    client = await lone_host.connect()
+    connection = await client._link.connection(60)
+    lone_host.kill()
+    await connection.wait_ended()
+    asked = asyncio.create_task(client.lives())
+    await asyncio.sleep(0)  # it looks for the next host now
+    await client.close()
+    with pytest.raises(HostGone, match="closed"):
+        await asked
+
+
 async def test_what_is_asked_of_a_connection_that_nobody_awaited_is_told(
     host: HostForTests,
 ) -> None:
@@ -678,6 +763,51 @@ async def test_a_wrong_setting_is_told_by_its_class(
     monkeypatch.setenv("PADDOCK_MAX_LIVE_SESSIONS", "many")
     with pytest.raises(BadConfiguration, match="many"):
         await connect(home)
+
+
+@pytest.fixture
+def small_host(home: Path) -> Iterator[HostForTests]:
+    """Give a host in which one session may live at once."""
+    made = HostForTests(home, max_live_sessions=1)
+    yield made
+    made.end()
+
+
+async def test_l27_who_hears_that_an_operation_has_ended_may_have_the_room_of_its_session(
+    small_host: HostForTests, ground: Path
+) -> None:
+    """Its worker told some milliseconds later that it was at rest, and there was no room yet."""
+    async with await small_host.connect() as paddock:
+        model = write_script(ground / "s.json", [turn("ok")] * 20)
+        sessions = []
+        for _ in range(2):
+            session = await paddock.new(model=model, cwd=ground)
+            await (await session.send("first")).wait(60)
+            sessions.append(session)
+        for session in sessions * 8:
+            outcome = await (await session.send("and on")).wait(60)
+            assert outcome.status == "completed"
+
+
+async def test_p11_who_waits_for_the_room_of_one_that_comes_back_is_told_that_there_is_none(
+    small_host: HostForTests, ground: Path
+) -> None:
+    """It waited till its deadline for a session that had left, and lived again in its room."""
+    async with await small_host.connect() as paddock:
+        model = write_script(ground / "s.json", [turn("ok", delay_ms=1)] * 20)
+        cold = await paddock.new(model=model, cwd=ground)
+        live = await paddock.new(model=model, cwd=ground)
+        for _ in range(4):
+            came = await asyncio.gather(
+                *(one.send("go", deadline_seconds=20) for one in (cold, live)),
+                return_exceptions=True,
+            )
+            assert not [error for error in came if isinstance(error, TimedOut)], came
+            for operation in came:
+                if isinstance(operation, Operation):
+                    await operation.wait(60)
+            if isinstance(came[0], Operation):
+                cold, live = live, cold
 
 
 async def test_r8_a_client_whose_host_is_killed_sees_every_event_once_and_in_order(

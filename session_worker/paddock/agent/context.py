@@ -3,12 +3,13 @@
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast, get_args, get_type_hints
 
-from pydantic import JsonValue, TypeAdapter
+from pydantic import JsonValue, PydanticUserError, TypeAdapter
+from pydantic_core import to_json
 
 from paddock.agent import handed
 from paddock.agent.declare import TOOL_MARK, ToolDeclaration
@@ -124,10 +125,14 @@ class Turn:
 class Context:
     """A function agent's view of its session; ``state`` is JSON values, kept at each reply."""
 
-    def __init__(self, session_id: str, state: dict[str, JsonValue], desk: Desk) -> None:
+    def __init__(
+        self, session_id: str, state: dict[str, JsonValue], desk: Desk, tools: Mapping[str, str]
+    ) -> None:
         self.session_id = session_id
         self.state = state
         self._desk = desk
+        self._tools = tools
+        """Which function goes by the name of each tool: ``module:qualname``."""
         self._turn: Turn | None = None
         self._kept = digest_of(state)
         self._places: dict[str, int] = {}
@@ -168,14 +173,15 @@ class Context:
         re-entry: an object that is no JSON (a client, a function) by its repr without the address.
 
         Raises:
-            TypeError, ValueError: The key, the effects or the arguments can be none; nothing ran.
+            TypeError, ValueError: The key, the effects, the arguments or the annotated type can be
+                none; nothing ran.
             StepFailed: It raised, now or when it ran.
             StepInterrupted: It writes, and was cut off by a death.
             OperationEnded: The turn's operation was ended meanwhile.
         """
         key = handed.name("the key of a step", key)
-        adapter = _returned_by(function)
         _check_step(key, function, effects)
+        adapter = _returned_by(key, function)
         digest = _digest_of_arguments(key, [args, kwargs])
         operation_id = self._open_turn().operation_id
         place = self._place(key)
@@ -193,7 +199,7 @@ class Context:
         try:
             result = await _run(function, args, kwargs)
             value = whole_value(_drawn(f"the value of step {place!r}", result, adapter))
-            result = adapter.validate_python(value)  # on re-entry it is this one as well
+            result = _read(value, adapter)  # on re-entry it is this one as well
         except asyncio.CancelledError as raised:
             if _is_cancelled():
                 raise  # the step is cut off with its agent, or by it
@@ -212,14 +218,16 @@ class Context:
     async def call(self, tool: "Callable[..., Any] | str", **arguments: Any) -> CallResult:
         """Have a tool called: decided, recorded, run in a process of its own.
 
-        ``tool`` is a function marked with :func:`~paddock.agent.tool`, or a built-in one's name.
+        ``tool`` is a function marked with :func:`~paddock.agent.tool`, in the agent's module or in
+        one that is a name there (``from . import tools``); or the name of one, or of a built-in.
 
         Raises:
-            TypeError, ValueError: It is no tool, or the arguments hold what JSON cannot hold.
+            TypeError, ValueError: It is no tool of this agent's, or the arguments hold what JSON
+                cannot hold.
             OperationEnded: The turn's operation was ended meanwhile.
             TooLarge: No event can hold the arguments.
         """
-        name = tool if isinstance(tool, str) else _declared(tool).name
+        name = tool if isinstance(tool, str) else self._name_of(_declared(tool))
         name = handed.name("the name of a tool", name)
         plain = cast("dict[str, JsonValue]", handed.plain(f"a call of {name!r}", arguments))
         operation_id = self._open_turn().operation_id
@@ -259,6 +267,19 @@ class Context:
             message = f"the state must be a dict, not {type(self.state).__name__}"
             raise TypeError(message)
         return plain
+
+    def _name_of(self, declared: ToolDeclaration) -> str:
+        known = self._tools.get(declared.name)
+        if known == declared.reference:
+            return declared.name
+        message = (
+            f"tool {declared.name!r} ({declared.reference}) is not one of its agent's: have it, or "
+            "its module, as a name in the agent's module"
+            if known is None
+            else f"two tools go by the name {declared.name!r}, {known} and {declared.reference}: "
+            "give one another, @tool(name=...)"
+        )
+        raise ValueError(message)
 
     def _open_turn(self) -> Turn:
         if self._turn is None or self._turn.is_answered:
@@ -315,21 +336,36 @@ def _drawn(what: str, value: object, adapter: TypeAdapter[Any]) -> JsonValue:
     """Return a step's value as JSON, by its function's annotation, if it has one."""
     if adapter.core_schema["type"] == "any":
         return handed.plain(what, value)
-    return handed.fitting(what, adapter.dump_python(value, mode="json"))
+    drawn = adapter.dump_python(value, mode="json", by_alias=False, round_trip=True)
+    return handed.fitting(what, drawn)
 
 
-def _returned_by(function: Callable[..., object]) -> TypeAdapter[Any]:
+def _read[T](value: JsonValue, adapter: TypeAdapter[T]) -> T:
+    """Return what was drawn as its function's type again: a strict model, too, takes its JSON."""
+    if adapter.core_schema["type"] == "any":
+        return cast("T", value)
+    return adapter.validate_json(to_json(value), by_alias=True, by_name=True)
+
+
+def _returned_by(key: str, function: Callable[..., object]) -> TypeAdapter[Any]:
     """Return how the function's values are written and read: by its annotation, if it has one."""
     try:
         returned = get_type_hints(function).get("return", Any)
-    except (NameError, TypeError):
-        returned = Any  # annotations that cannot be resolved say nothing
-    return TypeAdapter(returned)
+    except Exception:  # noqa: BLE001 - whatever the user's annotations come to
+        returned = Any  # those that cannot be resolved say nothing
+    try:
+        return TypeAdapter(returned)
+    except PydanticUserError as error:
+        message = (
+            f"step {key!r}: no value can be recorded of the type that its function is annotated to "
+            f"return, {returned!r}; annotate what JSON holds, a dataclass or a pydantic model"
+        )
+        raise TypeError(message) from error
 
 
 def _value_of[T](step: Step, adapter: "TypeAdapter[T]") -> T:
     if step.status == "ok":
-        return adapter.validate_python(step.value)
+        return _read(step.value, adapter)
     if step.status == "error":
         raise StepFailed(f"step {step.step_key!r}: {step.error}", step_key=step.step_key)
     message = (

@@ -7,9 +7,10 @@ ends the operation with its line. Nothing behind this door has to die of it.
 import json
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import fields, is_dataclass
 from typing import cast
 
-from pydantic import JsonValue
+from pydantic import BaseModel, JsonValue
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from paddock.session_worker.sizes import ERROR_CHARACTERS, flaw_in, too_large
@@ -92,7 +93,8 @@ def same_in_every_process(value: object) -> JsonValue:
     """Return what tells a step's arguments from others: the same on re-entry, in another process.
 
     What JSON cannot hold (a client, a function) is told by its repr without the address in it, and
-    a set is put in order. What can be read only once (a generator, a file) is never read here.
+    a set is put in order, also in a model or dataclass. What can be read only once (a generator, a
+    file) is never read here.
 
     Raises:
         ValueError, RecursionError: It holds itself, or half a character, or is nested too deeply.
@@ -127,8 +129,23 @@ def _in_order(value: object, above: tuple[object, ...] = ()) -> object:
         case set() | frozenset():
             members = (same_in_every_process(one) for one in value)
             return sorted(members, key=lambda one: json.dumps(one, sort_keys=True))
+        case BaseModel():
+            return {name: _in_order(one, inside) for name, one in value}
+        case bytes() | bytearray():
+            return bytes(value).decode() if _is_text(value) else repr(bytes(value))
+        case _ if is_dataclass(value):
+            of = [field.name for field in fields(value)]
+            return {name: _in_order(getattr(value, name, None), inside) for name in of}
         case _:
             return value
+
+
+def _is_text(value: bytes | bytearray) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _without_address(value: object) -> str:

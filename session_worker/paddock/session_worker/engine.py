@@ -247,6 +247,10 @@ class Engine:
             call = self.session.conversation.calls[event.tool_call_id]
             for caller in self._callers.pop(event.tool_call_id, ()):
                 self.acts.append(Reply(caller, call))
+            if event.tool_call_id in self.in_flight.calls:
+                # Its operation ended before it did: what was told to be over is to be over.
+                one = event.tool_call_id
+                self.acts += [Stop(f"prepare:{one}"), Stop(f"call:{one}")]
 
     def _settle(self, now: Moment) -> None:
         """Let the driver say what comes next until it has nothing more to say."""

@@ -257,6 +257,9 @@ class SessionLoop:
             accepted, acts = _apart(acts)
             for act in accepted:
                 self._carry_out(act)
+            if self.engine.stage() != self._stage_told:
+                # Who reads that an operation has ended may want the room of its session at once.
+                self._say_beat(first - 1)
             self._say(durable(first, self.engine.generation, now.at_us, events))
             if any(event.kind in OPERATION_ENDS for event in events):
                 self._world.look_at_workspace()
@@ -441,13 +444,15 @@ class SessionLoop:
 
     # --- beats ---
 
-    def _say_beat(self) -> None:
+    def _say_beat(self, head: int | None = None) -> None:
+        """Tell how it fares; ``head`` where the rows above it are told next, not to be read."""
         if not self._is_ahead or self._beat_told is None:
             self._beat_told = self._beat_now()
         self._stage_told = self._beat_told.stage
         self._say(
             self._beat_told.model_copy(
                 update={
+                    "head": self._beat_told.head if head is None else head,
                     "lag_ms": self._lag_ms,
                     "rss_bytes": resident_bytes(),
                     "fault": self._fault,

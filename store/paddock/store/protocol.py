@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
 from uuid import UUID
 
 import msgpack
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 from pydantic_core import from_json
 
 from paddock.store.errors import PeerBroke, Refused, SqlRefused, StoreError
@@ -64,7 +64,8 @@ class SessionFilter(BaseModel):
     """Which sessions, in which order. All that is given must hold; times are UTC microseconds.
 
     ``after`` is exclusive and ``before`` too. Deleted sessions come only where ``status`` names
-    them. ``labels``: each must be there with that text, or with any where it is None.
+    them; it, ``stage`` and ``attention`` name one, as a text, or several. ``labels``: each must be
+    there with that text, or with any where it is None.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -90,6 +91,11 @@ class SessionFilter(BaseModel):
     descending: bool = True
     limit: Annotated[int, Field(ge=0)] | None = None
     offset: Annotated[int, Field(ge=0)] = 0
+
+    @field_validator("status", "stage", "attention", mode="before")
+    @classmethod
+    def _several(cls, given: object) -> object:
+        return (given,) if isinstance(given, str) else given
 
 
 class Request(Word):

@@ -15,7 +15,7 @@ import zmq
 from pydantic import JsonValue
 
 from paddock.client.failures import error_of
-from paddock.session_worker.errors import BadMessage
+from paddock.session_worker.errors import BadArgument, BadMessage
 from paddock.session_worker.incoming import Incoming
 from paddock.session_worker.wire import MESSAGE_LIMIT_BYTES
 from paddock.store.errors import PaddockError, TimedOut, TooLarge
@@ -135,6 +135,7 @@ class Connection:
     ) -> Reply:
         """Return the answer to a request; ``on_answer`` sees it before any later message is read.
 
+        It sees one, too, that comes when nobody waits for it any more: it may have begun something.
         ``settled`` is what :meth:`settled` gave for a command; it fails if that does, accepted.
 
         Raises:
@@ -156,7 +157,8 @@ class Connection:
             message = f"{verb.verb!r} was not answered within {deadline_seconds:g} s"
             raise TimedOut(message, seconds=deadline_seconds, verb=verb.verb) from error
         finally:
-            self._asked.pop(number, None)
+            if on_answer is None:
+                self._asked.pop(number, None)
 
     def tell(self, verb: Verb) -> None:
         """Send a request whose answer nobody waits for; nothing happens when the host is gone."""
@@ -334,6 +336,11 @@ def _packed(word: FromClient) -> bytes:
             "put them into a file and name that"
         )
         raise TooLarge(message, size_bytes=size, limit_bytes=MESSAGE_LIMIT_BYTES) from error
+    except TypeError as error:
+        message = (
+            f"{word.tag!r}: a whole number of more than 64 bits cannot be sent; say it as text"
+        )
+        raise BadArgument(message) from error
 
 
 def _ask(number: int, verb: Verb) -> Ask:

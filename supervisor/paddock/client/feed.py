@@ -170,14 +170,25 @@ class Feed:
             deltas=self._deltas,
         )
 
+        is_wanted = True
+
         def answered(connection: Connection, reply: Reply) -> None:
             # At once, while what follows the answer is still unread.
             number = reply["subscription_id"]
             assert isinstance(number, int)
+            if not is_wanted:
+                connection.tell(Unsubscribe(subscription_id=number))
+                return
             self._connection, self._subscription = connection, number
             connection.listen(number, self._hear)
 
-        reply = await self._host.ask(ask, on_answer=answered)
+        try:
+            reply = await self._host.ask(ask, on_answer=answered)
+        except BaseException:
+            # Cancelled or too late: the host may have begun it, and nobody would ever end it.
+            is_wanted = False
+            self._let_go()
+            raise
         head = reply["head"]
         assert isinstance(head, int)
         self._head = head

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -265,11 +266,14 @@ class Host:
         return await self.create_session(config, credentials=secrets, session_id=session_id)
 
     async def ensure(self, name: str, **config: Any) -> Session:
-        """Return the session of a name, created (as :meth:`new` does) if there is none."""
-        try:
-            return await self.session(name)
-        except SessionNotFound:
-            pass
+        """Return the session of a name (or whole id), created (as :meth:`new` does) if it is not.
+
+        A part of another's id, as :meth:`session` takes it, is no name of that one.
+        """
+        with contextlib.suppress(SessionNotFound):
+            found = await self.session(name)
+            if is_uuid7(name) or name.lower() not in found.session_id:
+                return found
         try:
             return await self.new(name, **config)
         except AlreadyExists:  # somebody was quicker
@@ -288,11 +292,16 @@ class Host:
     async def list_sessions(
         self, chosen: "SessionFilter | None" = None, **named: Any
     ) -> list[dict[str, Any]]:
-        """Return the rows of ``sessions`` that a filter chooses; ``named`` are its fields."""
+        """Return the rows of ``sessions`` that a filter chooses.
+
+        ``named`` are fields of it, and count above those of ``chosen``.
+        """
         from paddock.store.protocol import SessionFilter
 
         store = await self.store()
-        return await store.list_sessions(chosen or SessionFilter(**named))
+        if chosen is not None:
+            named = {**chosen.model_dump(exclude_unset=True), **named}
+        return await store.list_sessions(SessionFilter(**named))
 
     async def get_session(self, session_id: SessionId) -> dict[str, Any]:
         """Return a session's row of the view ``sessions``.
@@ -427,11 +436,7 @@ class Host:
         until = _Until(deadline_seconds)
         while True:
             connection = await self._link.connection(min(REACH_SECONDS, until.left()))
-
-            def answered(reply: Reply, connection: Connection = connection) -> None:
-                if on_answer is not None:
-                    on_answer(connection, reply)
-
+            answered = None if on_answer is None else partial(on_answer, connection)
             try:
                 return await connection.ask(verb, deadline_seconds=until.left(), on_answer=answered)
             except HostGone:

@@ -12,7 +12,7 @@ import os
 import time
 from pathlib import Path
 
-from paddock.store.errors import DiskFull
+from paddock.store.errors import DiskFull, SessionNotFound
 from paddock.store.ids import CommandId, is_uuid7, uuid7
 
 FOLDER = "keys"
@@ -27,6 +27,7 @@ def command_id_of(session_folder: Path, key: str) -> CommandId:
     """Return the command id of a key in a session, made and stored if the key is new.
 
     Raises:
+        SessionNotFound: The session has no folder.
         DiskFull: It cannot be stored.
     """
     file = (
@@ -38,6 +39,12 @@ def command_id_of(session_folder: Path, key: str) -> CommandId:
     fresh = new_id()
     try:
         file.parent.mkdir(mode=0o700, exist_ok=True)
+    except FileNotFoundError as error:
+        message = f"there is no session {session_folder.name!r}; `paddock ls` shows them"
+        raise SessionNotFound(message, session_id=session_folder.name) from error
+    except OSError as error:
+        raise _not_kept(key, file, error) from error
+    try:
         draft = file.with_name(f"{file.name}.{fresh}")
         _write(draft, fresh)
         try:
@@ -47,9 +54,13 @@ def command_id_of(session_folder: Path, key: str) -> CommandId:
         finally:
             draft.unlink()
     except OSError as error:
-        message = f"the key {key!r} cannot be kept: {error}; make room, or send without a key"
-        raise DiskFull(message, path=str(file)) from error
+        raise _not_kept(key, file, error) from error
     return _known(file) or CommandId(fresh)
+
+
+def _not_kept(key: str, file: Path, error: OSError) -> DiskFull:
+    message = f"the key {key!r} cannot be kept: {error}; make room, or send without a key"
+    return DiskFull(message, path=str(file))
 
 
 def _known(file: Path) -> CommandId | None:

@@ -25,6 +25,7 @@ class Link:
         self._current: Connection | None = None
         self._lock = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._reaching: asyncio.Task[Connection] | None = None
         self._was_reached = False
         self._is_closed = False
 
@@ -39,7 +40,7 @@ class Link:
         Raises:
             NoHost: No host runs here and none is to be started.
             HostGone: The host went away and none came back in time, or it is there and silent; or
-                another event loop asks, whose answer would never come.
+                this link was closed; or another event loop asks, whose answer would never come.
         """
         loop = asyncio.get_running_loop()
         if self._loop not in (None, loop):
@@ -51,19 +52,27 @@ class Link:
         async with self._lock:
             if self._current is not None and self._current.is_open:
                 return self._current
-            if self._is_closed:
-                message = "this client was closed; connect again"
-                raise HostGone(message)
             if self._current is not None:
                 await self._current.close()
                 self._current = None
-            self._current = await self._reach(deadline_seconds)
+            if self._is_closed:
+                raise _closed()
+            self._reaching = asyncio.create_task(self._reach(deadline_seconds))
+            try:
+                current = await self._reaching
+            except asyncio.CancelledError as cancelled:
+                raise self._told(cancelled) from None
+            finally:
+                self._reaching = None
             self._was_reached = True
-            return self._current
+            return current
 
     async def close(self) -> None:
         """Let go of the host; may be called more than once."""
         self._is_closed = True
+        if self._reaching is not None:
+            self._reaching.cancel()
+            await asyncio.wait([self._reaching])
         if self._current is not None:
             await self._current.close()
             self._current = None
@@ -80,12 +89,13 @@ class Link:
             found = announced(self.places)
             if found is not None:
                 try:
-                    return await Connection.open(
+                    self._current = await Connection.open(
                         self._context,
                         found.address,
                         name=self._name,
                         deadline_seconds=max(0.1, min(GREETING_SECONDS, left)),
                     )
+                    return self._current
                 except HostGone:
                     # It is going, or coming: look again, unless it can do neither.
                     if not self._was_reached and found.is_stopped():
@@ -117,8 +127,18 @@ class Link:
         end = f"if that stays, kill -9 {found.pid}: its sessions go on"
         return f"{host} (pid {found.pid}) runs and does not answer; {end}"
 
+    def _told(self, cancelled: asyncio.CancelledError) -> BaseException:
+        """Return what whoever waited for a host is told: he gave up, or this link was closed."""
+        task = asyncio.current_task()
+        is_given_up = task is not None and task.cancelling() > 0
+        return _closed() if self._is_closed and not is_given_up else cancelled
+
     def _nobody(self) -> str:
         return (
             f"no host runs on {str(self.places.data)!r}; start one with `paddock up`, "
             "or let a command that changes something start it"
         )
+
+
+def _closed() -> HostGone:
+    return HostGone("this client was closed; connect again")

@@ -39,9 +39,8 @@ class Rows(Sequence[tuple[Any, ...]]):
 
     def dicts(self) -> list[dict[str, Any]]:
         """Return the rows as objects, column name to value."""
-        from paddock.store.protocol import unique_names
-
-        return [dict(zip(unique_names(self.columns), row, strict=True)) for row in self._rows]
+        names = self._names()
+        return [dict(zip(names, row, strict=True)) for row in self._rows]
 
     def json(self) -> list[dict[str, JsonValue]]:
         """Return the rows as objects of JSON values: times as UTC text, JSON columns as values."""
@@ -69,12 +68,18 @@ class Rows(Sequence[tuple[Any, ...]]):
         """Return a polars ``DataFrame``; ImportError where polars is not installed."""
         polars = import_module("polars")
         return polars.DataFrame(
-            self._rows, schema=list(self.columns), orient="row", infer_schema_length=None
+            self._rows, schema=self._names(), orient="row", infer_schema_length=None
         )
 
     def arrow(self) -> Any:
         """Return a pyarrow ``Table``; ImportError where pyarrow is not installed."""
         pyarrow = import_module("pyarrow")
         return pyarrow.table(
-            {name: [row[place] for row in self._rows] for place, name in enumerate(self.columns)}
+            {name: [row[place] for row in self._rows] for place, name in enumerate(self._names())}
         )
+
+    def _names(self) -> list[str]:
+        """Return the columns' names, each once, for what holds one value under one name."""
+        from paddock.store.protocol import unique_names
+
+        return unique_names(self.columns)

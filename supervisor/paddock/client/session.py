@@ -26,7 +26,7 @@ from paddock.session_worker.protocol import (
     SetMode,
     SetModel,
 )
-from paddock.store.errors import TimedOut
+from paddock.store.errors import SessionNotFound, TimedOut
 from paddock.store.events import ImagePart, Scope, Stored, TextPart, UserPart
 from paddock.store.ids import ApprovalId, CommandId, MessageId, OperationId, SessionId
 from paddock.supervisor.protocol import (
@@ -72,9 +72,10 @@ class Operation:
             HostGone: The host went away and none came back.
         """
         watch = Watch(self.command_id, self.operation_id)
+        feed = self.session.follow(after=self.sequence - 1, deltas=False)
         try:
             async with asyncio.timeout(deadline_seconds):
-                async with self.session.follow(after=self.sequence - 1, deltas=False) as feed:
+                async with feed:
                     async for told in feed:
                         if isinstance(told, Stored) and (outcome := watch.take(told)):
                             return outcome
@@ -83,6 +84,8 @@ class Operation:
         except TimeoutError as error:
             message = f"the operation did not end within {deadline_seconds:g} s; it goes on"
             raise TimedOut(message, seconds=deadline_seconds) from error
+        except SessionNotFound:  # deleted before anybody waited: the end of its operations, too
+            pass
         return watch.gone(self.session.session_id, feed.position)
 
     async def interrupt(self) -> None:
@@ -215,7 +218,8 @@ class Session:
             UnknownModel: No model goes by that name; or a script is missing, or is none.
         """
         name = absolute_model(model)
-        check_name(name)
+        if isinstance(name, str):  # else its word says what it is
+            check_name(name)
         await self.command(SetModel(model=name))
 
     async def set_mode(self, mode: Literal["normal", "plan", "yolo"]) -> None:

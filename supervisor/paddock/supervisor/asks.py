@@ -218,6 +218,14 @@ class Asks:
             looking.add_done_callback(lambda _: self._looks.pop(session_id, None))
         return await asyncio.shield(looking)
 
+    async def _record_that_is(self, session_id: SessionId) -> Record:
+        """Return the record of a session as :meth:`record` does, if that was not deleted."""
+        record = await self.record(session_id)
+        if record.life.stage is Stage.DELETED:
+            message = f"session {session_id!r} was deleted; `paddock ls` shows others"
+            raise SessionNotFound(message, session_id=session_id)
+        return record
+
     async def _look(self, session_id: SessionId) -> Record:
         data = self._host.setting.data
         try:
@@ -416,7 +424,7 @@ class Asks:
         return None
 
     async def _touch(self, words: TouchSession) -> tuple[Result, Afterwards]:
-        record = await self.record(words.session_id)
+        record = await self._record_that_is(words.session_id)
         if not record.life.is_live:
             message = f"session {words.session_id!r} is {record.life.stage}: resume it first"
             raise SessionNotActive(message, session_id=words.session_id)
@@ -451,7 +459,7 @@ class Asks:
         self._host.stimulate(record, asked)
 
     async def _put_credentials(self, words: PutCredentials) -> tuple[Result, Afterwards]:
-        record = await self.record(words.session_id)
+        record = await self._record_that_is(words.session_id)
         record.credentials.update(words.credentials)
         self._host.stimulate(record, CredentialsPut(self._host.now()))
         return {}, None
@@ -460,10 +468,7 @@ class Asks:
 
     async def _subscribe(self, client: Client, words: Subscribe) -> tuple[Result, Afterwards]:
         host = self._host
-        record = await self.record(words.session_id)
-        if record.life.stage is Stage.DELETED:
-            message = f"session {words.session_id!r} was deleted; `paddock ls` shows others"
-            raise SessionNotFound(message, session_id=words.session_id)
+        record = await self._record_that_is(words.session_id)
         number, reads = self._feeds.subscribe(client.identity, record, words)
 
         def afterwards() -> None:

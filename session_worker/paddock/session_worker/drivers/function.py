@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
-from types import ModuleType
+from types import FunctionType, ModuleType
 
 from paddock.agent import handed
 from paddock.agent.context import Context, NextTurn
@@ -40,7 +40,7 @@ from paddock.store.session import Session, thread
 
 @dataclass(frozen=True, slots=True)
 class LoadedAgent:
-    """An agent's function, and the tools that its module declares."""
+    """An agent's function, and the tools that its module, and those which that names, declare."""
 
     spec: AgentSpec
     tools: tuple[ToolDeclaration, ...]
@@ -65,13 +65,13 @@ def load_agent(reference: str, python_path: Iterable[str]) -> LoadedAgent:
         message += _shadowed(module_name, folders)
         raise AgentNotFound(message, agent=reference) from error
     agents = _marked(module, AGENT_MARK, AgentSpec)
-    tools = tuple(_marked(module, TOOL_MARK, ToolDeclaration).values())
+    tools = _tools_of(module)
     if attribute:
         found = agents.get(attribute) or next(
             (spec for spec in agents.values() if spec.name == attribute), None
         )
     else:
-        found = next(iter(agents.values())) if len(agents) == 1 else None
+        found = next(iter(agents.values())) if len(set(agents.values())) == 1 else None
     if found is None:
         known = ", ".join(f"{module_name}:{name}" for name in agents) or "none"
         message = f"agent {reference!r} is not there; agents of that module: {known}"
@@ -106,6 +106,23 @@ def _marked[T](module: ModuleType, mark: str, kind: type[T]) -> dict[str, T]:
         for name, value in vars(module).items()
         if isinstance(spec := getattr(value, mark, None), kind)
     }
+
+
+def _tools_of(module: ModuleType) -> tuple[ToolDeclaration, ...]:
+    """Return the tools that a module holds, or another that is a name in it, one for each name.
+
+    Of others only plain functions are looked at: what else they hold may not like to be asked.
+    """
+    others = [value for value in vars(module).values() if isinstance(value, ModuleType)]
+    far = [
+        declared
+        for other in others
+        for value in vars(other).values()
+        if isinstance(value, FunctionType)
+        and isinstance(declared := vars(value).get(TOOL_MARK), ToolDeclaration)
+    ]
+    near = _marked(module, TOOL_MARK, ToolDeclaration).values()
+    return tuple({declared.name: declared for declared in (*far, *near)}.values())
 
 
 def declared_tool(
@@ -176,7 +193,8 @@ class FunctionDriver:
         if self._desk is None or not self._desk.give(turn):
             self._desk = _Desk(arrive)
             state = dict(session.conversation.state)
-            context = Context(session.session_id, state, self._desk)
+            tools = {declared.name: declared.reference for declared in self.agent.tools}
+            context = Context(session.session_id, state, self._desk, tools)
             self._desk.give(turn)
             self._desk.start(self.agent.spec, context)
 

@@ -7,7 +7,7 @@ one at the same place ends the operation as ``diverged`` and does not run.
 from typing import Literal
 
 from paddock.session_worker.approvals import Toolkit
-from paddock.session_worker.ledger import Moment, digest_of, fail, request_call
+from paddock.session_worker.ledger import Moment, close_calls, digest_of, fail, request_call
 from paddock.session_worker.stimuli import AgentEnded, CallWanted, Replied, StepBegun, StepEnded
 from paddock.store.events import (
     AssistantMessageAdded,
@@ -107,10 +107,10 @@ def want_call(
 
 
 def reply(session: Session, replied: Replied, now: Moment) -> list[Event]:
-    """Message, state and ``operation_completed`` together."""
+    """Message, state and ``operation_completed`` together; a call still open is cancelled (P5)."""
     if _open(session, replied.operation_id) is None:
         return []
-    events: list[Event] = []
+    events = _close_calls(session)
     message_id = None
     if replied.text is not None:
         message_id = MessageId(now.mint())
@@ -136,8 +136,12 @@ def agent_ended(session: Session, ended: AgentEnded) -> list[Event]:
     if operation is None or ended.error_kind == "stopped":
         return []
     if ended.error is None:
-        return [OperationCompleted(operation_id=operation.operation_id)]
+        return [*_close_calls(session), OperationCompleted(operation_id=operation.operation_id)]
     return fail(session, operation, ended.error_kind, ended.error)
+
+
+def _close_calls(session: Session) -> list[Event]:
+    return close_calls(session, "cancelled", "was cancelled: its operation ended before it did")
 
 
 def _open(session: Session, operation_id: OperationId) -> Operation | None:
