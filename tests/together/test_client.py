@@ -27,7 +27,7 @@ from paddock.session_worker.errors import (
     WorkspaceMissing,
 )
 from paddock.session_worker.protocol import Interrupt
-from paddock.store.errors import AlreadyExists, SessionNotFound, SqlRefused, TimedOut
+from paddock.store.errors import AlreadyExists, SessionNotFound, SqlRefused, StoreError, TimedOut
 from paddock.store.events import SessionConfig, Stored, UserMessageAdded
 from paddock.store.ids import ApprovalId, CommandId, SessionId
 from paddock.store.protocol import SessionFilter
@@ -147,6 +147,30 @@ async def test_a_key_is_erased_with_its_session(
     assert list(host.data.glob(f"sessions/*/{session.session_id}/keys/*"))
     await session.delete(erase=True)
     assert not list(host.data.glob(f"sessions/*/{session.session_id}"))
+
+
+async def test_s4_an_erasure_that_fails_is_not_told_as_done_whenever_it_is_asked_for(
+    paddock: Host, host: HostForTests, ground: Path
+) -> None:
+    session = await paddock.new(model=write_script(ground / "s.json", [turn("ok")]), cwd=ground)
+    await session.suspend()
+    folder = folder_of(host.data, session.session_id)
+    in_the_way = folder.with_name(f".{folder.name}.erased")  # where a folder goes to be erased
+    in_the_way.touch()
+    command_id = paddock.new_command_id()
+    for _ in range(3):
+        with pytest.raises(StoreError, match="cannot erase"):
+            await session.delete(erase=True, command_id=command_id)
+    assert folder.exists()
+    in_the_way.unlink()
+    await session.delete(erase=True, command_id=command_id)
+    assert not folder.exists()
+
+    async def is_over() -> bool:
+        lives = await paddock.lives()
+        return session.session_id not in {life["session_id"] for life in lives}
+
+    await wait_until_async(is_over, what="its host has seen that it is gone")
 
 
 async def test_s4_sql_shows_nothing_of_a_session_once_it_is_erased(

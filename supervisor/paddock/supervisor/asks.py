@@ -409,6 +409,8 @@ class Asks:
         stone = await host.in_registry(lambda: host.registry.tombstone(session_id))
         if stone is not None:
             if stone.command_id == words.command_id:
+                if stone.erase and not stone.is_erased:  # it is under way, or failed: the disk's
+                    await host.attendant.erase(session_id)
                 return {"deleted": True}, None
             message = f"session {session_id!r} was deleted; `paddock ls` shows those that are there"
             raise SessionNotFound(message, session_id=session_id)
