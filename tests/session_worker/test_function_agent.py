@@ -124,7 +124,7 @@ async def hasty(s: Context) -> None:
             await turn.reply("still here")
             return
         call = asyncio.create_task(s.call(linger, what=turn.text))
-        while not (HERE / "held").exists() or "lingers" not in (HERE / "notes").read_text():
+        while not (HERE / "notes").exists() or "lingers" not in (HERE / "notes").read_text():
             await asyncio.sleep(0.01)
         if turn.text == "raises":
             raise ValueError("enough")
