@@ -344,6 +344,14 @@ async def test_p11_an_answer_without_an_end_is_taken_as_far_as_an_event_holds_it
     assert "goes on beyond" in failed.message
 
 
+@pytest.mark.parametrize("form", ["application/json", "text/html"])
+async def test_p11_what_comes_in_one_piece_without_an_end_is_taken_as_far(form: str) -> None:
+    endless = Reply(b'{"choices": "' + b"x" * (32 << 20), content_type=form, is_held=True)
+    async with asking(CHAT, endless) as asker, asyncio.timeout(60):
+        failed = await asker.fail()
+    assert failed.kind == "bad_answer"
+
+
 async def test_v2_an_error_inside_a_stream_may_be_nothing_but_its_words() -> None:
     """As Ollama tells them; what was told was that there was one."""
     begun = chat({"content": "Half a"}, finish_reason=None).body

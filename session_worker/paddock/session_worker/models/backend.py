@@ -75,13 +75,25 @@ class Carrier(DefaultAsyncHttpxClient):
         told = response.headers.get("content-type", "")
         if response.status_code != HTTPStatus.OK or not told.startswith((_JSON, _PAGE)):
             return response
-        content = await response.aread()
+        content = await _read(response)
         error = _error_in(content)
         if error:  # told as inside a stream, it is read as what it is, of whatever provider
             event = f"event: error\ndata: {error}\n\n".encode()
             return httpx2.Response(HTTPStatus.OK, headers=_EVENTS, content=event, request=request)
         self.kept = content
-        return response
+        headers = {"content-type": told}
+        return httpx2.Response(HTTPStatus.OK, headers=headers, content=content, request=request)
+
+
+async def _read(response: httpx2.Response) -> bytes:
+    """Return what came; of more than an event could hold the beginning, which is no answer."""
+    content = bytearray()
+    async for piece in response.aiter_bytes():
+        content += piece
+        if len(content) > PART_LIMIT_BYTES:
+            break
+    await response.aclose()
+    return bytes(content)
 
 
 def _error_in(content: bytes) -> str | None:
@@ -290,17 +302,17 @@ def _tell(event: wire.ModelResponseStreamEvent, on_delta: OnDelta) -> None:
 def _characters(event: wire.ModelResponseStreamEvent) -> int:
     """Return how much an event adds to its answer."""
     match event:
-        case wire.PartStartEvent(part=wire.TextPart(content=str(text))):
+        case wire.PartStartEvent(
+            part=wire.TextPart(content=str(text))
+            | wire.ThinkingPart(content=str(text))
+            | wire.ToolCallPart(args=str(text))
+        ):
             return len(text)
-        case wire.PartStartEvent(part=wire.ThinkingPart(content=str(text))):
-            return len(text)
-        case wire.PartStartEvent(part=wire.ToolCallPart(args=str(text))):
-            return len(text)
-        case wire.PartDeltaEvent(delta=wire.TextPartDelta(content_delta=str(text))):
-            return len(text)
-        case wire.PartDeltaEvent(delta=wire.ThinkingPartDelta(content_delta=str(text))):
-            return len(text)
-        case wire.PartDeltaEvent(delta=wire.ToolCallPartDelta(args_delta=str(text))):
+        case wire.PartDeltaEvent(
+            delta=wire.TextPartDelta(content_delta=str(text))
+            | wire.ThinkingPartDelta(content_delta=str(text))
+            | wire.ToolCallPartDelta(args_delta=str(text))
+        ):
             return len(text)
         case _:
             return 0
