@@ -402,6 +402,15 @@ async def test_p9_a_command_lets_the_sessions_go_first(bash: Tool, where: Room) 
         assert group[0].endswith("nice 10")
 
 
+async def test_p9_who_reads_a_flood_lets_the_sessions_go_first_too(where: Room) -> None:
+    niceness = "cut -d' ' -f19 /proc/$PPID/stat"  # of the keeper: proc(5)
+    command = f"{niceness}; seq 100000; until [ $({niceness}) -ge 10 ]; do sleep 0.02; done"
+    done = await call(small(output_bytes=10_000), where, command=command)
+    assert (done.status, done.text.partition("\n")[0]) == ("ok", str(os.nice(0)))
+    assert done.spool is not None
+    done.spool.unlink()
+
+
 async def test_a_variable_that_no_process_can_be_given_is_said(bash: Tool, where: Room) -> None:
     odd = replace(where, environment={**where.environment, "A": "x\0"})
     done = await call(bash, odd, command="true")

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from paddock.session_worker.journal import without_secrets_in
+from paddock.session_worker import journal
+from paddock.session_worker.journal import LONGEST_REST_SECONDS, with_rests, without_secrets_in
 from paddock.session_worker.outputs import Outputs
 from paddock.session_worker.tools import BadCall, Limits, Room, Tool, builtin_tools
 from paddock.store.errors import BlobNotFound
@@ -114,6 +116,26 @@ def test_secrets_are_not_in_what_is_kept(file: SessionFile, tmp_path: Path) -> N
     kept = b"".join(file.blob(blob.digest))
     assert kept == WHOLE[:1_048_570] + b"[redacted:secret]" + WHOLE + b"[redacted:github-token]\n"
     assert b"".join(file.blob_range(blob.digest, 0, blob.size_bytes)) == kept
+
+
+def test_p9_a_large_output_is_kept_with_rests_for_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, rests = 0.0, []
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        rests.append(round(seconds, 6))
+
+    clock = SimpleNamespace(monotonic=lambda: now, sleep=sleep)
+    monkeypatch.setattr(journal, "time", clock)
+    kept = with_rests(iter([b"one", b"two", b"three"]))
+    for part, work in ((b"one", 0.004), (b"two", 60.0), (b"three", 0.0)):
+        assert next(kept) == part
+        now += work
+    assert next(kept, None) is None
+    assert rests == [0.004, LONGEST_REST_SECONDS]
 
 
 def test_s22_a_blob_that_a_death_left_without_a_name_is_collected(

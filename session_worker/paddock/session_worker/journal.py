@@ -1,6 +1,7 @@
 """The session's file as the loop uses it: one commit at a time, in a thread of its own."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +25,9 @@ an event the longer that is."""
 KEEPING_NICENESS = 10
 """Of the thread that keeps a large output: to read, hash and compress a gigabyte takes seconds of a
 processor that other sessions' commands may want."""
+LONGEST_REST_SECONDS = 0.05
+"""Between two parts of it. Niceness alone is not enough: on a busy machine the kernel lets who has
+begun go on to its next tick, and each of the ten turns of a command may meet that."""
 
 _READ_AT_ONCE = 2000
 
@@ -37,6 +41,16 @@ def without_secrets_in(source: Path, secrets: Sequence[str]) -> Iterator[bytes]:
     for part in parts_of(source):
         yield redactor.feed(part)
     yield redactor.end()
+
+
+def with_rests(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield what comes, each after a rest as long as the work since the one before took."""
+    began = None
+    for part in parts:
+        if began is not None:
+            time.sleep(min(time.monotonic() - began, LONGEST_REST_SECONDS))
+        began = time.monotonic()
+        yield part
 
 
 class Journal:
@@ -97,15 +111,15 @@ class Journal:
     async def keep(self, source: Path, secrets: Sequence[str]) -> str:
         """Keep a file's content, without secrets, as a blob of the session; return its digest.
 
-        In a thread of its own: it may take seconds, and commits go in between. Who is cancelled
-        leaves it alone; a blob that nothing names does no harm.
+        In a thread of its own, at work for half of the time: it may take seconds, and commits go
+        in between. Who is cancelled leaves it alone; a blob that nothing names does no harm.
 
         Raises:
             StoreError, TooLarge: It could not be read or stored.
         """
 
         def put() -> str:
-            return self.file.put_blob(without_secrets_in(source, secrets)).digest
+            return self.file.put_blob(with_rests(without_secrets_in(source, secrets))).digest
 
         return await in_thread(put, niceness=KEEPING_NICENESS)
 

@@ -41,6 +41,8 @@ REAP_SECONDS = 5.0  # SIGKILL cannot be refused, only delayed by a system call t
 FRAME_BYTES = 4000  # with its header below PIPE_BUF, so that a frame is written whole or not at all
 LIVE_BYTES_PER_TICK = 64 * 1024
 READ_BYTES = 256 * 1024
+# Read and spooled as fast as it comes, a flood takes two processors and the disk from all sessions.
+LARGE_BYTES_PER_SECOND = 256 * 1024 * 1024
 # With 10 a command gets a tenth of a processor that a session wants as well, and all of one that
 # nobody wants: a command of a quiet session beside three greedy tools took 25 ms in place of 42.
 NICENESS = 10
@@ -81,10 +83,10 @@ class Output:
     def __init__(self, options: Options) -> None:
         self.total = 0
         self.spool_error = ""
+        self.is_large = False
         self._keep = options.keep_bytes
         self._path = options.spool_path
         self._spool = -1
-        self._is_large = False
         self._head = bytearray()
         self._tail = bytearray()
 
@@ -94,7 +96,7 @@ class Output:
         if self.total <= self._keep:
             self._head += data
             return
-        if not self._is_large:
+        if not self.is_large:
             data = self._become_large(data)
         self._tail += data
         if len(self._tail) > 4 * self._keep + READ_BYTES:
@@ -103,7 +105,7 @@ class Output:
 
     def _become_large(self, data: bytes) -> bytes:
         """Open the spool; return the output so far, which is all still to be written there."""
-        self._is_large = True
+        self.is_large = True
         whole = bytes(self._head) + data
         self._head = bytearray(whole[: self._keep // 2])
         try:
@@ -125,7 +127,7 @@ class Output:
 
     def parts(self) -> tuple[bytes, bytes]:
         """Return head and tail; the tail is empty when the head is all there is."""
-        if not self._is_large:
+        if not self.is_large:
             return bytes(self._head), b""
         return bytes(self._head), bytes(self._tail[-(self._keep - self._keep // 2) :])
 
@@ -170,6 +172,7 @@ class Keeper:
         self._is_hurried = False
         self._exit_status: int | None = None
         self._next_watch = 0.0
+        self._gives_way = False
         self._peak_processes = 0
         self._peak_memory = 0
         self._cpu_seconds = 0.0
@@ -239,6 +242,8 @@ class Keeper:
         if data:
             self._output.add(data)
             self._live.show(data)
+            if self._output.is_large:
+                time.sleep(len(data) / LARGE_BYTES_PER_SECOND)
             return
         self._poll.unregister(self._pipe)
         os.close(self._pipe)
@@ -255,6 +260,8 @@ class Keeper:
             return
         self._next_watch = now + TICK_SECONDS
         self._live.tick()
+        if self._output.is_large and not self._gives_way:
+            self._gives_way = _give_way()
         self._reap_adopted()
         count, memory, cpu = _usage(_descendants())
         cpu += sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
@@ -403,24 +410,28 @@ def _prepare_child(options: Options, output: int) -> None:
         return
 
 
-def _give_way() -> None:
+def _give_way() -> bool:
     """Let the host's own processes go first, so that no tool keeps another session waiting.
 
     The kernel may share out processors by login session first (sched(7), autogroup): what setsid
     began is one, and has a niceness of its own. Where there is none, or not for us, the rest does.
+    Return whether there is no more to be had.
     """
     if os.getpriority(os.PRIO_PROCESS, 0) < NICENESS:
         os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
     try:
         group = os.open("/proc/self/autogroup", os.O_WRONLY | os.O_CLOEXEC)
     except OSError:
-        return
+        return True
     try:
         os.write(group, b"%d" % NICENESS)
-    except OSError:  # without privileges it takes one such a tenth of a second
-        pass
+    except BlockingIOError:  # without privileges it takes one such a tenth of a second
+        return False
+    except OSError:
+        return True
     finally:
         os.close(group)
+    return True
 
 
 _CHANGED = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD)
