@@ -27,7 +27,7 @@ from paddock.store.errors import PaddockError
 from paddock.store.events import Limits, SessionConfig
 
 SESSIONS = 50
-ROUNDS = 3
+ROUNDS = 5
 SECONDS = 10.0
 PAUSE_SECONDS = 1.0
 """Between the commands of one session, on average: 50 a second of all of them."""
