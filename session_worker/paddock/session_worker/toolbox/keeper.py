@@ -261,7 +261,7 @@ class Keeper:
         self._next_watch = now + TICK_SECONDS
         self._live.tick()
         if self._output.is_large and not self._gives_way:
-            self._gives_way = _give_way()
+            self._gives_way = _have_group_give_way()
         self._reap_adopted()
         count, memory, cpu = _usage(_descendants())
         cpu += sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
@@ -410,15 +410,20 @@ def _prepare_child(options: Options, output: int) -> None:
         return
 
 
-def _give_way() -> bool:
-    """Let the host's own processes go first, so that no tool keeps another session waiting.
-
-    The kernel may share out processors by login session first (sched(7), autogroup): what setsid
-    began is one, and has a niceness of its own. Where there is none, or not for us, the rest does.
-    Return whether there is no more to be had.
-    """
+def _give_way() -> None:
+    """Let the host's own processes go first, so that no tool keeps another session waiting."""
     if os.getpriority(os.PRIO_PROCESS, 0) < NICENESS:
         os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+    _have_group_give_way()
+
+
+def _have_group_give_way() -> bool:
+    """Have the login session that setsid began give way; return whether that is all there is.
+
+    The kernel may share out processors by login session first (sched(7), autogroup), each of which
+    has a niceness of its own. The keeper takes no other: in one queue with hundreds of a command's
+    processes, as nice as they are, it would notice a limit seconds late.
+    """
     try:
         group = os.open("/proc/self/autogroup", os.O_WRONLY | os.O_CLOEXEC)
     except OSError:
